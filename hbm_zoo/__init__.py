@@ -1,0 +1,53 @@
+"""hbm_zoo: Bayesian hierarchical models with no, complete and partial pooling.
+
+Imports are lazy: ``import hbm_zoo as hz`` costs milliseconds, the first name that
+needs PyMC loads it.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "MODELS": "zoo",
+    "load_data": "data",
+    "datasets": "data",
+    "fit": "fitting",
+    "fit_poolings": "fitting",
+    "recover": "fitting",
+    "convergence": "diagnostics.convergence",
+    "compare_poolings": "diagnostics.comparison",
+    "groups": "diagnostics.groups",
+    "predict": "diagnostics.prediction",
+    "empirical_bayes": "diagnostics.empirical_bayes",
+    "discoveries": "diagnostics.multiplicity",
+    "verdict": "diagnostics.verdict",
+    "pooling_factor": "diagnostics.pooling_factor",
+    "describe_pooling": "diagnostics.description",
+    "report": "reporting.report",
+    "plot_poolings": "plots.poolings",
+    "plot_shrinkage": "plots.shrinkage",
+    "plot_ranks": "plots.ranks",
+    "plot_funnel": "plots.funnel",
+    "plot_estimates_over_heterogeneity": "plots.heterogeneity",
+    "plot_volcano": "plots.volcano",
+    "plot_local_fdr": "plots.local_fdr",
+}
+_MODEL_NAMES = ("hospital_readmission", "reaction_norms", "spike_slab_genes", "tissue_expression", "vaccine_clinics")
+
+__all__ = [*_HOMES, *_MODEL_NAMES]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"hbm_zoo.{_HOMES[name]}"), name)
+    elif name in _MODEL_NAMES:
+        value = import_module(f"hbm_zoo.models.{name}")
+    else:
+        raise AttributeError(f"module 'hbm_zoo' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,112 @@
+"""Read a fit: whose it is, what it holds, and whether fits belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from hbm_zoo.priors import from_json
+
+if TYPE_CHECKING:
+    from hbm_zoo.model import HierarchicalModel
+
+Fits = Mapping[str, xr.DataTree]
+
+
+def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> HierarchicalModel:
+    """The record of the model that a fit came from: by name, or a record of the caller's own.
+
+    Raises
+    ------
+    ValueError
+        If the fit names no model of the zoo and none is given, or another one than given.
+    """
+    from hbm_zoo.zoo import record_of
+
+    name = fit.attrs.get("model")
+    if name is None:
+        raise ValueError("Expected a fit made by hbm_zoo.fit, got a DataTree whose attrs name no model.")
+    record = record_of(name if model is None else model)
+    if record.name != name:
+        raise ValueError(f"The fit is of {name!r}, but the model given is {record.name!r}.")
+    return record
+
+
+def record_given(model) -> HierarchicalModel:
+    """The record of a model given as a module, a record or a name."""
+    from hbm_zoo.zoo import record_of
+
+    return record_of(model)
+
+
+def zoo_records() -> list[HierarchicalModel]:
+    """Every record of the zoo."""
+    from hbm_zoo.zoo import MODELS
+
+    return [module.MODEL for module in MODELS.values()]
+
+
+def prepared(fit: xr.DataTree) -> xr.Dataset:
+    """The data as the model saw them."""
+    return fit["constant_data"].to_dataset()
+
+
+def word(fit: xr.DataTree, name: str) -> str:
+    """What the data's owner calls a column or dim of the model: ``frame.attrs["labels"]`` when it was fitted."""
+    return json.loads(fit.attrs.get("labels", "{}")).get(name, name)
+
+
+def priors_of(fit: xr.DataTree) -> dict:
+    """The priors of a fit, as frozen when it was made."""
+    return from_json(fit.attrs["priors"])
+
+
+def hyperparameters(fit: xr.DataTree) -> xr.Dataset:
+    """Draws of the population's hyperparameters [sample], what the pooling fixed included."""
+    fixed = json.loads(fit.attrs["fixed"])
+    names = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
+    if not names:
+        return population_fixed_at(fixed)
+    drawn = fit["posterior"].dataset[names].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
+    return xr.broadcast(drawn.drop_vars(["chain", "draw"], errors="ignore").assign(fixed))[0]
+
+
+def population_fixed_at(values: Mapping[str, float]) -> xr.Dataset:
+    """Hyperparameters known in advance, as a Dataset with one sample."""
+    return xr.Dataset({name: ("sample", [float(value)]) for name, value in values.items()})
+
+
+def thinned(h: xr.Dataset, most: int) -> xr.Dataset:
+    """At most `most` hyperparameter draws, evenly spaced."""
+    size = h.sizes["sample"]
+    return h if size <= most else h.isel(sample=np.linspace(0, size - 1, most).round().astype(int))
+
+
+def check_together(fits: Fits | xr.DataTree) -> dict[str, xr.DataTree]:
+    """Return fits as a plain dict if they are of one model on one data set.
+
+    Raises
+    ------
+    ValueError
+        If there is no fit, a value is not one, or two are of other models or other data.
+    """
+    if isinstance(fits, xr.DataTree):
+        fits = {fits.attrs.get("pooling", "fit"): fits}
+    if not fits:
+        raise ValueError("Expected at least one fit, got none.")
+    for name, fit in fits.items():
+        if not isinstance(fit, xr.DataTree) or "model" not in fit.attrs:
+            raise ValueError(
+                f"Expected fits made by hbm_zoo.fit; {name!r} is a {type(fit).__name__} that names no model."
+            )
+    (first, reference), *others = fits.items()
+    for name, fit in others:
+        for what in ("model", "data_hash"):
+            if fit.attrs[what] != reference.attrs[what]:
+                described = "other data" if what == "data_hash" else f"another model, {fit.attrs[what]!r}"
+                raise ValueError(f"These fits do not belong together: {name!r} is of {described} than {first!r}.")
+    return dict(fits)

@@ -1,0 +1,181 @@
+"""Check a frame against a model's columns; say plainly what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+MOST_ROWS_SHOWN = 5
+
+
+class FrameError(ValueError):
+    """A frame that a model cannot use: what was expected, what came, and where."""
+
+
+class FrameWarning(UserWarning):
+    """Something about a frame that a reader of the results must know."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A column's rule in words, and the same rule as a test of a whole column.
+
+    Attributes
+    ----------
+    expected : str
+        What a value must be, to be read after "expected".
+    holds : callable
+        From a Series to a boolean Series.
+    meaning : str
+        What the column is, with its unit.
+    unique : bool
+        Whether a value may occur only once.
+    optional : bool
+        Whether the column may be missing.
+    """
+
+    expected: str
+    holds: Callable[[pd.Series], pd.Series]
+    meaning: str
+    unique: bool = False
+    optional: bool = False
+    label: bool = False
+
+
+def label(meaning: str, unique: bool = False, optional: bool = False) -> Rule:
+    """A name: text or number, never missing."""
+    return Rule("a label, not empty", _named, meaning, unique, optional, True)
+
+
+def count(meaning: str) -> Rule:
+    """A whole number, 0 or more; PyMC keeps counts in 32 bits, so beyond 2e9 they would turn negative."""
+    return Rule(
+        "a whole number, 0 or more and at most 2e9",
+        lambda s: _finite(s) & _number(s).between(0, 2e9) & (_number(s) % 1 == 0),
+        meaning,
+    )
+
+
+def positive(meaning: str) -> Rule:
+    """A finite number above 0."""
+    return Rule("a finite number above 0", lambda s: _finite(s) & (_number(s) > 0), meaning)
+
+
+def number(meaning: str) -> Rule:
+    """A finite number."""
+    return Rule("a finite number", _finite, meaning)
+
+
+def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> pd.DataFrame:
+    """Return the model's columns of a frame, numbers as numbers, labels as labels.
+
+    Raises
+    ------
+    FrameError
+        One sentence for each column at fault, with rows, expected and got.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise FrameError(f"{model} expected a pandas DataFrame, got {type(frame).__name__}.")
+    _check_columns(frame, columns, model)
+    if frame.empty:
+        raise FrameError(f"{model} expected at least one row, got an empty frame.")
+    present = {name: rule for name, rule in columns.items() if name in frame.columns}
+    schema = pa.DataFrameSchema(
+        {
+            name: pa.Column(
+                None, pa.Check(rule.holds, ignore_na=False, error=rule.expected), nullable=True, coerce=False
+            )
+            for name, rule in present.items()
+        },
+        unique_column_names=True,
+    )
+    plain = frame[list(present)].reset_index(drop=True)
+    try:
+        schema.validate(plain, lazy=True)
+    except SchemaErrors as errors:
+        raise FrameError(_sentences(errors.failure_cases, frame, model)) from None
+    _check_duplicates(frame, present, model)
+    return pd.DataFrame(
+        {name: _labels(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
+    )
+
+
+def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:
+    for name, rule in columns.items():
+        if name not in frame.columns and not rule.optional:
+            near = difflib.get_close_matches(name, [str(c) for c in frame.columns], n=1, cutoff=0.4)
+            hint = f" The nearest it has is {near[0]!r}." if near else ""
+            have = ", ".join(repr(str(c)) for c in frame.columns) or "no columns"
+            raise FrameError(f"{model} expected a column {name!r} ({rule.meaning}), got {have}.{hint}")
+        if list(frame.columns).count(name) > 1:
+            raise FrameError(
+                f"{model} expected one column {name!r}, got {list(frame.columns).count(name)} of that name."
+            )
+
+
+def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, model: str) -> str:
+    sentences = []
+    for (column, expected), cases in failures.groupby(["column", "check"], sort=False):
+        rows = frame.index[cases["index"].astype(int)]
+        got = frame[column].iloc[cases["index"].astype(int)]
+        unit = frame.index.name or "row"
+        cells = zip(rows[:MOST_ROWS_SHOWN], got, strict=False)
+        shown = "; ".join(f"{_plain(value)} in {unit} {row}" for row, value in cells)
+        more = f" and {len(rows) - MOST_ROWS_SHOWN} more {unit}s" if len(rows) > MOST_ROWS_SHOWN else ""
+        sentences.append(f"{model}: column {column!r} expected {expected}, got {shown}{more}.")
+    return " ".join(sentences)
+
+
+def _check_duplicates(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:
+    for name in [name for name, rule in columns.items() if rule.unique]:
+        twice = frame[name].astype(str).duplicated(keep=False)
+        if twice.any():
+            value = frame.loc[twice, name].iloc[0] if frame.index.is_unique else frame[name][twice.values].iloc[0]
+            rows = frame.index[(frame[name].astype(str) == str(value)).values]
+            unit = frame.index.name or "row"
+            raise FrameError(
+                f"{model}: column {name!r} expected each value once, got {_plain(value)} in {unit}s "
+                f"{', '.join(map(str, rows[:MOST_ROWS_SHOWN]))}."
+            )
+
+
+def _plain(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "an empty cell"
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _named(column: pd.Series) -> pd.Series:
+    """Whether each value is a name: each distinct one is looked at once."""
+    names = column.drop_duplicates()
+    return column.notna() & ~column.isin(names[names.astype(str).str.strip() == ""])
+
+
+def _number(column: pd.Series) -> pd.Series:
+    """The column as numbers; text and booleans, even '12', are not numbers."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return column
+    if pd.api.types.is_any_real_numeric_dtype(column.dtype):
+        return column.astype(float)
+    plain = column.astype(object)
+    numbers = plain.map(lambda v: v if isinstance(v, int | float | np.number) and not isinstance(v, bool) else np.nan)
+    return numbers.astype(float)
+
+
+def _finite(column: pd.Series) -> pd.Series:
+    return pd.Series(np.isfinite(_number(column).to_numpy(dtype=float)), index=column.index)
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    """Labels as they came; a mix of types becomes text, categories their values."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if column.dtype.kind in "iuf":
+        return column
+    return column.astype(str).astype(object)

@@ -1,0 +1,106 @@
+"""What a person types on the command line, and what the library takes."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+
+from pymc_extras.prior import Prior
+
+CONTINUOUS = (
+    "AsymmetricLaplace Beta Cauchy ChiSquared ExGaussian Exponential Flat Gamma Gumbel HalfCauchy HalfFlat HalfNormal "
+    "HalfStudentT InverseGamma Kumaraswamy Laplace Logistic LogitNormal LogNormal Moyal Normal Pareto Rice SkewNormal "
+    "StudentT Triangular TruncatedNormal Uniform VonMises Wald Weibull"
+).split()
+
+
+def pairs(texts: Iterable[str], what: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a dict.
+
+    Raises
+    ------
+    ValueError
+        If a text has no ``=``, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{what} expected NAME=VALUE, got {text!r}.")
+        if name in found:
+            raise ValueError(f"{what} expected each name once, got {name!r} twice.")
+        found[name] = value
+    return found
+
+
+def columns(texts: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """``observed=deaths,expected=exp`` as a dict; a comma ends a name only where the next pair begins.
+
+    Examples
+    --------
+    >>> columns(["observed=Deaths, all causes,expected=exp"], ["observed", "expected"])
+    {'observed': 'Deaths, all causes', 'expected': 'exp'}
+    """
+    starts = "|".join(map(re.escape, names))
+    pieces = [piece for text in texts for piece in re.split(rf",(?=\s*(?:{starts})\s*=)", text)]
+    if any("=" in rest for piece in pieces for rest in piece.split(",")[1:]):
+        pieces = [part for piece in pieces for part in piece.split(",")]  # a misspelt name: let it be reported
+    return pairs(pieces, "--columns")
+
+
+def prior(text: str) -> Prior:
+    """``HalfNormal(sigma=0.5)`` as a prior.
+
+    Raises
+    ------
+    ValueError
+        If it is not a distribution's name with numbers given by name.
+
+    Examples
+    --------
+    >>> prior("HalfNormal(sigma=0.5)").parameters
+    {'sigma': 0.5}
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        distribution = call.func.id  # type: ignore[attr-defined]
+        if call.args:  # type: ignore[attr-defined]
+            raise ValueError
+        numbers = {keyword.arg: float(ast.literal_eval(keyword.value)) for keyword in call.keywords}  # type: ignore[attr-defined]
+    except (SyntaxError, AttributeError, ValueError, TypeError):
+        raise ValueError(
+            f"--prior expected a distribution with its numbers by name, such as HalfNormal(sigma=0.5), got {text!r}."
+        ) from None
+    if distribution not in CONTINUOUS:
+        near = difflib.get_close_matches(distribution, CONTINUOUS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"--prior expected a continuous distribution of PyMC, got {distribution!r}.{hint}")
+    try:
+        return Prior(distribution, **numbers)
+    except Exception as error:  # the library raises a class of its own for every mistake
+        raise ValueError(f"--prior {text!r}: {str(error).splitlines()[0]}") from None
+
+
+def priors(texts: Iterable[str]) -> dict[str, Prior]:
+    """``cv=HalfNormal(sigma=0.5)`` texts as priors by name."""
+    return {name: prior(text) for name, text in pairs(texts, "--prior").items()}
+
+
+def options(texts: Iterable[str], takers: Iterable[Callable]) -> dict[str, str | float]:
+    """``gene=MAML1`` texts as options: text where a taker's default is text, else a number if it reads as one."""
+    defaults = {name: p.default for taker in takers for name, p in inspect.signature(taker).parameters.items()}
+    return {
+        name: text if isinstance(defaults.get(name), str) else _number_or_text(text)
+        for name, text in pairs(texts, "--option").items()
+    }
+
+
+def _number_or_text(text: str) -> str | float:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and text.lstrip("+-").isdigit() else number

@@ -1,0 +1,166 @@
+"""Resolve and guard the priors a caller passes, and carry them in a fit."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import xarray as xr
+from pymc_extras.prior import Prior, register_tensor_transform
+from pytensor import function
+from scipy.integrate import tanhsinh
+
+if TYPE_CHECKING:
+    from hbm_zoo.model import HierarchicalModel
+
+register_tensor_transform("correlation", lambda share: 2 * share - 1)
+
+
+def resolve(model: HierarchicalModel, data: xr.Dataset, given: Mapping[str, Prior], pooling: str) -> dict[str, Prior]:
+    """The default priors with the caller's in their place; under no pooling the prior of one group, too.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a value is not a Prior, or a prior is not a proper
+        distribution on the support of its parameter.
+    """
+    defaults = model.default_priors(data)
+    of_group = _matched(model, defaults)
+    for name, prior in given.items():
+        _check_name(name, [*model.parameters, *of_group], model.name)
+        _check_prior(name, prior, model.parameters[name].support if name in model.parameters else None)
+    resolved = defaults | dict(given)
+    if pooling != "none":
+        return {name: resolved[name] for name in defaults}
+    return resolved if set(of_group) <= set(resolved) else _matched(model, resolved) | resolved
+
+
+def lkj(eta: float) -> Prior:
+    """LKJ(eta) on the correlation of a 2 x 2 matrix: (rho + 1)/2 ~ Beta(eta, eta).
+
+    Lewandowski, Kurowicka & Joe (2009), J Multivar Anal 100:1989-2001. A caller's own prior
+    of a correlation is any Prior on (-1, 1), ``Prior("Uniform", lower=-1, upper=1)`` say.
+    """
+    return Prior("Beta", alpha=eta, beta=eta, transform="correlation")
+
+
+def moments(name: str, prior: Prior) -> tuple[float, float]:
+    """Mean and variance of a prior: in closed form, or by quadrature if it is in other parameters.
+
+    Raises
+    ------
+    ValueError
+        If the prior has no finite mean and variance.
+    """
+    try:
+        mean, variance = (_closed_form(prior, what) for what in ("mean", "var"))
+    except (ImportError, AttributeError, TypeError):
+        mean, variance = _by_quadrature(prior)
+    if not np.isfinite([mean, variance]).all():
+        raise ValueError(
+            f"The prior {prior} of {name!r} has no known finite mean and variance, so no prior for one group can be "
+            "matched to it for no pooling: pass a prior for the group's own parameter as well."
+        )
+    return mean, variance
+
+
+def ppf(prior: Prior, p: float) -> float:
+    """Quantile of a prior."""
+    try:
+        return _closed_form(prior, "ppf", p)
+    except (ImportError, AttributeError, TypeError):
+        return float(_quantile_function(prior)(p))
+
+
+def describe(prior: Prior) -> str:
+    """A prior in one line: ``LogNormal(mu=0, sigma=0.5)``."""
+    inside = ", ".join(
+        f"{k}={float(np.asarray(v)):.4g}" for k, v in prior.parameters.items() if not isinstance(v, Prior)
+    )
+    plain = f"{prior.distribution}({inside})"
+    return f"{prior.transform}({plain})" if prior.transform else plain
+
+
+def to_json(priors: Mapping[str, Prior]) -> str:
+    """Priors as text, for the attributes of a fit."""
+    return json.dumps({name: prior.to_dict() for name, prior in priors.items()}, sort_keys=True)
+
+
+def from_json(text: str) -> dict[str, Prior]:
+    """The priors that `to_json` wrote."""
+    return {name: Prior.from_dict(prior) for name, prior in json.loads(text).items()}
+
+
+def _closed_form(prior: Prior, what: str, *arguments: float) -> float:
+    """A property of a prior, e.g. its mean, by the formula kept for its distribution."""
+    if prior.transform:
+        raise AttributeError(f"no closed form is kept for {describe(prior)}")
+    module = importlib.import_module(f"pytensor_distributions.{prior.distribution.lower()}")
+    # A bare float such as 0.5 would become a tensor in single precision.
+    numbers = {name: pt.as_tensor(np.float64(value)) for name, value in prior.parameters.items()}
+    return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode="FAST_COMPILE"))
+
+
+def _by_quadrature(prior: Prior) -> tuple[float, float]:
+    """Mean and variance as integrals of the quantile function; NaN where they do not converge."""
+    quantile = _quantile_function(prior)
+    first, second = (tanhsinh(lambda p, k=k: quantile(p) ** k, 0, 1) for k in (1, 2))
+    if not (first.success and second.success):
+        return np.nan, np.nan
+    return float(first.integral), float(second.integral - first.integral**2)
+
+
+def _quantile_function(prior: Prior):
+    p = pt.dvector("p")
+    with pm.Model():
+        compiled = function([p], pm.icdf(prior.create_variable("x"), p), mode="FAST_COMPILE")
+    return lambda at: compiled(np.ravel(at)).reshape(np.shape(at))
+
+
+def _matched(model: HierarchicalModel, priors: Mapping[str, Prior]) -> dict[str, Prior]:
+    """The prior of one group by name: the estimand's, or one for each of its coefficients."""
+    matched = model.matched_prior(priors)
+    return {model.estimand: matched} if isinstance(matched, Prior) else matched
+
+
+def _check_name(name: str, names: list[str], model: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{model} has no prior named {name!r}: expected one of {', '.join(names)}.{hint}")
+
+
+def _check_prior(name: str, prior: Prior, support: tuple[float, float] | None) -> None:
+    """Refuse what is not a proper prior on its parameter's support."""
+    if not isinstance(prior, Prior):
+        raise ValueError(
+            f"The prior of {name!r} must be a pymc_extras Prior such as Prior('HalfNormal', sigma=1), got {prior!r}."
+        )
+    if prior.dims:
+        raise ValueError(f"The prior of {name!r} must be for one number, got dims {prior.dims}.")
+    try:
+        with pm.Model(), np.errstate(all="ignore"):
+            variable = prior.create_variable(name)
+            draws = pm.draw(variable, 200, random_seed=0, mode="FAST_COMPILE")
+            log_density = function([], pm.logp(variable, draws), mode="FAST_COMPILE")()
+    except Exception as error:  # PyTensor and NumPy raise what they like here
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The prior {describe(prior)} of {name!r} is not a distribution: {reason}") from error
+    if variable.ndim or variable.dtype != "float64":
+        raise ValueError(f"The prior of {name!r} must be for one real number, got {prior}.")
+    if np.isnan(log_density).any() or not np.isfinite(log_density).any():
+        raise ValueError(
+            f"The prior {describe(prior)} of {name!r} is not a proper distribution: its density is not finite."
+        )
+    if support and (draws.min() < support[0] or draws.max() > support[1]):
+        raise ValueError(
+            f"{name!r} lies between {support[0]:g} and {support[1]:g}, but its prior {describe(prior)} gives weight to "
+            f"{draws.min() if draws.min() < support[0] else draws.max():.3g}."
+        )
