@@ -1,0 +1,1 @@
+"""The models, one module each: a page of the book and its code."""

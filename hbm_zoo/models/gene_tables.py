@@ -1,0 +1,146 @@
+"""Result tables of DESeq2 and limma, as those tools write them, for `spike_slab_genes`."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from hbm_zoo.frames import FrameError, FrameWarning, check, label, number, positive
+
+GENE_COLUMNS = ("gene", "ID", "row", "Unnamed: 0", "")
+MISSING = ("NA", "NaN", "nan", "")
+
+
+def from_deseq2(frame):
+    """Read a table of DESeq2's ``results`` (or PyDESeq2's).
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns log2FoldChange and lfcSE; genes in the index, in a column named gene or row, or
+        in the first column, unnamed as ``write.csv`` leaves it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns gene, effect, standard_error [log2]. ``attrs["notes"]`` say what was left out.
+
+    Raises
+    ------
+    FrameError
+        If a column is missing, genes have no names, or the fold changes were shrunk before.
+
+    Warns
+    -----
+    FrameWarning
+        Genes without an estimate or a p value (no counts, or an outlier by Cook's distance) are
+        left out and counted. A missing adjusted p value alone leaves no gene out.
+
+    Notes
+    -----
+    Columns: Love, Huber & Anders (2014) Genome Biol 15:550, function ``results``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"log2FoldChange": [1.5, -0.2], "lfcSE": [0.3, 0.2]}, index=["BRCA1", "TP53"])
+    >>> from_deseq2(frame)["gene"].tolist()
+    ['BRCA1', 'TP53']
+    """
+    if "pvalue" in frame and "stat" not in frame:
+        raise FrameError(
+            "from_deseq2 expected a table of results(), got one without the column 'stat', as lfcShrink() makes them: "
+            "its fold changes are shrunk already."
+        )
+    named = _named(frame, ("log2FoldChange", "lfcSE", "pvalue"), "from_deseq2")
+    rules = {"gene": label("gene"), "log2FoldChange": number("fold change"), "lfcSE": positive("its standard error")}
+    kept, notes = _without(named, named.isna().any(axis=1), "no estimate or no p value")
+    table = check(kept, rules, "from_deseq2").rename(columns={"log2FoldChange": "effect", "lfcSE": "standard_error"})
+    table.attrs["notes"] = notes
+    return table
+
+
+def from_limma(frame):
+    """Read a table of limma's ``topTable``.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns logFC and t; genes in the index, in a column named gene or ID, or in the first
+        column, unnamed as ``write.csv`` leaves it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns gene, effect, standard_error = logFC / t [log2], the moderated standard error.
+        ``attrs["notes"]`` say what was left out.
+
+    Raises
+    ------
+    FrameError
+        If a column is missing, genes have no names, or logFC and t disagree in sign.
+
+    Warns
+    -----
+    FrameWarning
+        Genes without an estimate, or with t = 0, whose standard error the table does not tell, are
+        left out and counted.
+
+    Notes
+    -----
+    Columns: Ritchie et al. (2015) Nucleic Acids Res 43:e47, function ``topTable``. The moderated t
+    is taken for a normal score, which it is with many residual and prior degrees of freedom.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from_limma(pd.DataFrame({"ID": ["1635_at"], "logFC": [1.2], "t": [8.0]}))["standard_error"].item()
+    0.15
+    """
+    named = _named(frame, ("logFC", "t"), "from_limma")
+    unknown = named.isna().any(axis=1) | (named.get("t", 1) == 0)
+    kept, notes = _without(named, unknown, "no estimate or t = 0, which tells no standard error")
+    rules = {"gene": label("gene"), "logFC": number("fold change"), "t": number("moderated t statistic")}
+    table = check(kept, rules, "from_limma")
+    table = table.assign(**{"logFC / t": table["logFC"] / table["t"]}).set_axis(kept.index)
+    rules = {"gene": rules["gene"], "logFC": rules["logFC"], "logFC / t": positive("standard error")}
+    table = check(table, rules, "from_limma").rename(columns={"logFC": "effect", "logFC / t": "standard_error"})
+    table.attrs["notes"] = notes
+    return table
+
+
+def _named(frame, columns, reader):
+    """Genes by name, and those of the columns that there are, as numbers."""
+    if not isinstance(frame, pd.DataFrame):
+        raise FrameError(f"{reader} expected a pandas DataFrame, got {type(frame).__name__}.")
+    gene = next((frame[name] for name in GENE_COLUMNS if name in frame), None)
+    if gene is None:
+        if isinstance(frame.index, pd.RangeIndex) or frame.index.name == "line":
+            raise FrameError(f"{reader} expected genes in the index or in a column 'gene', got row numbers only.")
+        gene = frame.index.to_series()
+    return pd.DataFrame({"gene": gene} | {name: _numbers(frame[name], reader) for name in columns if name in frame})
+
+
+def _numbers(column, reader):
+    """A column as numbers; R writes NA where there is none."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    text = column.astype(object).where(column.notna(), "NA").astype(str).str.strip()
+    numbers = pd.to_numeric(text.mask(text.isin(MISSING)), errors="coerce").astype(float)
+    bad = numbers.isna() & ~text.isin(MISSING)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise FrameError(
+            f"{reader}: column {column.name!r} expected a number or NA, got {text.iloc[row]!r} in row "
+            f"{column.index[row]}."
+        )
+    return numbers
+
+
+def _without(table, left_out, reason):
+    """The rows that stay, and a sentence that counts the others."""
+    if not left_out.any():
+        return table, []
+    note = f"{left_out.sum():,} of {len(table):,} genes are left out: {reason}."
+    warnings.warn(note, FrameWarning, stacklevel=3)
+    return table[~left_out], [note]

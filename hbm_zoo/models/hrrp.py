@@ -1,0 +1,150 @@
+"""The file that CMS publishes for the Hospital Readmissions Reduction Program, as it is."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hbm_zoo.frames import FrameError, FrameWarning
+from hbm_zoo.model import choose
+
+TEXT = ("Facility Name", "Facility ID", "Measure Name")
+NUMBERS = ("Number of Discharges", "Expected Readmission Rate", "Number of Readmissions")
+WITHHELD = {"", "n/a", "na", "nan", "not available", "too few to report"}
+FEWEST_PUBLISHED = 11
+MOST_MISSING = 0.01
+
+
+def from_hrrp(frame, measure=None, least_expected=25.0):
+    """Hospitals of one measure, from the published file of the readmissions program.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The file's rows, its columns as published: Facility Name, Facility ID, Measure Name,
+        Number of Discharges, Expected Readmission Rate [percent], Number of Readmissions.
+        Read it with ``dtype=str``: a Facility ID has leading zeros (they are put back).
+    measure : str, optional
+        Such as ``"READM-30-HF-HRRP"`` or ``"HF"``; needed if the file has several.
+    least_expected : float
+        Leave out hospitals with a smaller expected count [patients]. Counts below 11 are
+        withheld by the publisher, so to keep all that is there would be to choose by outcome;
+        the expected count does not depend on it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns hospital (ID and name), observed, expected = discharges x expected rate / 100 (never
+        the published ratio, which is already shrunk), discharges. ``attrs["notes"]`` say what was left out.
+
+    Raises
+    ------
+    FrameError
+        If a column is missing, a cell is neither a number nor withheld, or nothing is left.
+    ValueError
+        If the measure is not in the file, or several are and none was named.
+
+    Warns
+    -----
+    FrameWarning
+        How much a Poisson overstates the noise at this risk, 1/(1 - p); and if more than 1 % of
+        the hospitals large enough, or of a size unknown, have no published count.
+
+    Examples
+    --------
+    >>> rows = [["A", "010001", "READM-30-HF-HRRP", "400", "20.0", "90"],
+    ...         ["B", "010005", "READM-30-HF-HRRP", "300", "21.5", "60"]]
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     frame = from_hrrp(pd.DataFrame(rows, columns=[*TEXT, *NUMBERS]))
+    >>> frame[["hospital", "observed", "expected"]].to_numpy().tolist()
+    [['010001 A', 90, 80.0], ['010005 B', 60, 64.5]]
+    """
+    missing = [name for name in (*TEXT, *NUMBERS) if name not in frame.columns]
+    if missing:
+        raise FrameError(f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.")
+    rows = frame[frame["Measure Name"].astype(str) == _measure(frame, measure)]
+    discharges, rate, observed = (_published(rows[name]) for name in NUMBERS)
+    expected = discharges * rate / 100
+    large = expected >= least_expected
+    kept = large & observed.notna()
+    if not kept.any():
+        raise FrameError(f"from_hrrp: no hospital has a published count and at least {least_expected:g} expected.")
+    table = pd.DataFrame(
+        {
+            "hospital": _identity(rows) + " " + rows["Facility Name"].astype(str).str.strip(),
+            "observed": observed,
+            "expected": expected,
+            "discharges": discharges,
+        }
+    )[kept].astype({"observed": np.int64, "discharges": np.int64})
+    serious = [
+        *_missing(kept, (large | (rate.notna() & expected.isna())) & ~kept, least_expected),
+        _overstated(table),
+    ]
+    table.attrs["notes"] = _left_out(~large & expected.notna(), least_expected) + serious
+    for note in serious:
+        warnings.warn(note, FrameWarning, stacklevel=2)
+    return table
+
+
+def _measure(frame, given):
+    """The full name of the measure asked for, or of the only one there is."""
+    names = sorted(frame["Measure Name"].dropna().astype(str).unique())
+    if given is None:
+        if len(names) != 1:
+            raise ValueError(f"The file has several measures, name one by measure=: {', '.join(names)}.")
+        return names[0]
+    short = {name.removeprefix("READM-30-").removesuffix("-HRRP").upper(): name for name in names}
+    whole = {name.upper(): name for name in names}
+    wanted = str(given).strip().upper()
+    return whole.get(wanted) or short.get(wanted) or choose(given, names, "measure")
+
+
+def _published(column):
+    """The numbers of a column, NaN where they are withheld."""
+    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
+    withheld = text.str.lower().isin(WITHHELD)
+    numbers = pd.to_numeric(text.str.replace(",", "").where(~withheld), errors="coerce")
+    bad = ~withheld & ~(np.isfinite(numbers) & (numbers >= 0))
+    if bad.any():
+        first = int(bad.to_numpy().argmax())
+        place = f"{column.index.name or 'row'} {column.index[first]}"
+        raise FrameError(f"Column {column.name!r} expected a number or N/A, got {text.iloc[first]!r} in {place}.")
+    return numbers
+
+
+def _identity(rows):
+    """Facility IDs as text of six characters: a reader that took them for numbers lost their zeros."""
+    return rows["Facility ID"].astype(str).str.strip().str.replace(r"\.0$", "", regex=True).str.zfill(6)
+
+
+def _left_out(small, least):
+    """A sentence if hospitals were left out for their size."""
+    if not small.any():
+        return []
+    return [f"{small.sum()} hospitals with an expected count below {least:g} were left out, whatever their outcome."]
+
+
+def _missing(kept, missing, least):
+    """A sentence if more than 1 % of the hospitals that belong here have no published count."""
+    all_of_them = missing.sum() + kept.sum()
+    share = missing.sum() / all_of_them
+    if share <= MOST_MISSING:
+        return []
+    chance = stats.poisson.cdf(FEWEST_PUBLISHED - 1, least) if least > 0 else 1.0
+    return [
+        f"{missing.sum()} of {all_of_them} hospitals ({100 * share:.1f} %) have no published count and were left out, "
+        f"which may bias the rest upwards: fewer than {FEWEST_PUBLISHED} are withheld, and a hospital with "
+        f"{least:g} expected has so few with probability {chance:.2g}."
+    ]
+
+
+def _overstated(table):
+    """How much larger than the binomial's the Poisson's variance is."""
+    p = table["observed"].sum() / table["discharges"].sum()
+    return (
+        f"{100 * p:.1f} % of discharges are readmitted: a Poisson overstates the variance of the counts by about "
+        f"1/(1 - p) = {1 / (1 - p):.2f}, which biases cv down."
+    )

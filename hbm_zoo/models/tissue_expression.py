@@ -1,0 +1,386 @@
+r"""Tissue expression: in which tissue is a gene at work, and in which is it only noisy?
+
+The expression of one gene is measured in cells (or samples) of several tissues:
+forty of kidney, six of placenta. The mean of six is a poor guide. Treat every tissue
+alone, lump them all, or learn from the data how much to share?
+
+The model
+---------
+    y_gi | theta_g       ~ N(theta_g, sigma^2)               the data
+    theta_g | mu, tau    ~ N(mu, tau^2)                      the tissues
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+
+with m0 the mean of the tissues' means and s the sd of all rows: read once from the
+frame, then frozen.
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+y_gi        ``expression``      cell      expression       one cell's measurement
+g           ``tissue_index``    cell                       the cell's tissue
+n_g         ``n``               tissue    cells            how many there are
+ybar_g      ``y_bar``           tissue    expression       their mean
+SS_g        ``SS``              tissue    expression^2     their squares around it
+theta_g     ``theta``           tissue    expression       the tissue's own mean
+mu          ``mu``                        expression       mean of the tissues
+tau         ``tau``                       expression       spread of the tissues, sd
+sigma       ``sigma``                     expression       spread within a tissue, sd
+kappa_g     ``kappa``           tissue    share            weight of the tissue's data
+==========  ==================  ========  ===============  =============================
+
+All that the rows say of theta_g, mu, tau and sigma is in n, ybar and SS: a million
+cells of fifty tissues cost what fifty tissues cost. Given mu, tau and sigma
+
+    theta_g | y_g ~ N(kappa_g ybar_g + (1 - kappa_g) mu, kappa_g sigma^2 / n_g),
+    kappa_g = n_g tau^2 / (n_g tau^2 + sigma^2).
+
+No pooling gives each tissue the same wide normal in advance, N(m0, s0^2) with
+s0^2 = Var(mu) + E[tau^2]; complete pooling is tau = 0. sigma is one parameter, shared
+by the tissues, in all three; under complete pooling it absorbs their spread.
+
+What it assumes
+---------------
+* The spread within a tissue is the same in each, and normal: expression on a log scale.
+* Cells are independent. Cells of one donor, or samples of one study, are not.
+* Tissues are exchangeable: nothing known about one sets it apart beforehand.
+
+References
+----------
+Davies O, Goldsmith P (1972) Statistical Methods in Research and Production, 4th ed.,
+section 6.4. Box G, Tiao G (1973) Bayesian Inference in Statistical Analysis, section
+5.1. Gelman A et al. (2013) Bayesian Data Analysis, 3rd ed., section 11.6.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.conjugacy import normal
+from hbm_zoo.conjugacy.distributions import Normal
+from hbm_zoo.conjugacy.evaluate import evaluate
+from hbm_zoo.frames import FrameError, FrameWarning, label, number
+from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter, choose
+from hbm_zoo.priors import describe, moments
+
+COLUMNS = {
+    "tissue": label("the tissue a cell or sample is of"),
+    "expression": number("expression of the gene, on a log scale"),
+    "gene": label("which gene was measured", optional=True),
+}
+
+PARAMETERS = {
+    "mu": Parameter("mean expression of the population of tissues"),
+    "tau": Parameter("spread of tissues around mu, sd, in the unit of expression", (0, np.inf)),
+    "sigma": Parameter("spread of cells around their tissue's mean, sd", (0, np.inf)),
+}
+
+
+def default_priors(data):
+    """A mean anywhere near the data; neither spread more than about twice that of all cells.
+
+    Raises
+    ------
+    FrameError
+        If no cells of a tissue differ: the density grows without bound as sigma goes to 0.
+
+    Warns
+    -----
+    FrameWarning
+        If every tissue has one cell.
+    """
+    m0, s = float(data.y_bar.mean()), float(data.expression.std(ddof=1))
+    if data.n.max() == 1:
+        warnings.warn(
+            "Every tissue has one row: only their priors tell the spread within tissues (sigma) from that between them "
+            "(tau). If each row comes with a standard error, use vaccine_clinics.",
+            FrameWarning,
+            stacklevel=4,
+        )
+    rounding = 8 * np.finfo(float).eps * float(abs(data.expression).max())
+    replicated = data.n.max() > 1 and float(data.SS.sum() / data.n.sum()) <= rounding**2
+    if replicated or s <= rounding:
+        raise FrameError(
+            "tissue_expression: column 'expression' expected cells of a tissue that differ, got the same value in all "
+            f"rows of {'each tissue' if s > rounding else 'the frame'}: nothing says how large sigma is."
+        )
+    spread = Prior("HalfNormal", sigma=s)
+    return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "tau": spread, "sigma": spread}
+
+
+def matched_prior(priors):
+    """The normal with the mean and variance of theta_g once mu and tau are averaged out."""
+    (mu, mu_variance), (tau, tau_variance) = (moments(name, priors[name]) for name in ("mu", "tau"))
+    return Prior("Normal", mu=mu, sigma=np.sqrt(mu_variance + tau**2 + tau_variance))
+
+
+def prepare(frame, gene=None):
+    """The rows [cell] of one gene, and their count, mean and centred squares [tissue].
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns tissue, expression, and gene if it holds several.
+    gene : str, optional
+        Which gene, where there is more than one.
+    """
+    frame, gene = select(frame, gene)
+    index, tissues = pd.factorize(frame["tissue"])
+    y = frame["expression"].to_numpy(float)
+    n, y_bar, SS = normal.moments_by_group(y, index)
+    return xr.Dataset(
+        {
+            "expression": ("cell", y),
+            "tissue_index": ("cell", index.astype(np.int64)),
+            "n": ("tissue", n.astype(np.int64)),
+            "y_bar": ("tissue", y_bar),
+            "SS": ("tissue", SS),
+        },
+        coords={"tissue": np.asarray(tissues)},
+        attrs={"gene": gene},
+    )
+
+
+def select(frame, gene):
+    """The rows of one gene, and its name."""
+    if "gene" not in frame.columns:
+        if gene is not None:
+            raise FrameError(f"tissue_expression expected a column 'gene' to find {gene!r} in, got none.")
+        return frame, ""
+    genes = frame["gene"].unique().tolist()
+    if gene is None and len(genes) > 1:
+        some = ", ".join(map(repr, genes[:12])) + (", ..." if len(genes) > 12 else "")
+        raise FrameError(
+            f"tissue_expression is of one gene, got {len(genes)}: {some}. Select one, e.g. gene={genes[0]!r}."
+        )
+    gene = genes[0] if gene is None else choose(gene, genes, "gene")
+    return frame[frame["gene"] == gene], str(gene)
+
+
+# The variants, each as it stands on the page.
+
+
+def no_pooling(data, prior):
+    """theta_g ~ N(m0, s0^2), fixed in advance; y_gi ~ N(theta_g, sigma^2)."""
+    theta, sigma = prior("theta", dims="tissue"), prior("sigma")
+    pm.Normal("y", theta[data.tissue_index], sigma, observed=data.expression, dims="cell")
+
+
+def complete_pooling(data, prior):
+    """y_gi ~ N(mu, sigma^2): one mean for all."""
+    mu, sigma = prior("mu"), prior("sigma")
+    pm.Normal("y", mu, sigma, observed=data.expression, dims="cell")
+
+
+def partial_pooling_centered(data, prior):
+    """theta_g ~ N(mu, tau^2); y_gi ~ N(theta_g, sigma^2)."""
+    mu, tau, sigma = prior("mu"), prior("tau"), prior("sigma")
+    theta = pm.Normal("theta", mu, tau, dims="tissue")
+    pm.Normal("y", theta[data.tissue_index], sigma, observed=data.expression, dims="cell")
+
+
+def partial_pooling_noncentered(data, prior):
+    """theta_g = mu + tau z_g, z_g ~ N(0, 1)."""
+    mu, tau, sigma = prior("mu"), prior("tau"), prior("sigma")
+    z = pm.Normal("z", dims="tissue")
+    theta = pm.Deterministic("theta", mu + tau * z, dims="tissue")
+    pm.Normal("y", theta[data.tissue_index], sigma, observed=data.expression, dims="cell")
+
+
+def marginalized(data, prior):
+    """The rows of a tissue are jointly normal: theta_g is integrated out.
+
+    One form for all three poolings, each with its own population: no pooling fixes mu and
+    tau in advance, complete pooling has tau = 0. The mean of the rows stands for them all.
+    """
+    pm.CustomDist(
+        "y",
+        data.n,
+        data.SS,
+        prior("mu"),
+        prior("tau"),
+        prior("sigma"),
+        logp=normal.log_marginal_rows,
+        random=normal.random_mean,
+        signature="(),(),(),(),()->()",
+        observed=data.y_bar,
+        dims="tissue",
+    )
+
+
+# One tissue, given mu, tau and sigma.
+
+
+def standard_error(h, data):
+    """The standard error sigma / sqrt(n_g): a tissue's mean as one measurement."""
+    return h.sigma / np.sqrt(data.n)
+
+
+def population(h):
+    """Theta ~ N(mu, tau^2)."""
+    return Normal(h.mu, h.tau)
+
+
+def conditional(h, data):
+    """theta_g | y_g ~ N(kappa ybar_g + (1 - kappa) mu, kappa sigma^2 / n_g)."""
+    mu, tau = normal.conditional(data.y_bar, standard_error(h, data), h.mu, h.tau)
+    return h.assign(mu=mu, tau=tau)
+
+
+def log_marginal(h, data):
+    """Log density of a tissue's rows given mu, tau and sigma [nats]."""
+    return evaluate(normal.log_marginal_rows, data.y_bar, data.n, data.SS, h.mu, h.tau, h.sigma)
+
+
+def log_likelihood(theta, h, data):
+    """Log density of a tissue's rows, each N(theta_g, sigma^2) [nats]."""
+    return normal.expected_log_density_rows(data.y_bar, data.n, data.SS, theta, 0, h.sigma)
+
+
+def expected_log_likelihood(h, data):
+    """E[log density of a tissue's rows] over theta_g | y_g [nats]."""
+    after = conditional(h, data)
+    return normal.expected_log_density_rows(data.y_bar, data.n, data.SS, after.mu, after.tau, h.sigma)
+
+
+def reliability(h, data):
+    """kappa_g = n_g tau^2 / (n_g tau^2 + sigma^2)."""
+    return normal.reliability(standard_error(h, data), h.tau)
+
+
+def replicate(rng, theta, h, data):
+    """y_gi ~ N(theta_g, sigma^2), as many as there are."""
+    return xr.apply_ufunc(rng.normal, *xr.broadcast(theta.isel(tissue=data.tissue_index), h.sigma))
+
+
+def leave_row_out(h, data):
+    """Log density of each cell given the other cells of its tissue [nats]."""
+    own = data[["y_bar", "n"]].isel(tissue=data.tissue_index)
+    return normal.leave_row_out(data.expression, own.y_bar, own.n, h.mu, h.tau, h.sigma)
+
+
+def fixed_in_advance(priors, data):
+    """No pooling: the population is the prior of one tissue, N(m0, s0^2)."""
+    prior = priors["theta"]
+    if prior.distribution != "Normal":
+        raise ValueError(f"No pooling is exact under a Normal prior of 'theta', got {describe(prior)}.")
+    mean, variance = moments("theta", prior)
+    return {"mu": mean, "tau": np.sqrt(variance)}
+
+
+def from_anndata(adata, gene, tissue_key):
+    """Expression of one gene from an AnnData object, the field's own format.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        ``X`` holds expression [cell, gene] on a log scale, dense or sparse. Needs the
+        extra ``hbm_zoo[anndata]``.
+    gene : str
+        One of ``adata.var_names``.
+    tissue_key : str
+        The column of ``adata.obs`` that names the tissue of a cell.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns tissue, expression, gene.
+
+    Raises
+    ------
+    ValueError
+        If there is no such gene or column; the nearest name is given.
+    """
+    choose(gene, adata.var_names, "gene")
+    choose(tissue_key, adata.obs.columns, "column of adata.obs")
+    column = adata[:, gene].X
+    expression = np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=float).ravel()
+    return pd.DataFrame({"tissue": adata.obs[tissue_key].to_numpy(), "expression": expression, "gene": gene})
+
+
+def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, sigma_cells=1.0):
+    """A frame like the real one and the truth that made it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    tissues : int
+        Number of tissues.
+    mu, tau : float
+        Mean and sd of the population of tissues [log2 expression].
+    sigma : float
+        Spread within a tissue, sd [log2 expression].
+    median_cells : float
+        Median number of cells of a tissue; each has at least one.
+    sigma_cells : float
+        Spread of tissue sizes: sd of the log number of cells.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        Columns tissue, expression.
+    truth : xarray.Dataset
+        mu, tau, sigma, and theta [tissue].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame, truth = simulate(np.random.default_rng(1), tissues=3)
+    >>> list(frame.columns), dict(truth.theta.sizes)
+    (['tissue', 'expression'], {'tissue': 3})
+    """
+    names = [f"T{i + 1:02d}" for i in range(tissues)]
+    n = np.ceil(median_cells * np.exp(sigma_cells * rng.standard_normal(tissues))).astype(int)
+    theta = rng.normal(mu, tau, tissues)
+    frame = pd.DataFrame({"tissue": np.repeat(names, n), "expression": rng.normal(np.repeat(theta, n), sigma)})
+    truth = {"mu": mu, "tau": tau, "sigma": sigma, "theta": ("tissue", theta)}
+    return frame, xr.Dataset(truth, coords={"tissue": names})
+
+
+MODEL = HierarchicalModel(
+    name="tissue_expression",
+    question="In which tissue is the gene at work, and in which is it only noisy?",
+    group="tissue",
+    estimand="theta",
+    estimand_label="mean expression",
+    response="expression",
+    observed="y",
+    location="mu",
+    heterogeneity="tau",
+    reference=None,
+    columns=COLUMNS,
+    parameters=PARAMETERS,
+    default_priors=default_priors,
+    matched_prior=matched_prior,
+    prepare=prepare,
+    own=lambda data: data.y_bar,
+    volume=lambda data: data.n,
+    volume_label="cells",
+    variants={
+        "none": {"centered": no_pooling, "marginalized": marginalized},
+        "complete": {"centered": complete_pooling, "marginalized": marginalized},
+        "partial": {
+            "centered": partial_pooling_centered,
+            "noncentered": partial_pooling_noncentered,
+            "marginalized": marginalized,
+        },
+    },
+    fixed={"none": fixed_in_advance, "complete": lambda priors, data: {"tau": 0.0}, "partial": lambda priors, data: {}},
+    closed_form=ClosedForm(
+        population=population,
+        conditional=conditional,
+        log_marginal=log_marginal,
+        log_likelihood=log_likelihood,
+        expected_log_likelihood=expected_log_likelihood,
+        reliability=reliability,
+        replicate=replicate,
+        leave_row_out=leave_row_out,
+    ),
+    simulate=simulate,
+    datasets=("tissue_expression", "dyestuff"),
+)
+build = MODEL.build
