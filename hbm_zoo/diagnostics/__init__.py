@@ -1,0 +1,1 @@
+"""What fits say: one verb a file. Nothing here knows a model module."""

@@ -1,0 +1,190 @@
+"""Which of thousands of groups differ from nothing? A list, and how many of it are expected to be wrong."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from hbm_zoo.fits import hyperparameters, model_of, population_fixed_at, prepared, thinned, word
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.summary import DRAWS_FOR_INTERVALS, in_chunks
+
+STRONG_EVIDENCE = float(np.log(20))
+
+
+class SlabNotIdentified(UserWarning):
+    """The data say nothing about effects that are not 0: there may be none."""
+
+
+def discoveries(
+    fit: xr.DataTree,
+    fdr: float = 0.05,
+    min_effect: float | None = None,
+    model: HierarchicalModel | None = None,
+) -> pd.DataFrame:
+    """List the groups that differ, at most a share `fdr` of the list being wrong on average.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        Partial pooling of a model with a null group, such as ``spike_slab_genes``.
+    fdr : float
+        Largest Bayesian false discovery rate of the list; 1 lists every group.
+    min_effect : float, optional
+        Smallest effect worth finding [unit of the effect]: a discovery is wrong if its
+        effect is no larger than this. Default: if its effect is 0.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by group, the surest first: ``effect``, ``standard_error``; posterior ``mean``
+        and interval; ``lfdr`` = P(effect is 0 | data); with `min_effect`, ``p_within`` =
+        P(abs(effect) <= min_effect | data); ``lfsr`` = lfdr + the smaller of P(effect > 0) and
+        P(effect < 0); ``s_value``, the mean lfsr of all groups whose lfsr is no larger;
+        ``p_value``, two-sided, of effect / standard_error; ``bayesian_fdr``, the mean lfdr (or
+        p_within) of the list down to this row. In ``attrs``: how many groups, discoveries, and
+        what Bonferroni and Benjamini-Hochberg at level `fdr` and plain p < 0.05 would list;
+        ``log_evidence`` [nats] and ``identified``, see the notes; ``verdict``, a sentence.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no null group, or a number is out of range.
+
+    Warns
+    -----
+    SlabNotIdentified
+        If the data do not tell the slab from nothing. Then nothing is listed.
+
+    Notes
+    -----
+    Local and Bayesian false discovery rate: Efron (2008) Statist Sci 23:1-22, sections 2-3;
+    lfsr and s-value: Stephens (2017) Biostatistics 18:275-294, equations 5 and 11.
+
+    The slab counts as identified if the log likelihood, averaged over the posterior, exceeds that
+    of no slab at all (the null at its best) by log 20 = 3 nats. The average is never below the log
+    Bayes factor for the slab, so less than this rules out a Bayes factor of 20, the usual mark of
+    strong evidence (Kass & Raftery 1995, J Am Stat Assoc 90:773-795). Without it, draws of the
+    slab's width are draws of its prior.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_genes")
+    >>> fit = hz.fit("spike_slab_genes", frame, random_seed=1, progressbar=False)
+    >>> hz.discoveries(fit).attrs["discoveries"] > hz.discoveries(fit).attrs["bonferroni"]
+    True
+    """
+    record = model_of(fit, model)
+    require_null_group(fit, "discoveries")
+    _check_numbers(fdr, min_effect)
+    data, summary = prepared(fit), fit["group_summary"].to_dataset()
+    p_value = 2 * stats.norm.sf(np.abs(data.effect / data.standard_error))
+    table = _table(summary, data, p_value)
+    if min_effect:
+        table.insert(table.columns.get_loc("lfsr"), "p_within", _p_within(record, fit, data, min_effect))
+    table = table.sort_values("p_within" if min_effect else "lfdr", kind="stable")
+    table["bayesian_fdr"] = table["p_within" if min_effect else "lfdr"].expanding().mean()
+    evidence = _log_evidence(record, fit, data)
+    identified = evidence >= STRONG_EVIDENCE
+    found = table[(table["bayesian_fdr"] <= fdr) & identified]
+    found.attrs = {
+        "fdr": fdr,
+        "min_effect": min_effect,
+        "groups": len(table),
+        "discoveries": len(found),
+        "bonferroni": int((p_value * p_value.size <= fdr).sum()),
+        "benjamini_hochberg": int((stats.false_discovery_control(p_value) <= fdr).sum()),
+        "p_below_0.05": int((p_value < 0.05).sum()),
+        "log_evidence": evidence,
+        "identified": identified,
+    }
+    found.attrs["verdict"] = _verdict(found, word(fit, record.group))
+    if not identified:
+        warnings.warn(found.attrs["verdict"], SlabNotIdentified, stacklevel=2)
+    return found
+
+
+def require_null_group(fit: xr.DataTree, what: str) -> None:
+    """Refuse, in the name of a function, a fit in which no group may have no effect at all.
+
+    Raises
+    ------
+    ValueError
+        If the fit is not partial pooling of a model with a null group.
+    """
+    if "lfdr" not in fit["group_summary"] or fit.attrs["pooling"] != "partial":
+        raise ValueError(
+            f"{what} needs partial pooling of a model in which some groups may have no effect at all, such as "
+            f"spike_slab_genes; got {fit.attrs['pooling']} pooling of {fit.attrs['model']}."
+        )
+
+
+def _check_numbers(fdr: float, min_effect: float | None) -> None:
+    if not 0 < fdr <= 1:
+        raise ValueError(f"fdr must be above 0 and at most 1, got {fdr!r}.")
+    if min_effect is not None and not min_effect >= 0:
+        raise ValueError(f"min_effect must be 0 or more, got {min_effect!r}.")
+
+
+def _table(summary: xr.Dataset, data: xr.Dataset, p_value: np.ndarray) -> pd.DataFrame:
+    """Every group's own effect, posterior and error probabilities."""
+    below = 1 - summary["lfdr"] - summary["p_above"]
+    lfsr = summary["lfdr"] + np.minimum(summary["p_above"], below).clip(min=0)
+    columns = {name: data[name] for name in ("effect", "standard_error")}
+    columns |= {name: summary[name] for name in ("mean", *sorted(n for n in map(str, summary) if n.startswith("eti")))}
+    columns |= {"lfdr": summary["lfdr"], "lfsr": lfsr, "s_value": _s_value(lfsr), "p_value": lfsr.copy(data=p_value)}
+    return xr.Dataset(columns).to_dataframe()
+
+
+def _s_value(lfsr: xr.DataArray) -> xr.DataArray:
+    """Mean lfsr of the groups whose lfsr is no larger (Stephens 2017, equation 11)."""
+    ordered = np.sort(lfsr.values)
+    mean = np.cumsum(ordered) / np.arange(1, ordered.size + 1)
+    return lfsr.copy(data=mean[np.searchsorted(ordered, lfsr.values, side="right") - 1])
+
+
+def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, size: float) -> np.ndarray:
+    """P(abs(theta) <= size | data) of each group, averaged over hyperparameter draws."""
+    h, closed = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS), record.closed_form
+    parts = []
+    for chunk in in_chunks(data, record.group, h.sizes["sample"]):
+        posterior = closed.population(closed.conditional(h, chunk))
+        parts.append((posterior.cdf(size) - posterior.cdf(-size)).mean("sample").values)
+    return np.concatenate(parts)
+
+
+def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:
+    """Log likelihood averaged over the posterior, less that of the null at its best without a slab [nats]."""
+    h, z = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS), data.effect / data.standard_error
+    best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())} | json.loads(fit.attrs["fixed"])
+    no_slab = population_fixed_at(best_null | {"pi0": 1.0, "tau": 0.0})
+    log_marginal = record.closed_form.log_marginal
+    return sum(
+        float(log_marginal(h, chunk).mean("sample").sum() - log_marginal(no_slab, chunk).sum())
+        for chunk in in_chunks(data, record.group, h.sizes["sample"])
+    )
+
+
+def _verdict(found: pd.DataFrame, group: str) -> str:
+    """What the list says, in a sentence."""
+    attrs = found.attrs
+    if not attrs["identified"]:
+        return (
+            f"Slab not identified: that no {group} differs explains the data about as well (with a slab the log "
+            f"likelihood is {attrs['log_evidence']:+.1f} nats; {STRONG_EVIDENCE:+.1f} are needed). No discoveries."
+        )
+    larger = f" by more than {attrs['min_effect']:g}" if attrs["min_effect"] else ""
+    wrong = found["bayesian_fdr"].iloc[-1] * len(found) if len(found) else 0.0
+    return (
+        f"{len(found)} of {attrs['groups']} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong. "
+        f"Bonferroni lists {attrs['bonferroni']}, Benjamini-Hochberg {attrs['benjamini_hochberg']}, plain p < 0.05 "
+        f"{attrs['p_below_0.05']}."
+    )

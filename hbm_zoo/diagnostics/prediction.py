@@ -1,0 +1,239 @@
+"""What comes next: for a group we know, one never seen, and one that brings a few rows.
+
+What is known of a group's parameter is always a population: that of all groups if it
+has shown nothing, the same after Bayes' theorem if it has. Its next data follow from
+draws of either, so that one rule serves all three.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_stats.base import array_stats
+from scipy.special import softmax
+
+from hbm_zoo.conjugacy.distributions import exceedance, quantile
+from hbm_zoo.diagnostics.convergence import ConvergenceWarning
+from hbm_zoo.fits import hyperparameters, model_of, thinned
+from hbm_zoo.loo import k_hat_threshold, relative_efficiency
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.new_rows import NewRows, read
+from hbm_zoo.summary import DRAWS_FOR_INTERVALS, above_reference, in_chunks, interval_name, interval_tails
+
+LARGEST_ARRAY = 20_000_000
+
+
+def predict(
+    fit: xr.DataTree,
+    frame: pd.DataFrame | None = None,
+    n_new: int | None = None,
+    random_seed: int = 0,
+    model: HierarchicalModel | None = None,
+) -> xr.DataTree:
+    """Predict groups and their new data.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        As `fit` or `empirical_bayes` returns it.
+    frame : pandas.DataFrame, optional
+        Rows with the model's columns. Label and response say what a row is:
+
+        * a group of the fit: its next data are predicted, with this row's covariates. The
+          response may be left out and is not read: the group's own data are in the fit;
+        * another group, response left out (NaN, or no such column): its data are predicted. If
+          none of its rows has a response, the group was never seen;
+        * another group, response given: the row is what the group brings. All groups learn
+          from it, as if it had been in the fit.
+
+        Default: the rows of the fit once more, unless `n_new` is given.
+    n_new : int, optional
+        Add so many groups never seen, ``new 1``, ``new 2``, ... They have no covariates, so
+        their parameter is predicted, not their data.
+    random_seed : int
+        Seed of the draws.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``predictions``: draws of the estimand of each group, and of the new data of each ``row`` of
+        the frame (by its index) that asks for them [chain, draw, ...]. ``group_summary``: ``case``,
+        ``mean``, ``sd``, interval and ``p_above`` of each group's parameter, averaged over
+        hyperparameters in closed form; ``row_summary``: the rows' covariates, and ``mean``,
+        ``sd`` and interval of their new data, from the draws. Where rows were brought, attrs
+        hold ``k_hat`` and ``ess``.
+
+    Raises
+    ------
+    FrameError
+        If the frame is not what the model expects.
+    ValueError
+        If the model has no closed form, or `n_new` is not a number of groups.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the rows brought move the hyperparameters too far for the draws at hand: refit with them.
+
+    Notes
+    -----
+    Given the hyperparameters h, groups never seen are independent: each has its own draw. Draws
+    of h follow p(h | y); with rows y' of new groups they must follow p(h | y, y'), which is
+    proportional to p(h | y) m(y' | h), m the marginal likelihood. They are resampled with
+    these weights, Pareto smoothed (Vehtari et al. 2024, JMLR 25:72, section 2).
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("three_hospitals")
+    >>> alone = hz.fit("hospital_readmission", frame, pooling="none", random_seed=1)
+    >>> next_period = hz.predict(alone, frame.drop(columns="observed").assign(expected=10.0))
+    >>> next_period["group_summary"]["mean"].round(2).values.tolist()
+    [1.45, 0.58, 1.2]
+    """
+    record = model_of(fit, model)
+    closed = record.closed("predict")
+    asked = read(record, fit, frame, n_new)
+    rng = np.random.default_rng(random_seed)
+    h = _draws(fit)
+    attrs: dict[str, float] = {}
+    if asked.brought is not None:
+        h, attrs = _updated(record, fit, h, asked.brought, rng)
+    chains = fit["posterior"].sizes["chain"]
+    h = _within_budget(h, chains, asked.largest)
+
+    cases = list(_after_own_data(record, h, asked))
+
+    def by_group(parts):
+        joined = xr.concat(parts, dim=record.group).sel({record.group: asked.groups})
+        return joined.transpose("sample", record.group, ..., missing_dims="ignore")
+
+    theta = by_group([closed.population(after).sample(rng) for _, after in cases])
+    averaged = cases if len(hyperparameters(fit)["sample"]) > 1 else _after_own_data(record, h.isel(sample=[0]), asked)
+    summary = by_group([_summary(record, case, after) for case, after in averaged])
+    predictions = {record.estimand: theta}
+    tree = {"group_summary": summary}
+    if asked.rows is not None:
+        theirs = theta.sel({record.group: asked.rows[record.group].values})
+        y = _by_row(record, closed.replicate(rng, theirs, h, asked.rows), asked.table)
+        predictions[record.observed] = y
+        tree["row_summary"] = _describe(y, asked.table)
+    tree["predictions"] = xr.Dataset({name: _by_chain(value, chains) for name, value in predictions.items()})
+    result = xr.DataTree.from_dict({name: _labels_as_in(fit, value, record.group) for name, value in tree.items()})
+    described = {name: fit.attrs[name] for name in ("model", "pooling", "group", "estimand", "estimand_label")}
+    result.attrs |= described | attrs | {"seed": random_seed}
+    return result
+
+
+def _draws(fit: xr.DataTree) -> xr.Dataset:
+    """Hyperparameters [sample], one for each draw of the fit even if they are known exactly."""
+    h = hyperparameters(fit)
+    sizes = fit["posterior"].sizes
+    return h if h.sizes["sample"] > 1 else h.isel(sample=np.zeros(sizes["chain"] * sizes["draw"], int))
+
+
+def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.Dataset, dict[str, float]]:
+    """Hyperparameters after the rows that new groups bring, by importance resampling."""
+    samples = h.sizes["sample"]
+    parts = in_chunks(brought, record.group, samples)
+    log_ratio = sum(record.closed_form.log_marginal(h, part).sum(record.group) for part in parts).values
+    if np.ptp(log_ratio) < 1e-12:
+        return h, {}
+    free = [name for name in record.parameters if name not in json.loads(fit.attrs["fixed"])]
+    # The routine smooths the weights of leaving data out, 1 / m; here data come in.
+    log_weight, k_hat = array_stats.psislw(-log_ratio, r_eff=relative_efficiency(fit["posterior"].dataset[free]))
+    weight = softmax(log_weight)
+    attrs = {"k_hat": float(k_hat), "ess": float(1 / (weight**2).sum())}
+    if not k_hat <= k_hat_threshold(samples):
+        warnings.warn(
+            f"The rows brought say more of the hyperparameters than {samples} draws can follow (k-hat "
+            f"{attrs['k_hat']:.2f}, {attrs['ess']:.0f} effective draws): fit again with these rows in the frame.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    # Systematic resampling: a draw comes up as often as its weight says, give or take one.
+    ladder = (rng.random() + np.arange(samples)) / samples
+    return h.isel(sample=np.searchsorted(np.cumsum(weight), ladder).clip(max=samples - 1)), attrs
+
+
+def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
+    """As many draws of each chain as an array of draws x groups, or rows, may hold."""
+    draws = h.sizes["sample"] // chains
+    kept = min(draws, max(1, LARGEST_ARRAY // (chains * largest)))
+    of_chain = np.linspace(0, draws - 1, kept).round().astype(int)
+    return h.isel(sample=(draws * np.arange(chains)[:, None] + of_chain).ravel())
+
+
+def _after_own_data(record, h: xr.Dataset, asked: NewRows) -> Iterator[tuple[str, xr.Dataset]]:
+    """The population that each group's parameter is of, by what the group has shown."""
+    if asked.known is not None:
+        yield "known", record.closed_form.conditional(h, asked.known)
+    if asked.brought is not None:
+        yield "brings rows", record.closed_form.conditional(h, asked.brought)
+    if asked.never_seen:
+        yield "never seen", h.expand_dims({record.group: list(asked.never_seen)})
+
+
+def _summary(record, case: str, after: xr.Dataset) -> xr.Dataset:
+    """Mean, sd, interval of each group's parameter, averaged over hyperparameters."""
+    population, few = (record.closed_form.population(h) for h in (after, thinned(after, DRAWS_FOR_INTERVALS)))
+    mean, sd = xr.broadcast(population.mean, population.sd)
+    ends = zip(("lb", "ub"), interval_tails(), strict=True)
+    by_name = {
+        "mean": mean.mean("sample"),
+        "sd": np.sqrt((sd**2).mean("sample") + mean.var("sample")),
+        **{f"{interval_name()}_{end}": quantile(few, tail) for end, tail in ends},
+        **above_reference(record, lambda reference: exceedance(population, reference)),
+    }
+    labels = mean[record.group].values
+    return xr.Dataset(by_name | {"case": (record.group, [case] * len(labels))}).assign_coords({record.group: labels})
+
+
+def _by_row(record, draws: xr.DataArray, table: pd.DataFrame | None) -> xr.DataArray:
+    """New data by the frame's row, with its group beside it."""
+    (dim,) = (name for name in draws.dims if name != "sample")
+    labels, index = draws.coords.get(record.group), range(draws.sizes[dim])
+    if table is not None:
+        labels, index = table[record.group], table.index
+    plain = draws.rename({dim: "row"}) if dim != "row" else draws
+    plain = plain.drop_vars(plain.coords).assign_coords(row=np.asarray(index))
+    return plain if labels is None else plain.assign_coords({f"of_{record.group}": ("row", np.asarray(labels))})
+
+
+def _describe(draws: xr.DataArray, table: pd.DataFrame | None) -> xr.Dataset:
+    """Covariates, mean, sd and interval of each new row."""
+    lower, upper = (draws.quantile(tail, "sample").drop_vars("quantile") for tail in interval_tails())
+    name = interval_name()
+    summary = {"mean": draws.mean("sample"), "sd": draws.std("sample"), f"{name}_lb": lower, f"{name}_ub": upper}
+    if table is None:
+        return xr.Dataset(summary)
+    covariates = {column: ("row", table[column].to_numpy()) for column in table}
+    return xr.Dataset(covariates | {key: value.reset_coords(drop=True) for key, value in summary.items()})
+
+
+def _labels_as_in(fit: xr.DataTree, result: xr.Dataset, group: str) -> xr.Dataset:
+    """Labels that are numbers in the fit are numbers again, unless a new one is not."""
+    kind = fit["constant_data"][group].dtype
+    if group not in result.coords or kind.kind not in "iuf":
+        return result
+    try:
+        return result.assign_coords({group: result[group].values.astype(kind)})
+    except ValueError:
+        return result
+
+
+def _by_chain(draws: xr.DataArray, chains: int) -> xr.DataArray:
+    """[sample, ...] becomes [chain, draw, ...]."""
+    draws = draws.transpose("sample", ...)
+    values = draws.values.reshape(chains, -1, *draws.shape[1:])
+    coords = {name: value for name, value in draws.coords.items() if "sample" not in value.dims}
+    return xr.DataArray(values, coords | {"chain": range(chains)}, ("chain", "draw", *draws.dims[1:])).assign_coords(
+        draw=range(values.shape[1])
+    )

@@ -1,0 +1,104 @@
+"""Every group under each pooling, in one forest."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hbm_zoo.fits import Fits, check_together, word
+from hbm_zoo.plots.style import (
+    WORDS,
+    Picture,
+    colour,
+    estimand_label,
+    evenly,
+    finish,
+    interval_ends,
+    legend_below,
+    panels,
+)
+
+MOST_GROUPS = 100
+MANY = 25
+
+
+def plot_poolings(fits: Fits) -> Figure:
+    """Draw each group's own estimate and its posterior mean and interval under each pooling.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree
+        As `fit_poolings` returns them; others, e.g. of `empirical_bayes`, may be added.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Groups in the order of their partial-pooling mean; complete pooling, the same for
+        all, is a band. Beyond 100 groups, 100 evenly spaced in that order are drawn and the
+        title says so.
+
+    Raises
+    ------
+    ValueError
+        If fits do not belong together.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("three_hospitals")
+    >>> alone = hz.fit("hospital_readmission", frame, pooling="none", random_seed=1)
+    >>> figure = hz.plot_poolings({"none": alone})
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['Smaller', 'Large', 'Small']
+    """
+    fits = check_together(fits)
+    summaries = {name: fit["group_summary"].to_dataset() for name, fit in fits.items()}
+    leading_name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), next(iter(fits)))
+    leading, fit = summaries[leading_name], fits[leading_name]
+    dim = fit.attrs["group"]
+    group = word(fit, dim)
+    parts = panels(leading["mean"], dim)
+    shown = min(leading.sizes[dim], MOST_GROUPS)
+    rows = sum(fit.attrs["pooling"] != "complete" for fit in fits.values())
+    height = 1.8 + shown * ((0.16 + 0.12 * rows) if shown <= MANY else (0.05 + 0.06 * rows))
+    figure = Picture(figsize=(max(7.0, 5.2 * len(parts)), max(3.6, height)), layout="constrained")
+    for axes, (title, selection) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        chosen = {name: summary.sel(selection) for name, summary in summaries.items()}
+        order = evenly(np.argsort(chosen[leading_name]["mean"].values, kind="stable"), MOST_GROUPS)
+        _draw_forest(axes, {name: summary.isel({dim: order}) for name, summary in chosen.items()}, fits, dim)
+        axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=group)
+    title = f"{leading.sizes[dim]} {group}s: {estimand_label(fit)}, {_interval_in_words(leading)}"
+    if shown < leading.sizes[dim]:
+        title += f"\n{shown} of them, evenly spaced in the order of {WORDS.get(leading_name, leading_name)}"
+    figure.suptitle(title, fontsize="medium")
+    legend_below(figure)
+    return figure
+
+
+def _draw_forest(axes, summaries: dict[str, xr.Dataset], fits: Fits, dim: str) -> None:
+    """A row a group, in it a line a pooling; complete pooling behind them all."""
+    (first, *_), shown = summaries.values(), next(iter(summaries.values())).sizes[dim]
+    many = shown > MANY
+    apart = [name for name in summaries if fits[name].attrs["pooling"] != "complete"]
+    offsets = dict(zip(apart, np.linspace(0.25, -0.25, len(apart)) if len(apart) != 1 else [0.0], strict=True))
+    for name, summary in summaries.items():
+        paint, label = colour(fits[name].attrs["pooling"]), WORDS.get(name, name)
+        mean, lower, upper = (summary[key].values for key in ("mean", *interval_ends(summary)))
+        if name not in offsets:
+            axes.axvspan(lower[0], upper[0], color=paint, alpha=0.15, lw=0)
+            axes.axvline(mean[0], color=paint, lw=1.2, label=label)
+            continue
+        y = np.arange(shown) + offsets[name]
+        axes.hlines(y, lower, upper, color=paint, lw=0.9 if many else 1.8)
+        axes.plot(mean, y, "o", ms=2.5 if many else 5, color=paint, label=label)
+    own = np.arange(shown) + max(offsets.values(), default=0.0)
+    axes.plot(first["own"].values, own, "|", ms=4 if many else 10, mew=1.2, color=colour("own"), label="own estimate")
+    axes.set_yticks(np.arange(shown), [str(label) for label in first[dim].values], fontsize=5.5 if many else 9)
+    axes.set_ylim(-0.7, shown - 0.3)
+    finish(axes)
+
+
+def _interval_in_words(summary: xr.Dataset) -> str:
+    lower, _ = interval_ends(summary)
+    return f"posterior mean and {lower.removeprefix('eti').removesuffix('_lb')} % interval"

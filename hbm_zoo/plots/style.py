@@ -1,0 +1,153 @@
+"""What every picture shares: colours that colour-blind readers can tell apart, labels, which groups to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from scipy.optimize import isotonic_regression
+
+# Okabe & Ito (2008), Color Universal Design.
+COLOURS = {
+    "own": "#000000",
+    "none": "#E69F00",
+    "complete": "#0072B2",
+    "partial": "#D55E00",
+    "empirical_bayes": "#009E73",
+}
+WORDS = {
+    "none": "no pooling",
+    "complete": "complete pooling",
+    "partial": "partial pooling",
+    "empirical_bayes": "empirical Bayes",
+}
+INK = "#333333"
+GREY = "#8C8C8C"
+FAINT = "#BBBBBB"
+SMALL = 8
+CHARACTERS_AN_INCH = 14
+WIDE_RANGE = 8
+
+
+class Picture(Figure):
+    """A figure that shows itself in a notebook, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook displays."""
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def colour(pooling: str) -> str:
+    """The colour of a pooling, the same in every picture."""
+    return COLOURS.get(pooling, INK)
+
+
+def estimand_label(fit: xr.DataTree) -> str:
+    """The estimand in words, its symbol behind it."""
+    words = fit.attrs.get("estimand_label", "")
+    return f"{words} ({fit.attrs['estimand']})" if words else fit.attrs["estimand"]
+
+
+def panels(estimates: xr.DataArray, group: str) -> list[tuple[str, dict]]:
+    """A panel for each coefficient of a vector estimand, one panel for a scalar: title and selection."""
+    others = [dim for dim in estimates.dims if dim != group]
+    if not others:
+        return [("", {})]
+    dim = others[0]
+    return [(str(value), {dim: value}) for value in estimates[dim].values]
+
+
+def evenly(order: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of an order, evenly spaced, its ends included."""
+    return order[np.linspace(0, order.size - 1, min(order.size, most)).round().astype(int)]
+
+
+def interval_ends(summary: xr.Dataset, of: str = "") -> tuple[str, str]:
+    """Names of the two ends of the interval of an estimate, or ``of`` something else such as its rank."""
+    lower, upper = sorted(name for name in map(str, summary) if name.startswith(f"{of}eti"))
+    return lower, upper
+
+
+def finish(axes) -> None:
+    """Remove the frame's top and right."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all panels, outside them."""
+    entries: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = max(1, int(figure.get_figwidth() * CHARACTERS_AN_INCH / (max(map(len, entries)) + 7)))
+    handles, labels = list(entries.values()), list(entries)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
+
+
+def volume_axis(axes, volume: np.ndarray) -> None:
+    """A log axis in plain numbers if the largest group has many times the data of the smallest."""
+    if volume.max() > WIDE_RANGE * volume.min():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def label_edge(axes, heights: np.ndarray, texts: list[str], colours: list[str] | str = INK) -> None:
+    """Name what ends at the right edge of the axes: each text at its height, or led there from where there is room."""
+    heights, colours = np.asarray(heights, float), [colours] * len(texts) if isinstance(colours, str) else colours
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    row = 1.3 * SMALL * (high - low) / (72 * axes.get_position().height * axes.figure.get_figheight())
+    order, steps = np.argsort(heights, kind="stable"), row * np.arange(heights.size)
+    at = isotonic_regression(heights[order] - steps).x + steps
+    for y, k in zip(at, order, strict=True):
+        leader = {"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkA": 1, "shrinkB": 1}
+        axes.annotate(
+            texts[k],
+            (1, heights[k]),
+            xytext=(1.03, y),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=SMALL,
+            color=colours[k],
+            arrowprops=leader if abs(y - heights[k]) > row / 4 else None,
+            annotation_clip=False,
+        )
+
+
+def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable) -> None:
+    """Name each point; points in one place share a label, and a label gives way to those below it."""
+    places: dict[tuple, list[str]] = {}
+    for place, label in zip(zip(x, y, strict=True), labels, strict=True):
+        places.setdefault(place, []).append(str(label))
+    width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
+    row = 1.1 * SMALL
+    taken: list[tuple] = []
+    for place in sorted(places, key=lambda place: place[1]):
+        text = ", ".join(places[place])
+        across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
+        side = 1 if across < 0.75 else -1
+        left = across * width + (6 if side > 0 else -6 - SMALL * len(text) / 2)
+        right, low = left + SMALL * len(text) / 2, up * height + 1
+        for other_left, other_right, other_low in taken:
+            if left < other_right and other_left < right and abs(low - other_low) < row:
+                low = other_low + row
+        taken.append((left, right, low))
+        axes.annotate(
+            text,
+            place,
+            xytext=(6 * side, low - up * height),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            fontsize=SMALL,
+            color=INK,
+        )

@@ -1,0 +1,1 @@
+"""From fits to a folder that can be handed on: the findings, their pictures, their definitions."""

@@ -1,0 +1,66 @@
+"""What every figure of a report means, in a sentence."""
+
+from __future__ import annotations
+
+import re
+
+COMPARISON = {
+    "pooling": "none: every group alone; complete: all groups lumped; partial: the data say how much to share.",
+    "rank": "1 predicts best. No pooling has no rank for a new group: only its prior speaks.",
+    "elpd": "Expected log predictive density of data left out [nats]; higher is better.",
+    "se": "Standard error of elpd over the units left out [nats].",
+    "elpd_diff": "elpd less that of the best [nats].",
+    "dse": "Standard error of elpd_diff [nats]; left out with fewer than 10 units, where it says little.",
+    "mcse": "Monte Carlo error of elpd [nats]: what another seed would change.",
+    "p": "Effective number of hyperparameters: how much better the data are fitted than predicted [nats].",
+    "max_k_hat": "Largest Pareto k of the importance weights; above 0.7 they are unreliable (Vehtari et al. 2024).",
+    "refits": "Units left out by fitting again without them, instead of by importance weights.",
+    "dic": "Deviance information criterion, group level in focus, at the posterior means (Spiegelhalter et al. 2002); "
+    "deviance scale, lower is better; not comparable with elpd.",
+    "p_d": "Effective number of parameters of DIC, group level included.",
+    "sum_kappa": "Sum of the weights kappa: about how many groups' worth of estimates the data pay for.",
+    "parameters": "Raw count of parameters.",
+    "note": "What to bear in mind in reading the row.",
+}
+
+GROUPS = {
+    "own": "The raw estimate from the group's own data alone.",
+    "none": "Posterior mean under no pooling, every group alone under the same wide prior.",
+    "complete": "Posterior mean under complete pooling, one value for all.",
+    "partial": "Posterior mean under partial pooling, the group's own data and the population weighed.",
+    "empirical_bayes": "Estimate with the population fixed at its maximum likelihood.",
+    "kappa": "Weight of the group's own data, 1 - E[Var(theta | y, h)] / Var(theta | h): 1 is trusted alone, "
+    "0 is the population's mean.",
+    "rank": "Mean rank, 1 for the largest; its interval says how little ranks are known.",
+    "p_best": "Probability to be the largest of all.",
+    "p_top10": "Probability to be among the largest tenth.",
+    "lfdr": "Probability that the effect is null, given the data.",
+    "lfsr": "Probability that the sign of the effect is wrong, lfdr + min(P(effect > 0), P(effect < 0)).",
+}
+
+CHECKS = {
+    "r_hat": "Do chains agree? 1.01 at most (Vehtari et al. 2021).",
+    "ess_bulk": "Effective draws for the centre of the posterior: at least 100 a chain.",
+    "ess_tail": "Effective draws for its tails: at least 100 a chain.",
+    "divergences": "Draws where the sampler lost its way: none.",
+    "max_treedepth": "Draws that were cut short: none.",
+    "e_bfmi": "How well tails are explored: at least 0.3.",
+}
+
+
+def define(column: str, volume: str) -> str:
+    """The meaning of a column of the groups table; `volume` is the column that counts the data.
+
+    Examples
+    --------
+    >>> define("p_above_1.5", "expected")
+    'Posterior probability that the estimate is above 1.5.'
+    """
+    if column == volume:
+        return "How much data the group has."
+    if above := re.fullmatch(r"p_above_(.+)", column):
+        return f"Posterior probability that the estimate is above {above[1]}."
+    if interval := re.fullmatch(r"(?:(.+)_)?(eti|hdi)(\d+)_(lb|ub)", column):
+        end = "Lower" if interval[4] == "lb" else "Upper"
+        return f"{end} end of the {interval[3]} % interval of {interval[1] or 'the estimate'}."
+    return GROUPS.get(column, "")

@@ -1,0 +1,214 @@
+"""What is to be said of a set of fits, computed once: the terminal and the report say the same."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics.convergence import ConvergenceWarning
+from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, word
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.plots.style import WORDS
+from hbm_zoo.priors import describe, ppf, to_json
+
+NOTHING = "Nothing is concluded: a fit broke off, and the others alone do not answer the question."
+QUESTIONS = ("new_group", "new_observation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything that the terminal and the report say.
+
+    Attributes
+    ----------
+    fits, record
+        The fits, and the record of their model.
+    failures
+        Pooling to the reason why its fit broke off.
+    checks, comparisons, groups
+        As `convergence`, `compare_poolings` (or a sentence why not) and `groups` return
+        them, the last two in the words of the data's owner.
+    priors, population
+        One row a hyperparameter: its prior in words, and its posterior.
+    verdict
+        Two or three sentences computed from the numbers.
+    threshold
+        What the estimates were compared with, beside the reference.
+    """
+
+    fits: Fits
+    record: HierarchicalModel
+    failures: Mapping[str, str]
+    checks: pd.DataFrame
+    comparisons: Mapping[str, pd.DataFrame | str]
+    groups: pd.DataFrame
+    priors: pd.DataFrame
+    population: pd.DataFrame
+    verdict: list[str]
+    threshold: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every fit was made and passed its checks."""
+        return not self.failures and bool(self.checks["passed"].all())
+
+    @property
+    def leading(self):
+        """The fit of partial pooling; without one the last."""
+        return next((f for f in self.fits.values() if f.attrs["pooling"] == "partial"), list(self.fits.values())[-1])
+
+    @property
+    def group(self) -> str:
+        """What the data's owner calls a group."""
+        return word(self.leading, self.record.group)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noted in reading the data."""
+        return json.loads(self.leading.attrs.get("notes", "[]"))
+
+    @property
+    def troubles(self) -> list[str]:
+        """What failed, one sentence each."""
+        broken = [f"The fit of {WORDS.get(name, name)} broke off: {why}" for name, why in self.failures.items()]
+        failed = self.checks[~self.checks["passed"].astype(bool)]
+        return broken + [f"{WORDS.get(n, n).capitalize()}: {row['verdict']}." for n, row in failed.iterrows()]
+
+    @property
+    def interval(self) -> str:
+        """The name of the interval, e.g. 89 %."""
+        return f"{round(100 * float(self.leading.attrs['ci_prob']))} %"
+
+    @property
+    def data(self) -> str:
+        """The data in a sentence: where from, how many groups, how much data each has."""
+        fit = self.leading
+        volume = fit["group_summary"]["volume"]
+        volume = volume.isel({dim: 0 for dim in volume.dims if dim != self.record.group}).values
+        unit = word(fit, self.record.volume_label)
+        source = f"{fit.attrs['source']}: " if fit.attrs.get("source") else ""
+        least, middle, most = np.quantile(volume, [0, 0.5, 1])
+        spread = f"{least:.4g} to {most:.4g}, median {middle:.4g}" if most > least else f"{most:.4g} each"
+        return f"{source}{volume.size} {self.group}s, {unit} {spread}"
+
+    @property
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """The groups table by coefficient of the estimand, each indexed by group alone; under "" if it has none."""
+        others = [name for name in self.groups.index.names if name != self.group]
+        if not others:
+            return {"": self.groups}
+        return {str(name): part.droplevel(others) for name, part in self.groups.groupby(level=others[0], sort=False)}
+
+
+def findings(
+    fits: Fits,
+    threshold: float | None = None,
+    model: HierarchicalModel | None = None,
+    failures: Mapping[str, str] | None = None,
+) -> Findings:
+    """Compute what is to be said of fits that belong together.
+
+    Raises
+    ------
+    ValueError
+        If fits do not belong together.
+    """
+    fits = check_together(fits)
+    record = model_of(next(iter(fits.values())), model)
+    comparisons = {question: _compared(fits, question, record) for question in QUESTIONS}
+    leading = fits.get("partial", list(fits.values())[-1])
+    return Findings(
+        fits=fits,
+        record=record,
+        failures=dict(failures or {}),
+        checks=_checked(fits),
+        comparisons=comparisons,
+        groups=_spoken(hz.groups(fits, threshold, record), leading),
+        priors=_priors(record, fits),
+        population=_population(fits, record),
+        verdict=_verdict(fits, comparisons, record) if not failures else [NOTHING],
+        threshold=threshold,
+    )
+
+
+def _checked(fits: Fits) -> pd.DataFrame:
+    """The checks; what failed is said with the findings, not as a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return hz.convergence(fits)
+
+
+def _compared(fits: Fits, question: str, record: HierarchicalModel) -> pd.DataFrame | str:
+    try:
+        return hz.compare_poolings(fits, question, model=record)
+    except ValueError as reason:
+        return str(reason)
+
+
+def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel) -> list[str]:
+    from hbm_zoo.diagnostics.verdict import verdict
+
+    tables = {question: table for question, table in comparisons.items() if isinstance(table, pd.DataFrame)}
+    return verdict(fits, tables, record)
+
+
+def _spoken(table: pd.DataFrame, fit) -> pd.DataFrame:
+    """A table in the words of the data's owner."""
+    renamed = table.rename(columns={name: word(fit, name) for name in table.columns})
+    return renamed.rename_axis(index=[word(fit, str(name)) for name in table.index.names])
+
+
+def _priors(record: HierarchicalModel, fits: Fits) -> pd.DataFrame:
+    """Each prior: as written, its central 90 %, what it is of, and whose choice it was."""
+    fit = next(iter(fits.values()))
+    used = {name: prior for fit in fits.values() for name, prior in priors_of(fit).items()}
+    default = record.default_priors(prepared(fit))
+    chosen = {name: used[name] for name in default if name in used and not _same(used[name], default[name])}
+    expected = record.priors(prepared(fit), chosen)
+    rows = {}
+    for name in sorted(used, key=[*record.parameters, *used].index):
+        callers = name in chosen or not _same(used[name], expected[name])
+        of_group = f"no pooling: the prior of one {word(fit, record.group)}" + (
+            "" if callers else ", matched to the others"
+        )
+        rows[name] = {
+            "prior": describe(used[name]),
+            "between": _central(used[name]),
+            "meaning": record.parameters[name].meaning if name in record.parameters else of_group,
+            "choice": "the caller's" if callers else "default",
+        }
+    return pd.DataFrame(rows).T.rename_axis("parameter")
+
+
+def _same(one, other) -> bool:
+    return to_json({"": one}) == to_json({"": other})
+
+
+def _central(prior) -> str:
+    """Where the prior puts its central 90 %, if that is known in closed form."""
+    try:
+        low, high = ppf(prior, 0.05), ppf(prior, 0.95)
+    except (ImportError, AttributeError, TypeError, ValueError, NotImplementedError):
+        return ""
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _population(fits: Fits, record: HierarchicalModel) -> pd.DataFrame:
+    """Posterior mean and interval of each hyperparameter under each pooling that learns it."""
+    rows = []
+    for name, fit in fits.items():
+        tail = (1 - float(fit.attrs["ci_prob"])) / 2
+        fixed = json.loads(fit.attrs["fixed"])
+        for parameter, about in record.parameters.items():
+            if parameter in fixed or parameter not in fit["posterior"]:
+                continue
+            draws = fit["posterior"].dataset[parameter].values.ravel()
+            low, high = np.quantile(draws, [tail, 1 - tail])
+            rows.append((name, parameter, draws.mean(), low, high, about.meaning))
+    return pd.DataFrame(rows, columns=["pooling", "parameter", "mean", "lower", "upper", "meaning"])

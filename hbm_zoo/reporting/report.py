@@ -1,0 +1,146 @@
+"""Write a report: one folder with everything that a decision needs to be defended."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
+
+import hbm_zoo as hz
+from hbm_zoo import pages
+from hbm_zoo.fits import Fits
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.reporting import definitions, tables
+from hbm_zoo.reporting.findings import Findings, findings
+from hbm_zoo.reporting.folder import check_target, whole
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+DOTS_PER_INCH = 130
+QUESTIONS = {
+    "new_group": "A {group} we have not seen",
+    "new_observation": "The same {group}, again",
+}
+
+
+def report(
+    fits: Fits,
+    folder: str | Path,
+    threshold: float | None = None,
+    overwrite: bool = False,
+    model: HierarchicalModel | None = None,
+) -> Path:
+    """Write what fits show, how it was found and what it rests on, to be handed on.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree
+        As `fit_poolings` returns them.
+    folder : str or Path
+        Where to. It appears whole or not at all; its parent must exist.
+    threshold : float, optional
+        Adds P(estimand > threshold) to the groups.
+    overwrite : bool
+        Replace an earlier report, as a whole. Anything else that exists is refused.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder: ``report.html`` (self-contained, printable), ``report.md``,
+        ``comparison.csv`` (its column ``question`` keeps the two questions apart),
+        ``groups.csv``, the pictures ``*.png``, and the fits as netCDF in ``fits/``.
+
+    Raises
+    ------
+    FileExistsError, FileNotFoundError, PermissionError
+        If the folder may not be written; nothing is changed.
+    ValueError
+        If fits do not belong together.
+    """
+    target = check_target(folder, overwrite)
+    return write(findings(fits, threshold, model), target)
+
+
+def write(found: Findings, target: Path) -> Path:
+    """Write findings to a folder that `check_target` has allowed."""
+    pictures = {name: _png(figure) for name, figure in _figures(found).items()}
+    context = _context(found)
+    with whole(target) as draft:
+        for name, content in pictures.items():
+            (draft / f"{name}.png").write_bytes(content)
+        inline = {name: base64.b64encode(content).decode() for name, content in pictures.items()}
+        for template in ("report.html", "report.md"):
+            text = TEMPLATES.get_template(f"{template}.j2").render(**context, pictures=inline, tables=tables)
+            (draft / template).write_text(text, encoding="utf-8")
+        compared = {q: table for q, table in found.comparisons.items() if isinstance(table, pd.DataFrame)}
+        if compared:
+            pd.concat(compared, names=["question", "pooling"]).to_csv(draft / "comparison.csv")
+        found.groups.to_csv(draft / "groups.csv")
+        (draft / "fits").mkdir()
+        for name, fit in found.fits.items():
+            fit.to_netcdf(draft / "fits" / f"{name}.nc")
+    return target
+
+
+def _figures(found: Findings) -> dict[str, Figure]:
+    """The pictures that these fits and this model have."""
+    figures = {"poolings": hz.plot_poolings(found.fits)}
+    if "partial" in found.fits and found.record.closed_form is not None:
+        figures["shrinkage"] = hz.plot_shrinkage(found.fits, found.record)
+    if found.record.control_limits is not None and {"complete", "partial"} <= set(found.fits):
+        figures["funnel"] = hz.plot_funnel(found.fits, found.record)
+    return figures
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def _context(found: Findings) -> dict:
+    """What the templates say, as text and frames of text."""
+    fit, name = found.leading, found.record.name
+    answered = {question: table for question, table in found.comparisons.items() if isinstance(table, pd.DataFrame)}
+    compared = [
+        (
+            QUESTIONS[question].format(group=found.group),
+            table.attrs["question"],
+            tables.comparison(table, deviance=question == next(iter(answered))),
+            tables.notes(table),
+        )
+        for question, table in answered.items()
+    ]
+    columns = [column for _, _, table, _ in compared for column in table.columns]
+    volume = str(found.groups.columns[0])
+    shown, left_out = tables.groups(found)
+    return {
+        "found": found,
+        "title": pages.headline(name) or name,
+        "formula": pages.formula(name),
+        "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
+        "compared": compared,
+        "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],
+        "groups": shown,
+        "left_out": left_out,
+        "attributes": fit.attrs,
+        "options": json.loads(fit.attrs["options"]),
+        "versions": json.loads(fit.attrs["versions"]),
+        "definitions": {
+            "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in columns},
+            "Groups": {str(c): definitions.define(str(c), volume) for c in found.groups.columns},
+            "Checks": definitions.CHECKS,
+        },
+    }

@@ -1,0 +1,137 @@
+"""The tables of a report, as plain frames of text: for HTML by great_tables, for Markdown by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+from great_tables import GT, loc, style
+
+from hbm_zoo.plots.style import COLOURS, WORDS
+from hbm_zoo.reporting.findings import Findings
+from hbm_zoo.reporting.formatting import aligned, interval, number
+
+MOST_GROUPS = 40
+COMPARISON_DIGITS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "mcse": 2, "p": 1, "max_k_hat": 2, "refits": 0}
+DEVIANCE_DIGITS = {"dic": 1, "p_d": 1, "sum_kappa": 1, "parameters": 0}
+
+
+def comparison(table: pd.DataFrame, deviance: bool = False) -> pd.DataFrame:
+    """A comparison of poolings in words and few digits; what does not apply to any row is left out.
+
+    DIC and what stands beside it is of the fits, not of a question: `deviance` adds it.
+    """
+    shown = {"pooling": [WORDS.get(str(name), str(name)) for name in table.index], "rank": map(number, table["rank"])}
+    for name, digits in (COMPARISON_DIGITS | (DEVIANCE_DIGITS if deviance else {})).items():
+        if table[name].notna().any():
+            shown[name] = [number(None) if pd.isna(v) else f"{v + 0.0:.{digits}f}" for v in table[name].astype(float)]
+    return pd.DataFrame({name: list(values) for name, values in shown.items()})
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """The notes on the rows of a comparison, each once."""
+    by_note = {note: [WORDS.get(str(n), str(n)) for n in table.index[table["note"] == note]] for note in table["note"]}
+    everywhere = [note for note, names in by_note.items() if len(names) == len(table)]
+    return [note if note in everywhere else f"{' and '.join(names)}: {note}" for note, names in by_note.items() if note]
+
+
+def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
+    """The groups table for reading, largest first, and what was left out of it."""
+    table = findings.groups
+    leading = next(name for name in ("partial", *findings.fits) if name in table.columns)
+    ends = [name for name in table.columns if str(name).startswith(f"{leading}_eti")]
+    half = MOST_GROUPS // 2 // len(findings.parts)
+    few = pd.concat(
+        {name: _ends(part.sort_values(leading, ascending=False), half) for name, part in findings.parts.items()}
+    )
+    columns = {findings.group: [" ".join(filter(None, (str(group), name))) for name, group in few.index]}
+    for name in (table.columns[0], "own", *findings.fits):
+        columns[str(name)] = aligned(few[name]).tolist()
+        if name == leading:
+            columns[findings.interval] = interval(*(few[end] for end in sorted(ends))).tolist()
+    further = [name for name in table.columns if name in ("kappa", "lfdr", "lfsr") or str(name).startswith("p_above_")]
+    columns |= {_heading(str(name)): few[name].map("{:.2f}".format).tolist() for name in further}
+    if "rank" in table.columns:
+        columns["rank"] = aligned(few["rank"].round()).tolist()
+    left_out = (
+        ""
+        if len(few) == len(table)
+        else f"The {half} largest and the {half} smallest; all {len(table)} are in groups.csv."
+    )
+    return pd.DataFrame(columns), left_out
+
+
+def _ends(table: pd.DataFrame, half: int) -> pd.DataFrame:
+    """The first and the last rows of a table that is too long."""
+    return table if len(table) <= 2 * half else pd.concat([table.iloc[:half], table.iloc[-half:]])
+
+
+def _heading(name: str) -> str:
+    return f"P(> {name.removeprefix('p_above_')})" if name.startswith("p_above_") else name
+
+
+def population(findings: Findings) -> pd.DataFrame:
+    """Each hyperparameter under each pooling that learns it: mean and interval."""
+    table = findings.population
+    ends = [f"{number(a)} to {number(b)}" for a, b in zip(table["lower"], table["upper"], strict=True)]
+    return pd.DataFrame(
+        {
+            "pooling": [WORDS.get(name, name) for name in table["pooling"]],
+            "parameter": table["parameter"],
+            "mean": [number(float(mean)) for mean in table["mean"]],
+            findings.interval: ends,
+            "meaning": table["meaning"],
+        }
+    )
+
+
+def checks(findings: Findings) -> pd.DataFrame:
+    """The checks of each fit with their verdict."""
+    table = findings.checks
+    shown = {"pooling": [WORDS.get(str(name), str(name)) for name in table.index]}
+    for name in ("r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"):
+        digits = {"r_hat": 3, "e_bfmi": 2}.get(name, 0)
+        shown[name] = [number(None) if pd.isna(v) else f"{v:.{digits}f}" for v in table[name].astype(float)]
+    return pd.DataFrame(shown | {"verdict": table["verdict"].tolist()})
+
+
+def priors(findings: Findings) -> pd.DataFrame:
+    """The priors in words."""
+    return findings.priors.reset_index().rename(columns={"between": "central 90 %"})
+
+
+def html(table: pd.DataFrame, identity: str, words: tuple[str, ...] = ()) -> str:
+    """A table as HTML; `words` are the columns of text, set to the left, the first among them."""
+    left = [name for name in table.columns if name in (table.columns[0], *words)]
+    drawn = (
+        GT(table, id=identity)
+        .cols_align("right", [name for name in table.columns if name not in left])
+        .cols_align("left", left)
+        .tab_options(
+            table_width="100%",
+            table_font_size="13px",
+            table_font_names=["inherit"],
+            data_row_padding="3px",
+            column_labels_font_weight="600",
+            column_labels_border_top_style="none",
+            column_labels_border_bottom_color="#333333",
+            table_body_border_bottom_color="#333333",
+            table_body_hlines_color="#E5E5E5",
+            table_border_top_style="none",
+            table_border_bottom_style="none",
+        )
+    )
+    if table.columns[0] == "pooling":
+        for row, name in enumerate(table["pooling"]):
+            colour = next((COLOURS[key] for key, word in WORDS.items() if word == name), None)
+            if colour:
+                edge = style.borders(sides="left", color=colour, weight="5px")
+                drawn = drawn.tab_style(edge, loc.body(columns="pooling", rows=[row]))
+    return drawn.as_raw_html()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown."""
+
+    def row(cells) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([row(table.columns), row(["---"] * len(table.columns)), *map(row, table.itertuples(index=False))])
