@@ -1,0 +1,42 @@
+"""Make the simulated data sets again: ``uv run python data/make_simulated.py``.
+
+Each is one call of a model's own simulator with the seed below; the truth of each
+group stands in its last column, named ``true_`` and the estimand.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import hbm_zoo as hz
+
+FOLDER = Path(__file__).parent
+
+
+def simulated_readmissions() -> pd.DataFrame:
+    """300 hospitals; median expected count 45, one in ten below 12 or above 165."""
+    rng = np.random.default_rng(20240101)
+    frame, truth = hz.hospital_readmission.simulate(rng, hospitals=300, mu=1.0, cv=0.15, median_expected=45.0)
+    return frame.assign(true_lam=truth["lam"].values.round(6))
+
+
+def simulated_genes() -> pd.DataFrame:
+    """1,000 genes, one in ten with an effect, about three standard errors large."""
+    rng = np.random.default_rng(20240105)
+    frame, truth = hz.spike_slab_genes.simulate(rng, genes=1000, pi0=0.9, tau=0.3)
+    return frame.assign(true_theta=truth["theta"].values).round(6)
+
+
+def simulated_platform_trial() -> pd.DataFrame:
+    """16 arms, each with its own controls; median 200 patients, one arm in ten below 35 or above 1,200."""
+    rng = np.random.default_rng(20240102)
+    frame, truth = hz.vaccine_clinics.simulate(
+        rng, clinics=16, mu=-0.3, tau=0.2, median_patients=200.0, sigma_patients=1.4
+    )
+    return frame.assign(true_theta=truth["theta"].values).round(6)
+
+
+if __name__ == "__main__":
+    for make in (simulated_readmissions, simulated_platform_trial, simulated_genes):
+        make().to_csv(FOLDER / f"{make.__name__}.csv", index=False)
