@@ -1,0 +1,196 @@
+"""Two questions, never mixed: against closed forms, quadrature and brute force."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+from scipy import stats
+from scipy.special import logsumexp
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics.comparison import SPLITS
+from hbm_zoo.fits import prepared
+
+SETTINGS = {"random_seed": 1, "progressbar": False}
+
+
+@pytest.fixture(scope="module")
+def three():
+    return hz.fit_poolings(hz.hospital_readmission, hz.load_data("three_hospitals"), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def heart():
+    return hz.fit_poolings(hz.hospital_readmission, hz.load_data("heart_transplants"), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def heart_tables(heart):
+    return {question: hz.compare_poolings(heart, question) for question in ("new_group", "new_observation")}
+
+
+def negative_binomial(O, E, a, b):
+    """Log p(O | lam ~ Gamma(a, b)), by scipy."""
+    return stats.nbinom.logpmf(O, a, b / (b + E))
+
+
+def posterior_grid(O, E, complete=False):
+    """Points (mu, cv) and log posterior weights under the default priors, on a fine grid."""
+    log_mu = np.linspace(-1.5, 1.5, 121)[:, None, None]
+    cv = np.array([1e-4]) if complete else np.linspace(0.005, 4, 240)
+    mu, cv = np.exp(log_mu), cv[None, :, None]
+    a = cv**-2
+    log_weight = stats.norm.logpdf(log_mu, 0, 0.5) + stats.halfnorm.logpdf(cv)
+    log_weight = log_weight[..., 0] + negative_binomial(O, E, a, a / mu).sum(-1)
+    return mu, cv, log_weight - logsumexp(log_weight)
+
+
+@pytest.mark.parametrize(("alpha", "elpd"), [(1.0, -197), (0.1, -290), (0.001, -624)])
+def test_no_pooling_moves_with_its_prior_and_is_never_ranked(alpha, elpd):
+    priors = {"lam": Prior("Gamma", alpha=alpha, beta=alpha)}
+    fit = hz.fit("hospital_readmission", hz.load_data("heart_transplants"), "none", priors=priors, **SETTINGS)
+    table = hz.compare_poolings({"none": fit})
+    frame = hz.load_data("heart_transplants")
+    exact = negative_binomial(frame["observed"], frame["expected"], alpha, alpha).sum()
+    assert table.loc["none", "elpd"] == pytest.approx(exact, abs=1e-8)
+    assert table.loc["none", "elpd"] == pytest.approx(elpd, abs=1)
+    assert table["rank"].isna().all()
+    assert f"alpha={alpha:g}" in table.loc["none", "note"]
+
+
+@pytest.mark.parametrize("pooling", ["complete", "partial"])
+def test_a_new_hospital_against_quadrature(three, pooling):
+    frame = hz.load_data("three_hospitals")
+    O, E = frame["observed"].to_numpy(), frame["expected"].to_numpy()
+    exact = 0.0
+    for j in range(3):
+        mu, cv, log_weight = posterior_grid(np.delete(O, j), np.delete(E, j), complete=pooling == "complete")
+        a = cv**-2
+        exact += logsumexp(log_weight + negative_binomial(O[j], E[j], a, a / mu)[..., 0])
+    table = hz.compare_poolings(three)
+    assert table.loc[pooling, "refits"] == 3
+    assert table.loc[pooling, "elpd"] == pytest.approx(exact, abs=5 * table.loc[pooling, "mcse"] + 0.01)
+
+
+def test_importance_sampling_agrees_with_refitting_every_hospital(monkeypatch):
+    frame = hz.load_data("heart_transplants").tail(21)
+    fits = {"partial": hz.fit("hospital_readmission", frame, **SETTINGS)}
+    smoothed = hz.compare_poolings(fits).loc["partial"]
+    monkeypatch.setattr("hbm_zoo.diagnostics.comparison.GROUPS_FOR_BRUTE_FORCE", 21)
+    brute_force = hz.compare_poolings(fits).loc["partial"]
+    assert (brute_force["refits"], smoothed["refits"]) == (21, 0)
+    assert smoothed["elpd"] == pytest.approx(brute_force["elpd"], abs=0.05 + 4 * brute_force["mcse"])
+
+
+def test_partial_pooling_of_the_heart_hospitals_as_computed_elsewhere(heart_tables):
+    partial = heart_tables["new_group"].loc["partial"]
+    assert partial["elpd"] == pytest.approx(-182.7, abs=0.3)
+    assert (partial["refits"], partial["max_k_hat"] < 0.7) == (0, True)
+
+
+def test_the_same_hospital_again_against_scipy_and_quadrature(three):
+    table = hz.compare_poolings(three, "new_observation", random_seed=7)
+    data, rng = prepared(three["none"]), np.random.default_rng(7)
+    mean, variance = np.exp(0.125), 2 * np.exp(0.5) - np.exp(0.25)
+    a0, b0 = mean**2 / variance, mean / variance
+    exact = {"none": 0.0, "partial": 0.0}
+    for _ in range(SPLITS):
+        first, second = hz.hospital_readmission.MODEL.thin(rng, data)
+        O1, O2, half = first["observed"].values, second["observed"].values, data["expected"].values / 2
+        exact["none"] += negative_binomial(O2, half, a0 + O1, b0 + half).sum() / SPLITS
+        mu, cv, log_weight = posterior_grid(O1, half)
+        a, b = cv**-2, cv**-2 / mu
+        by_hospital = logsumexp(log_weight[..., None] + negative_binomial(O2, half, a + O1, b + half), axis=(0, 1))
+        exact["partial"] += by_hospital.sum() / SPLITS
+    assert table.loc["none", "elpd"] == pytest.approx(exact["none"], abs=1e-8)
+    assert table.loc["partial", "elpd"] == pytest.approx(exact["partial"], abs=0.03)
+
+
+def test_thinning_makes_two_independent_poissons():
+    data = xr.Dataset({"observed": ("hospital", np.full(200_000, 6)), "expected": ("hospital", np.full(200_000, 5.0))})
+    rng = np.random.default_rng(0)
+    data["observed"] = ("hospital", rng.poisson(6.0, 200_000))
+    first, second = hz.hospital_readmission.MODEL.thin(rng, data)
+    O1, O2 = first["observed"].values, second["observed"].values
+    assert (O1 + O2 == data["observed"].values).all()
+    assert (first["expected"] == 2.5).all()
+    assert abs(np.corrcoef(O1, O2)[0, 1]) < 4 / np.sqrt(200_000)
+    assert O1.var() == pytest.approx(3.0, abs=0.06)
+
+
+def test_the_two_questions_never_mix(heart_tables):
+    assert "not seen before" in heart_tables["new_group"].attrs["question"]
+    assert "again" in heart_tables["new_observation"].attrs["question"]
+    assert heart_tables["new_group"]["rank"].isna().sum() == 1
+    assert heart_tables["new_observation"]["rank"].notna().all()
+    assert heart_tables["new_group"].columns.name == heart_tables["new_group"].attrs["question"]
+
+
+def test_p_counts_hyperparameters_and_p_d_the_group_level(heart_tables):
+    partial = heart_tables["new_group"].loc["partial"]
+    assert partial["p"] < 3
+    assert partial["p_d"] == pytest.approx(partial["sum_kappa"] + 1, abs=2)
+    complete = heart_tables["new_group"].loc["complete"]
+    assert complete["p_d"] == pytest.approx(1, abs=0.1)
+    assert list(heart_tables["new_group"].loc[["none", "complete", "partial"], "parameters"]) == [94, 1, 96]
+
+
+def test_p_d_against_draws(heart, heart_tables):
+    """p_D = mean deviance - deviance at the mean, from the draws of lam themselves."""
+    fit = heart["partial"]
+    lam, data = fit["posterior"]["lam"], fit["constant_data"]
+    O, E = data["observed"].values, data["expected"].values
+    draws = -2 * stats.poisson.logpmf(O, E * lam.values).sum(-1)
+    p_d = draws.mean() - -2 * stats.poisson.logpmf(O, E * lam.mean(("chain", "draw")).values).sum()
+    table = heart_tables["new_group"].loc["partial"]
+    assert table["p_d"] == pytest.approx(p_d, abs=5 * draws.std() / np.sqrt(draws.size) + 0.2)
+    assert table["dic"] == pytest.approx(draws.mean() + p_d, abs=1)
+
+
+def test_few_hospitals_have_no_standard_error_of_a_difference(three):
+    table = hz.compare_poolings(three)
+    assert table.loc[table["rank"] == 2, "dse"].isna().all()
+    assert "too few" in table.loc["partial", "note"]
+
+
+def test_two_hospitals_are_enough():
+    frame = hz.load_data("three_hospitals").head(2)
+    fits = hz.fit_poolings("hospital_readmission", frame, **SETTINGS)
+    for question in ("new_group", "new_observation"):
+        assert np.isfinite(hz.compare_poolings(fits, question)["elpd"]).all()
+
+
+def test_fits_of_other_data_are_refused(three, heart):
+    with pytest.raises(ValueError, match="do not belong together: 'partial' is of other data"):
+        hz.compare_poolings({"none": three["none"], "partial": heart["partial"]})
+
+
+def test_an_unknown_question_names_the_nearest(three):
+    with pytest.raises(ValueError, match="Unknown question 'new_groups'.*Did you mean 'new_group'"):
+        hz.compare_poolings(three, "new_groups")
+
+
+def test_a_fit_from_disk_gives_the_same_table(three, tmp_path):
+    for name, fit in three.items():
+        fit.to_netcdf(tmp_path / f"{name}.nc")
+    loaded = {name: xr.open_datatree(tmp_path / f"{name}.nc").load() for name in three}
+    here, there = hz.compare_poolings(three), hz.compare_poolings(loaded)
+    np.testing.assert_allclose(here["elpd"].astype(float), there["elpd"].astype(float), rtol=1e-12)
+
+
+def test_an_outlier_left_out_of_complete_pooling_is_bridged():
+    """BCG: one effect for thirteen trials that disagree; PSIS gives -86, the mean over refitted draws -101."""
+    frame = hz.load_data("bcg_vaccine")
+    y, se = frame["effect"].to_numpy(), frame["standard_error"].to_numpy()
+    fit = hz.fit("vaccine_clinics", frame, pooling="complete", **SETTINGS)
+    prior = hz.vaccine_clinics.MODEL.priors(prepared(fit))["mu"].parameters
+    m0, s0, exact = float(prior["mu"]), float(prior["sigma"]), 0.0
+    for j in range(len(y)):
+        weights = 1 / np.delete(se, j) ** 2
+        variance = 1 / (weights.sum() + 1 / s0**2)
+        mean = variance * (weights @ np.delete(y, j) + m0 / s0**2)
+        exact += stats.norm.logpdf(y[j], mean, np.sqrt(variance + se[j] ** 2))
+    row = hz.compare_poolings({"complete": fit}).loc["complete"]
+    assert exact == pytest.approx(-93.7, abs=0.2)
+    assert row["max_k_hat"] > 0.7
+    assert row["elpd"] == pytest.approx(exact, abs=min(2.5, 4 * row["mcse"]))

@@ -1,0 +1,265 @@
+"""Every sentence is true, on data sets made to contradict one another."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics.verdict import _plain, _prediction
+
+SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
+
+
+def hospitals(observed, expected):
+    names = [f"H{i:03d}" for i in range(len(expected))]
+    return pd.DataFrame({"hospital": names, "observed": observed, "expected": expected})
+
+
+def no_spread():
+    expected = 40 * np.exp(np.random.default_rng(3).normal(0, 1, 22)).round(2)
+    return hospitals(np.random.default_rng(3).poisson(expected), expected)
+
+
+def huge_spread():
+    rng = np.random.default_rng(4)
+    return hospitals(rng.poisson(400 * rng.gamma(0.5, 2, 22)), np.full(22, 400.0))
+
+
+def outlier():
+    rng = np.random.default_rng(5)
+    observed = rng.poisson(200 * rng.gamma(100, 1 / 100, 22))
+    observed[7] = 2000
+    return hospitals(observed, np.full(22, 200.0))
+
+
+def one_small():
+    rng = np.random.default_rng(6)
+    expected = np.full(22, 500.0)
+    expected[11] = 2.0
+    observed = rng.poisson(expected * rng.gamma(25, 1 / 25, 22))
+    observed[11] = 4
+    return hospitals(observed, expected)
+
+
+FRAMES = {
+    "no spread": no_spread,
+    "huge spread": huge_spread,
+    "outlier": outlier,
+    "one small": one_small,
+    "three": lambda: hz.load_data("three_hospitals"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_refits():
+    """The sentences follow the tables, whose precision is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GROUPS_FOR_BRUTE_FORCE", "GROUPS_FOR_BRUTE_FORCE_COMPLETE", "SPLITS"):
+            patch.setattr(f"hbm_zoo.diagnostics.comparison.{name}", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cases(few_refits):
+    """Fits, both tables and the verdict of each contrary data set."""
+    found = {}
+    for name, frame in FRAMES.items():
+        fits = hz.fit_poolings("hospital_readmission", frame(), **SETTINGS)
+        tables = {question: hz.compare_poolings(fits, question) for question in ("new_group", "new_observation")}
+        found[name] = fits, tables, hz.verdict(fits, tables)
+    return found
+
+
+def said(sentences, start):
+    """The one sentence that starts so."""
+    (sentence,) = [s for s in sentences if s.startswith(start)]
+    return sentence
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("question", ["new_group", "new_observation"])
+def test_what_predicts_better_is_what_its_own_table_says(cases, name, question):
+    fits, tables, sentences = cases[name]
+    table = tables[question]
+    start = {"new_group": "For a hospital not seen", "new_observation": "For the same hospital again"}[question]
+    sentence = said(sentences, start)
+    ranked = table[table["rank"].notna()].sort_values("rank")
+    for pooling, row in ranked.iloc[1:].iterrows():
+        assert f"{-row['elpd_diff']:.1f} nats" in sentence
+        words = f"{pooling.replace('none', 'no')} pooling"
+        if name == "three":
+            assert f"{words} is {-row['elpd_diff']:.1f} nats behind" in sentence
+        elif -row["elpd_diff"] > 2 * row["dse"]:
+            assert words in sentence.split("better than ")[1].split("is ahead of")[0]
+        else:
+            assert words in sentence.split("is ahead of ")[1]
+    if name == "three":
+        assert f"{ranked.index[0].replace('none', 'no')} pooling scores highest" in sentence
+        assert "3 hospitals are too few to tell that from noise" in sentence
+        assert "standard error" not in sentence
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_no_pooling_is_no_evidence_about_a_new_hospital(cases, name):
+    assert "no pooling" not in said(cases[name][2], "For a hospital not seen before")
+    assert "no pooling" in said(cases[name][2], "For the same hospital again")
+
+
+def test_not_even_if_its_prior_is_lucky():
+    """A prior that knows the truth outscores both others on a new hospital, and still is not mentioned."""
+    lucky = {"lam": Prior("Gamma", alpha=1e4, beta=1e4)}
+    fits = hz.fit_poolings("hospital_readmission", no_spread().head(12), priors=lucky, **SETTINGS)
+    table = hz.compare_poolings(fits)
+    assert table["elpd"].astype(float).idxmax() == "none"
+    assert "no pooling" not in said(hz.verdict(fits, {"new_group": table}), "For a hospital not seen before")
+
+
+def test_no_spread_favours_complete_pooling_and_huge_spread_does_not(cases):
+    assert "complete pooling" in said(cases["no spread"][2], "For the same hospital again complete pooling")
+    assert "than complete pooling" in said(
+        cases["huge spread"][2], "For a hospital not seen before partial pooling predicts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "strength"), [("no spread", "strongly"), ("huge spread", "little"), ("three", "about half way")]
+)
+def test_how_strongly_is_said_by_kappa_and_its_definition_is_named(cases, name, strength):
+    fits, _, sentences = cases[name]
+    kappa = fits["partial"]["group_summary"]["kappa"].values
+    sentence = said(sentences, "The typical hospital is pulled")
+    assert f"pulled {strength}:" in sentence
+    assert f"kappa {np.median(kappa):.2f} in lam (median" in sentence
+    assert f"{kappa.sum():.1f} (sum)" in sentence
+    assert "kappa = 1 - E[Var(lam | y, h)] / Var(lam | h)" in sentence
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_the_most_pulled_moved_furthest(cases, name):
+    fits, _, sentences = cases[name]
+    summary = fits["partial"]["group_summary"].to_dataset()
+    moved = abs(summary["own"] - summary["mean"])
+    j = int(moved.values.argmax())
+    start = f"Most pulled in lam is {summary['hospital'].values[j]}, from {float(summary['own'][j]):.3g} to "
+    assert f"to {float(summary['mean'][j]):.3g}," in said(sentences, start)
+
+
+def test_it_is_pulled_for_its_distance_or_for_its_size(cases):
+    outlying, small = (said(cases[name][2], "Most pulled") for name in ("outlier", "one small"))
+    assert "is H007," in outlying
+    assert "because it lies far out (" in outlying
+    assert "weigh less" not in outlying
+    assert "is H011," in small
+    assert "because its own data weigh less than usual (kappa " in small
+    assert "expected 2)" in small
+
+
+def test_the_distance_is_the_number_it_claims_to_be(cases):
+    fits, _, sentences = cases["outlier"]
+    summary = fits["partial"]["group_summary"].to_dataset()
+    target = float(fits["partial"]["posterior"]["mu"].mean())
+    distance = abs(summary["own"].values - target)
+    assert f"({distance[7] / np.median(distance):.1f} times the median distance from {target:.3g})" in said(
+        sentences, "Most pulled"
+    )
+
+
+def test_a_misfit_is_named_and_only_where_there_is_one(cases):
+    assert "look at H007, which surprises the model most; 2 hyperparameters act as" in said(
+        cases["outlier"][2], "Next: look"
+    )
+    for name in ("no spread", "huge spread", "one small", "three"):
+        assert not any(s.startswith("Next: look") for s in cases[name][2])
+
+
+def test_with_few_groups_the_prior_must_be_asked_about(cases):
+    fits, _, sentences = cases["three"]
+    share = float(fits["partial"]["posterior"]["cv"].std() / fits["partial"]["prior"]["cv"].std())
+    sentence = said(sentences, "Next: fit again with another prior of cv")
+    assert f"from 3 hospitals its posterior sd is {share:.2f} of its prior's" in sentence
+    assert cases["huge spread"][2][-1] == "Next: report each hospital by partial pooling, with its interval."
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_fits_that_passed_are_trusted(cases, name):
+    assert cases[name][2][0] == (
+        "Every fit can be trusted: complete pooling and partial pooling passed the checks of convergence; "
+        "no pooling is drawn exactly."
+    )
+
+
+def test_from_fits_that_failed_nothing_is_concluded(cases):
+    """One chain of the mean is moved away from the others."""
+    fits = dict(cases["huge spread"][0])
+    posterior = fits["partial"]["posterior"].to_dataset()
+    fits["partial"] = fits["partial"].copy()
+    fits["partial"]["posterior"] = xr.DataTree(posterior.assign(mu=posterior["mu"] + (posterior["chain"] == 0)))
+    sentences = hz.verdict(fits, cases["huge spread"][1])
+    assert len(sentences) == 2
+    assert sentences[0].startswith("Do not rely on these fits: partial pooling (R-hat ")
+    assert "complete" not in sentences[0]
+    assert sentences[1].startswith("Nothing is concluded")
+
+
+def test_without_partial_pooling_nothing_is_said_of_pull(cases):
+    fits, tables, _ = cases["huge spread"]
+    sentences = hz.verdict({"none": fits["none"]})
+    assert sentences[0] == "Every fit can be trusted: no pooling is drawn exactly."
+    assert "nothing to compare" in sentences[1]
+    assert "no fit is of partial pooling" in sentences[-1]
+
+
+def test_fits_of_other_data_are_refused(cases):
+    with pytest.raises(ValueError, match="do not belong together"):
+        hz.verdict({"partial": cases["three"][0]["partial"], "complete": cases["outlier"][0]["complete"]})
+
+
+def ranking(**rows):
+    """A table of compare_poolings, made by hand: elpd_diff, dse, k-hat, refits of each pooling, best first."""
+    columns = ["elpd_diff", "dse", "max_k_hat", "refits"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.assign(rank=pd.array(range(1, len(rows) + 1), dtype="Int64"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "expected"),
+    [
+        (
+            {"complete": (0, 0, 0.1, 0), "partial": (-9.0, 2.0, 0.1, 0)},
+            30,
+            "complete pooling predicts better than partial pooling (by 9.0 nats, standard error 2.0).",
+        ),
+        (
+            {"complete": (0, 0, 0.1, 0), "partial": (-3.9, 2.0, 0.1, 0)},
+            30,
+            "complete pooling is ahead of partial pooling by 3.9 nats (standard error 2.0) within noise only.",
+        ),
+        (
+            {"complete": (0, 0, 0.1, 0), "partial": (-900.0, 2.0, 0.1, 0)},
+            9,
+            "complete pooling scores highest; partial pooling is 900.0 nats behind, but 9 hospitals are too few to "
+            "tell that from noise.",
+        ),
+        (
+            {"none": (0, 0, np.nan, np.nan), "partial": (-1.0, 2.0, 1.4, 0), "complete": (-8.0, 2.0, 1.4, 3)},
+            30,
+            "no pooling predicts better than complete pooling (by 8.0 nats, standard error 2.0), and no pooling is "
+            "ahead of partial pooling by 1.0 nats (standard error 2.0) within noise only, with doubt about partial "
+            "pooling, whose k-hat is too large.",
+        ),
+        ({"partial": (0, 0, 0.1, 0)}, 30, "there is nothing to compare: fewer than two poolings can be ranked."),
+    ],
+)
+def test_the_answer_follows_the_table(rows, groups, expected):
+    record = hz.hospital_readmission.MODEL
+    assert (
+        _prediction(record.group, "new_observation", ranking(**rows), groups)
+        == f"For the same hospital again {expected}"
+    )
+
+
+@pytest.mark.parametrize(("value", "said"), [(1597.6, "1,598"), (0.5, "0.5"), (-2.884, "-2.88"), (2e-7, "2e-07")])
+def test_numbers_are_written_as_people_write_them(value, said):
+    assert _plain(value) == said
