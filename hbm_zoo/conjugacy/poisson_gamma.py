@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from scipy import special
 
+from hbm_zoo.conjugacy.compression import compress
 from hbm_zoo.conjugacy.special import log1p_ratio_minus_one, stirling_tail
 
 EXPLICIT_TERMS = 16
@@ -30,17 +31,10 @@ def log_marginal(O, E, mu, cv):
     where S is the rising factorial a (a + 1) ... (a + O - 1) / a^O on the log
     scale. The difference of two log-gammas would lose everything as v -> 0.
     """
-    return log_kernel(O, E, log_rising_factorial(O, cv**2) + O * pt.log(E) - pt.gammaln(O + 1.0), mu, cv)
-
-
-def log_kernel(O, E, S, mu, cv):
-    """S + O log mu - O log(1 + v m) - log(1 + v m)/v: what is left of `log_marginal` once S is known.
-
-    S depends on a hospital through its count alone, so hospitals that share a count share it.
-    """
     m, x = E * mu, E * (mu * cv**2)
     log1p_x = pt.log1p(x)
-    return S + O * (pt.log(mu) - log1p_x) - m * (1 + log1p_ratio_minus_one(x, log1p_x))
+    S = log_rising_factorial(O, cv**2)
+    return S + O * (pt.log(m) - log1p_x) - m * (1 + log1p_ratio_minus_one(x, log1p_x)) - pt.gammaln(O + 1.0)
 
 
 def log_rising_factorial(O, v):
@@ -61,8 +55,31 @@ def log_rising_factorial(O, v):
     return head + pt.switch(pt.gt(O, EXPLICIT_TERMS), tail, 0.0)
 
 
-def random(E, S, mu, cv, rng=None, size=None):
-    """Draw O with lam integrated out: lam ~ Gamma(mean mu, cv), then O ~ Poisson(E lam); S plays no part."""
+def sufficient(O, E):
+    """What sums of `log_marginal` over all groups depend on, some hundred numbers however many the groups.
+
+    Every term is log(1 + t x): S has t = v at the whole numbers k below a count, ``above`` being
+    how many counts lie above k; the rest has t = mu v at the sizes E, summed once for each event
+    and once for each group. `compress` keeps all such sums.
+    """
+    k = np.arange(1, O.max(initial=1))
+    steps, above = compress(k, O.size - np.searchsorted(np.sort(O), k, side="right"))
+    sizes, (events, groups) = compress(E, np.stack([O, np.ones_like(E)]))
+    constant = np.sum(special.xlogy(O, E) - special.gammaln(O + 1))
+    return {"steps": steps, "above": above, "sizes": sizes, "events": events, "groups": groups, "constant": constant}
+
+
+def log_joint(steps, above, sizes, events, groups, constant, mu, cv):
+    """Sum of `log_marginal` over all groups, from what is `sufficient`."""
+    m, x = sizes * mu, sizes * (mu * cv**2)
+    log1p_x = pt.log1p(x)
+    S = (above * pt.log1p(steps * cv**2)).sum()
+    of_sizes = events * (pt.log(mu) - log1p_x) - groups * m * (1 + log1p_ratio_minus_one(x, log1p_x))
+    return S + of_sizes.sum() + constant
+
+
+def random(E, mu, cv, rng=None, size=None):
+    """Draw O with lam integrated out: lam ~ Gamma(mean mu, cv), then O ~ Poisson(E lam)."""
     return rng.poisson(E * rng.gamma(1 / cv**2, mu * cv**2, size=size))
 
 

@@ -97,13 +97,10 @@ def prepare(frame):
 
 
 def derived(data):
-    """Add what no parameter changes: the distinct ``counts``, ``which`` of them, and O log E - log O!.
-
-    Many hospitals share a count, and the costly part of the likelihood depends on nothing else.
-    """
-    counts, which = np.unique(data.observed, return_inverse=True)
-    constant = data.observed * np.log(data.expected) - special.gammaln(data.observed + 1)
-    return data.assign(counts=("count", counts), which=("hospital", which), constant=constant)
+    """Add what is sufficient for mu and cv: some hundred numbers, however many the hospitals."""
+    enough = poisson_gamma.sufficient(data.observed.values, data.expected.values)
+    dims = {"steps": "step", "above": "step", "sizes": "size", "events": "size", "groups": "size", "constant": ()}
+    return data.assign({name: (dims[name], value) for name, value in enough.items()})
 
 
 def contradiction(data, priors):
@@ -158,21 +155,21 @@ def partial_pooling_noncentered(data, prior):
 
 
 def partial_pooling_marginalized(data, prior):
-    """O_j ~ negative binomial: lam_j is integrated out."""
+    """O_j ~ negative binomial: lam_j is integrated out, and all hospitals are one observation."""
     mu, cv = prior("mu"), prior("cv")
     shape_and_rate(mu, cv)
-    S = poisson_gamma.log_rising_factorial(data.counts, cv**2)[data.which] + data.constant
+    enough = [data.steps, data.above, data.sizes, data.events, data.groups, data.constant]
     pm.CustomDist(
         "O",
         data.expected,
-        S,
         mu,
         cv,
-        logp=poisson_gamma.log_kernel,
-        random=poisson_gamma.random,
-        signature="(),(),(),()->()",
+        *enough,
+        logp=lambda O, E, mu, cv, *enough: poisson_gamma.log_joint(*enough, mu, cv),
+        random=lambda E, mu, cv, *enough, rng, size: poisson_gamma.random(E, mu, cv, rng, size),
+        signature="(n),(),(),(k),(k),(s),(s),(s),()->(n)",
         dtype="int64",
-        observed=data.counts[data.which],
+        observed=data.observed,
         dims="hospital",
     )
 

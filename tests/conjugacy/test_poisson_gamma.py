@@ -172,7 +172,7 @@ def test_expected_log_rate(cv):
 def test_random_counts_have_the_marginal_distribution():
     """Chi-square of 20,000 counts; a population with a cv 20 % wider would be caught."""
     rng, (E, mu, cv) = np.random.default_rng(11), (4.0, 1.1, 0.6)
-    O = poisson_gamma.random(E, 0.0, mu, cv, rng=rng, size=20_000)
+    O = poisson_gamma.random(E, mu, cv, rng=rng, size=20_000)
 
     def p_value(spread):
         a = spread**-2
