@@ -152,6 +152,8 @@ class HierarchicalModel:
         switches off.
     closed_form
         What is known of a group without sampling; None if nothing is.
+    kappa
+        The definition of its ``reliability``, named wherever it is printed.
     reference
         The value of the estimand that means "no effect"; None if none does.
     contradiction
@@ -193,6 +195,7 @@ class HierarchicalModel:
     estimand_label: str = ""
     response: str = ""
     closed_form: ClosedForm | None = None
+    kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
     contradiction: Callable[[xr.Dataset, Mapping[str, Prior]], str | None] | None = None
     thin: Callable | None = None

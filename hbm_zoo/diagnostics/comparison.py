@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
+from hbm_zoo.diagnostics.shared_parameters import left_out
 from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, prepared, priors_of, thinned, word
 from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
 from hbm_zoo.model import POOLINGS, HierarchicalModel, choose
@@ -64,8 +65,8 @@ def compare_poolings(
     pandas.DataFrame
         One row a pooling, the best first. ``elpd`` [nats] with its standard error ``se``
         over groups (rows); ``elpd_diff`` and ``dse`` to the best; ``mcse`` of the Monte Carlo;
-        ``p`` = lppd - elpd, the effective number of hyperparameters; ``max_k_hat``; ``refits``
-        made exactly; ``dic`` and ``p_d`` [deviance scale, lower is better; group level in focus,
+        ``p`` = lppd - elpd, the effective number of hyperparameters; ``max_k_hat``; ``refits``,
+        the groups left out exactly; ``dic`` and ``p_d`` [deviance scale, lower is better; group level in focus,
         plug-in the posterior mean]; ``sum_kappa``; ``parameters``, the raw count; ``note``.
         ``attrs["question"]`` says what is predicted.
 
@@ -77,8 +78,9 @@ def compare_poolings(
     Notes
     -----
     A new group: elpd_j = -log mean_s 1/m_j(h_s) by PSIS on the hyperparameters (Vehtari, Gelman &
-    Gabry 2017); exact refits where k-hat is too large, and for all groups when they are at most 20
-    or, under complete pooling, at most 200. The standard error of a difference says little
+    Gabry 2017); exactly where k-hat is too large, and for all groups when they are at most 20
+    or, under complete pooling, at most 200: by a refit without the group or, under complete
+    pooling, by quadrature over what all groups share. The standard error of a difference says little
     with fewer than 10 groups (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out.
 
     Examples
@@ -114,24 +116,34 @@ def compare_poolings(
 
 
 def _new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> dict:
-    """Elpd of each group left out, by PSIS or by exact refit."""
+    """Elpd of each group left out, by PSIS or, where that is in doubt, exactly."""
     summary = fit["group_summary"].to_dataset()
-    elpd = summary["elpd"].values.copy()
+    elpd, complete = summary["elpd"].values.copy(), fit.attrs["pooling"] == "complete"
     if fit.attrs["pooling"] == "none":
         return {"elpd": elpd, "mcse": np.zeros_like(elpd)}
-    data = prepared(fit)
     k_hat, mcse = summary["k_hat"].values, summary["elpd_mcse"].values.copy()
-    most = GROUPS_FOR_BRUTE_FORCE_COMPLETE if fit.attrs["pooling"] == "complete" else GROUPS_FOR_BRUTE_FORCE
+    few = elpd.size <= (GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else GROUPS_FOR_BRUTE_FORCE)
     draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
-    doubtful = np.flatnonzero((elpd.size <= most) | ~(k_hat <= k_hat_threshold(draws)))
-    log_marginal, draws_of_all = record.closed("compare_poolings").log_marginal, hyperparameters(fit)
-    for j in doubtful if elpd.size > 1 else ():
-        one, others = (data.isel({record.group: chosen}) for chosen in ([j], np.delete(np.arange(elpd.size), j)))
-        draws_of_others = refit(fit, others, seed + int(j), record)
-        without, including = (log_marginal(h, one).values.ravel() for h in (draws_of_others, draws_of_all))
-        elpd[j], mcse[j] = bridge(without, including, _efficiency(record, fit))
+    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(draws)))
+    if complete:
+        elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful), 0.0
+    else:
+        elpd[doubtful], mcse[doubtful] = _refitted(record, fit, doubtful, seed)
     p = float(summary["lppd"].sum() - elpd.sum())
     return {"elpd": elpd, "mcse": mcse, "p": p, "max_k_hat": float(k_hat.max()), "refits": doubtful.size}
+
+
+def _refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
+    """Elpd and its Monte Carlo error of each of some groups, by a fit without it."""
+    data, draws_of_all, reff = prepared(fit), hyperparameters(fit), _efficiency(record, fit)
+    log_marginal, every = record.closed("compare_poolings").log_marginal, np.arange(data.sizes[record.group])
+    bridges = []
+    for j in which:
+        one, others = (data.isel({record.group: chosen}) for chosen in ([j], np.delete(every, j)))
+        draws_of_others = refit(fit, others, seed + int(j), record)
+        without, including = (log_marginal(h, one).values.ravel() for h in (draws_of_others, draws_of_all))
+        bridges.append(bridge(without, including, reff))
+    return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
 
 
 def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:

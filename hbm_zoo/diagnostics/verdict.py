@@ -27,7 +27,7 @@ def verdict(
     comparisons: Mapping[str, pd.DataFrame] | None = None,
     model: HierarchicalModel | None = None,
 ) -> list[str]:
-    """Say what fits of several poolings show: a sentence or two on each question.
+    """Say what fits of several poolings show: a sentence on each question.
 
     Parameters
     ----------
@@ -41,10 +41,10 @@ def verdict(
     Returns
     -------
     list of str
-        Whether the draws can be trusted; which pooling predicts better, by how much, for a new
-        group and for the same group again, each answered by its own table; how strongly the
-        groups are pulled; which most, and whether for the weight of its data or for its
-        distance; what to do next. If a fit failed a check nothing else is said.
+        A sentence each: whether the draws can be trusted; which pooling predicts better, by how
+        much, for a new group and for the same group again, each answered by its own table; how
+        strongly the groups are pulled, which most, and whether for the weight of its data or for
+        its distance; what to do next. If a fit failed a check nothing else is said.
 
     Raises
     ------
@@ -74,11 +74,17 @@ def verdict(
     first = next(iter(fits.values()))
     group, groups = word(first, record.group), first["constant_data"].sizes[record.group]
     answers = [_prediction(group, question, table, groups) for question, table in tables.items()]
-    sentences = [_trusted(fits), *answers, *refusals]
+    sentences = [_trusted(fits), *_in_one(answers), *refusals]
     name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
-    return [*sentences, *_pull(record, fits[name]), *_next(record, name, fits[name], tables)]
+    return [*sentences, *_in_one(_pull(record, fits[name])), *_in_one(_next(record, name, fits[name], tables))]
+
+
+def _in_one(parts: list[str]) -> list[str]:
+    """Parts as one sentence; none as no sentence."""
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if parts else []
 
 
 # Can the draws be trusted?
@@ -124,18 +130,18 @@ def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: Hierar
 
 def _prediction(group: str, question: str, table: pd.DataFrame, groups: int) -> str:
     """The answer to one question, from the ranked rows of its own table."""
-    start = "For a {} not seen before" if question == "new_group" else "For the same {} again"
+    start = "for a {} not seen before" if question == "new_group" else "for the same {} again"
     start = start.format(group)
     ranked = table[table["rank"].notna()]
     if len(ranked) < 2:
-        return f"{start} there is nothing to compare: fewer than two poolings can be ranked."
+        return f"{start} there is nothing to compare: fewer than two poolings can be ranked"
     best, others = ranked.index[0], ranked.index[1:]
     gaps = {name: (-float(ranked.loc[name, "elpd_diff"]), float(ranked.loc[name, "dse"])) for name in others}
     doubt = _doubt(ranked)
     if groups < GROUPS_FOR_SIGNIFICANCE:
         behind = _listed(f"{_pooling(name)} is {gap:.1f} nats behind" for name, (gap, _) in gaps.items())
         few = f"but {groups} {group}s are too few to tell that from noise"
-        return f"{start} {_pooling(best)} scores highest; {behind}, {few}{doubt}."
+        return f"{start} {_pooling(best)} scores highest; {behind}, {few}{doubt}"
     clear = [name for name in others if _is_behind(ranked.loc[name])]
     level = [name for name in gaps if name not in clear]
     parts = []
@@ -145,7 +151,7 @@ def _prediction(group: str, question: str, table: pd.DataFrame, groups: int) -> 
     if level:
         behind = _listed(f"{_pooling(n)} by {gaps[n][0]:.1f} nats (standard error {gaps[n][1]:.1f})" for n in level)
         parts.append(f"{_pooling(best)} is ahead of {behind} within noise only")
-    return f"{start} {', and '.join(parts)}{doubt}."
+    return f"{start} {', and '.join(parts)}{doubt}"
 
 
 def _doubt(ranked: pd.DataFrame) -> str:
@@ -187,18 +193,17 @@ def _pull_of(
         weight = np.median(kappa)
         strength = "strongly" if weight < 1 / 3 else "about half way" if weight < 2 / 3 else "little"
         sentences.append(
-            f"The typical {group} is pulled {strength}: its own data have weight kappa {weight:.2f} in {what} (median; "
-            f"kappa = 1 - E[Var({record.estimand} | y, h)] / Var({record.estimand} | h)), and all {size} {group}s "
-            f"together {kappa.sum():.1f} (sum)."
+            f"the typical {group} is pulled {strength}: its own data have weight kappa {weight:.2f} in {what} (median; "
+            f"kappa = {record.kappa}; sum {kappa.sum():.1f} over {size})"
         )
     if not known.any():
-        return [*sentences, f"No {group} has an estimate of {what} of its own to be pulled from."]
+        return [*sentences, f"no {group} has an estimate of {what} of its own to be pulled from"]
     j = int(np.nanargmax(moved))
     own, mean = (float(summary[name][j]) for name in ("own", "mean"))
     why = _why(words[record.volume_label], summary, float(target), j) if target is not None else ""
     return [
         *sentences,
-        f"Most pulled in {what} is {summary[record.group].values[j]}, from {_plain(own)} to {_plain(mean)}{why}.",
+        f"most pulled is {summary[record.group].values[j]}, from {_plain(own)} to {_plain(mean)}{why}",
     ]
 
 
@@ -233,8 +238,8 @@ def _next(record: HierarchicalModel, name: str, partial: xr.DataTree, tables: Ma
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
     steps = [*_misfit(record, name, partial, tables.get("new_group")), *_prior_weight(record, partial, groups)]
     if groups >= GROUPS_FOR_SIGNIFICANCE and any(_is_behind(table.loc[name]) for table in tables.values()):
-        steps.append(f"Next: partial pooling is clearly behind; find out why before using its {group}s.")
-    return steps or [f"Next: report each {group} by partial pooling, with its interval."]
+        steps.append(f"find out why partial pooling is clearly behind before using its {group}s")
+    return ["next: " + "; ".join(steps or [f"report each {group} by partial pooling, with its interval"])]
 
 
 def _is_behind(row: pd.Series) -> bool:
@@ -252,8 +257,8 @@ def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: p
     summary = partial["group_summary"].to_dataset()
     surprising = summary[record.group].values[int((summary["lppd"] - summary["elpd"]).values.argmax())]
     return [
-        f"Next: look at {surprising}, which surprises the model most; {len(sampled)} hyperparameters act as {p:.1f}, a "
-        f"sign that not all {word(partial, record.group)}s come from one such population."
+        f"look at {surprising}, which surprises the model most ({len(sampled)} hyperparameters act as {p:.1f}, a sign "
+        f"that not all {word(partial, record.group)}s come from one such population)"
     ]
 
 
@@ -265,9 +270,8 @@ def _prior_weight(record: HierarchicalModel, partial: xr.DataTree, groups: int) 
     if share < PRIOR_SHARE and groups >= GROUPS_FOR_SIGNIFICANCE:
         return []
     return [
-        f"Next: fit again with another prior of {name}, and see what moves; from {groups} "
-        f"{word(partial, record.group)}s its "
-        f"posterior sd is {share:.2f} of its prior's."
+        f"fit again with another prior of {name}, and see what moves (from {groups} {word(partial, record.group)}s its "
+        f"posterior sd is {share:.2f} of its prior's)"
     ]
 
 

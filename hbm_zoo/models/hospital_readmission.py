@@ -335,6 +335,7 @@ MODEL = HierarchicalModel(
         reliability=reliability,
         replicate=replicate,
     ),
+    kappa="1 - E[Var(lam | y, h)] / Var(lam | h)",
     thin=thin,
     control_limits=control_limits,
     simulate=simulate,

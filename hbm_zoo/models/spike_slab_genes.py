@@ -358,6 +358,7 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         expectations=expectations,
     ),
+    kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
     thin=thin,
     simulate=simulate,
     datasets=("leukemia_genes", "simulated_genes"),
