@@ -17,21 +17,27 @@ from hbm_zoo.conjugacy import normal
 
 
 def log_marginal(y, se, pi0, mu, tau, delta0, sigma0):
-    """Log p(y): pi0 N(y'; 0, s^2) + (1 - pi0) N(y'; mu, s^2 + tau^2), y' and s as the null sees them.
+    """Log p(y): pi0 N(y'; 0, s^2) + (1 - pi0) N(y'; mu, s^2 + tau^2), y' and s as the null sees them."""
+    return log_kernel(y, se, pi0, mu, tau, delta0, sigma0) - pt.log(se)
+
+
+def log_kernel(y, se, pi0, mu, tau, delta0, sigma0):
+    """What is left of `log_marginal` without - log se, which no parameter changes.
 
     In units of s the slab is wider by 1/r and the density is
 
         (pi0 exp(-z^2/2) + (1 - pi0) r exp(-r^2 (z - mu/s)^2/2)) / (s sqrt(2 pi)),
         z = y'/s, r = s/sqrt(s^2 + tau^2),
 
-    the larger term taken out before exponentials are added.
+    the larger exponential taken out, so that one is left.
     """
     y, s = centred(y, se, delta0, sigma0)
-    r = 1 / pt.sqrt(1 + (tau / s) ** 2)
+    r2 = 1 / (1 + (tau / s) ** 2)
     null = pt.log(pi0) - (y / s) ** 2 / 2
-    slab = pt.log1p(-pi0) - (r * (y - mu) / s) ** 2 / 2
-    larger = pt.maximum(null, slab)
-    return larger + pt.log(pt.exp(null - larger) + r * pt.exp(slab - larger)) - pt.log(s) - 0.5 * np.log(2 * np.pi)
+    slab = pt.log1p(-pi0) - r2 * ((y - mu) / s) ** 2 / 2
+    r, smaller = pt.sqrt(r2), pt.exp(-pt.abs(null - slab))
+    mixed = pt.log(pt.switch(null > slab, 1 + r * smaller, smaller + r))
+    return pt.maximum(null, slab) + mixed - pt.log(sigma0) - 0.5 * np.log(2 * np.pi)
 
 
 def random(se, pi0, mu, tau, delta0, sigma0, rng=None, size=None):

@@ -112,6 +112,11 @@ def discoveries(
     return found
 
 
+def has_null_group(fit: xr.DataTree) -> bool:
+    """Whether it is partial pooling of a model in which some groups may have no effect at all."""
+    return fit.attrs["pooling"] == "partial" and "lfdr" in fit["group_summary"]
+
+
 def require_null_group(fit: xr.DataTree, what: str) -> None:
     """Refuse, in the name of a function, a fit in which no group may have no effect at all.
 
@@ -120,7 +125,7 @@ def require_null_group(fit: xr.DataTree, what: str) -> None:
     ValueError
         If the fit is not partial pooling of a model with a null group.
     """
-    if "lfdr" not in fit["group_summary"] or fit.attrs["pooling"] != "partial":
+    if not has_null_group(fit):
         raise ValueError(
             f"{what} needs partial pooling of a model in which some groups may have no effect at all, such as "
             f"spike_slab_genes; got {fit.attrs['pooling']} pooling of {fit.attrs['model']}."
@@ -184,7 +189,7 @@ def _verdict(found: pd.DataFrame, group: str) -> str:
     larger = f" by more than {attrs['min_effect']:g}" if attrs["min_effect"] else ""
     wrong = found["bayesian_fdr"].iloc[-1] * len(found) if len(found) else 0.0
     return (
-        f"{len(found)} of {attrs['groups']} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong. "
-        f"Bonferroni lists {attrs['bonferroni']}, Benjamini-Hochberg {attrs['benjamini_hochberg']}, plain p < 0.05 "
-        f"{attrs['p_below_0.05']}."
+        f"{len(found)} of {attrs['groups']} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong "
+        f"(Bayesian false discovery rate at most {attrs['fdr']:g}); Bonferroni lists {attrs['bonferroni']}, "
+        f"Benjamini-Hochberg {attrs['benjamini_hochberg']}, plain p < 0.05 {attrs['p_below_0.05']}."
     )

@@ -12,6 +12,7 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE, QUESTIONS, compare_poolings
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning, convergence
+from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
 from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, word
 from hbm_zoo.loo import k_hat_threshold
 from hbm_zoo.model import POOLINGS, HierarchicalModel
@@ -42,9 +43,10 @@ def verdict(
     -------
     list of str
         A sentence each: whether the draws can be trusted; which pooling predicts better, by how
-        much, for a new group and for the same group again, each answered by its own table; how
-        strongly the groups are pulled, which most, and whether for the weight of its data or for
-        its distance; what to do next. If a fit failed a check nothing else is said.
+        much, for a new group and for the same group again, each answered by its own table; which
+        groups differ from nothing, if the model has a null group; how strongly the groups are
+        pulled, which most, and whether for the weight of its data or for its
+        distance; what to do next. If a fit failed a check nothing else is said.
 
     Raises
     ------
@@ -78,7 +80,13 @@ def verdict(
     name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
-    return [*sentences, *_in_one(_pull(record, fits[name])), *_in_one(_next(record, name, fits[name], tables))]
+    partial = fits[name]
+    return [
+        *sentences,
+        *_discovered(record, partial),
+        *_in_one(_pull(record, partial)),
+        *_in_one(_next(record, name, partial, tables)),
+    ]
 
 
 def _in_one(parts: list[str]) -> list[str]:
@@ -158,6 +166,17 @@ def _doubt(ranked: pd.DataFrame) -> str:
     """Importance sampling that failed and was not replaced by refits."""
     bad = ranked[(ranked["max_k_hat"].astype(float) > k_hat_threshold(10_000)) & (ranked["refits"].astype(float) == 0)]
     return f", with doubt about {_listed(map(_pooling, bad.index))}, whose k-hat is too large" if len(bad) else ""
+
+
+# Which groups differ from nothing, if that is asked?
+
+
+def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
+    if not has_null_group(partial):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlabNotIdentified)
+        return [discoveries(partial, model=record).attrs["verdict"]]
 
 
 # How strongly are groups pulled, and which most?

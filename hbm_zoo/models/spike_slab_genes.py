@@ -125,6 +125,11 @@ def prepare(frame, null="theoretical"):
     )
 
 
+def derived(data):
+    """Add the log of each standard error, which no parameter changes."""
+    return data.assign(log_standard_error=np.log(data.standard_error))
+
+
 # The variants, each as it stands on the page.
 
 
@@ -174,10 +179,11 @@ def two_groups_effect(data, *parameters):
     pm.CustomDist(
         "y",
         data.standard_error,
+        data.log_standard_error,
         *parameters,
-        logp=two_groups.log_marginal,
-        random=two_groups.random,
-        signature="(),(),(),(),(),()->()",
+        logp=lambda y, se, log_se, *parameters: two_groups.log_kernel(y, se, *parameters) - log_se,
+        random=lambda se, log_se, *parameters, rng, size: two_groups.random(se, *parameters, rng=rng, size=size),
+        signature="(),(),(),(),(),(),()->()",
         observed=data.effect,
         dims="gene",
     )
@@ -335,6 +341,7 @@ MODEL = HierarchicalModel(
     default_priors=default_priors,
     matched_prior=matched_prior,
     prepare=prepare,
+    derived=derived,
     own=lambda data: data.effect,
     volume=lambda data: data.standard_error**-2,
     volume_label="precision, 1 / standard_error^2",

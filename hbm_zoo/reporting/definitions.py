@@ -29,13 +29,19 @@ GROUPS = {
     "complete": "Posterior mean under complete pooling, one value for all.",
     "partial": "Posterior mean under partial pooling, the group's own data and the population weighed.",
     "empirical_bayes": "Estimate with the population fixed at its maximum likelihood.",
-    "kappa": "Weight of the group's own data, 1 - E[Var(theta | y, h)] / Var(theta | h): 1 is trusted alone, "
-    "0 is the population's mean.",
     "rank": "Mean rank, 1 for the largest; its interval says how little ranks are known.",
     "p_best": "Probability to be the largest of all.",
     "p_top10": "Probability to be among the largest tenth.",
     "lfdr": "Probability that the effect is null, given the data.",
     "lfsr": "Probability that the sign of the effect is wrong, lfdr + min(P(effect > 0), P(effect < 0)).",
+}
+
+DISCOVERIES = {
+    "lfdr": GROUPS["lfdr"],
+    "lfsr": GROUPS["lfsr"],
+    "s_value": "Mean lfsr of all groups whose lfsr is no larger (Stephens 2017).",
+    "p_value": "Two-sided, of effect / standard_error.",
+    "bayesian_fdr": "Mean lfdr of the list down to this row: at most 0.05 (Efron 2008).",
 }
 
 CHECKS = {
@@ -48,14 +54,16 @@ CHECKS = {
 }
 
 
-def define(column: str, volume: str) -> str:
-    """The meaning of a column of the groups table; `volume` is the column that counts the data.
+def define(column: str, volume: str, kappa: str) -> str:
+    """The meaning of a column of the groups table; `volume` is the column that counts the data, `kappa` its formula.
 
     Examples
     --------
-    >>> define("p_above_1.5", "expected")
+    >>> define("p_above_1.5", "expected", "1 - v / t")
     'Posterior probability that the estimate is above 1.5.'
     """
+    if column == "kappa":
+        return f"Weight of the group's own data, {kappa}: 1 is trusted alone, 0 is the population's mean."
     if column == volume:
         return "How much data the group has."
     if above := re.fullmatch(r"p_above_(.+)", column):

@@ -12,6 +12,7 @@ import pandas as pd
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning
+from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
 from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import WORDS
@@ -36,6 +37,8 @@ class Findings:
         them, the last two in the words of the data's owner.
     priors, population
         One row a hyperparameter: its prior in words, and its posterior.
+    discoveries
+        As `discoveries` returns them, if the model has a null group; else None.
     verdict
         Two or three sentences computed from the numbers.
     threshold
@@ -50,6 +53,7 @@ class Findings:
     groups: pd.DataFrame
     priors: pd.DataFrame
     population: pd.DataFrame
+    discoveries: pd.DataFrame | None
     verdict: list[str]
     threshold: float | None
 
@@ -132,6 +136,7 @@ def findings(
         groups=_spoken(hz.groups(fits, threshold, record), leading),
         priors=_priors(record, fits),
         population=_population(fits, record),
+        discoveries=_discoveries(fits, record),
         verdict=_verdict(fits, comparisons, record) if not failures else [NOTHING],
         threshold=threshold,
     )
@@ -156,6 +161,16 @@ def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel) -> lis
 
     tables = {question: table for question, table in comparisons.items() if isinstance(table, pd.DataFrame)}
     return verdict(fits, tables, record)
+
+
+def _discoveries(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | None:
+    """The list of groups that differ; that there may be none is said by the verdict, not as a warning."""
+    fit = next(filter(has_null_group, fits.values()), None)
+    if fit is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlabNotIdentified)
+        return _spoken(hz.discoveries(fit, model=record), fit)
 
 
 def _spoken(table: pd.DataFrame, fit) -> pd.DataFrame:

@@ -60,7 +60,8 @@ def report(
     pathlib.Path
         The folder: ``report.html`` (self-contained, printable), ``report.md``,
         ``comparison.csv`` (its column ``question`` keeps the two questions apart),
-        ``groups.csv``, the pictures ``*.png``, and the fits as netCDF in ``fits/``.
+        ``groups.csv``, ``discoveries.csv`` if the model has a null group, the pictures
+        ``*.png``, and the fits as netCDF in ``fits/``.
 
     Raises
     ------
@@ -88,6 +89,8 @@ def write(found: Findings, target: Path) -> Path:
         if compared:
             pd.concat(compared, names=["question", "pooling"]).to_csv(draft / "comparison.csv")
         found.groups.to_csv(draft / "groups.csv")
+        if found.discoveries is not None:
+            found.discoveries.to_csv(draft / "discoveries.csv")
         (draft / "fits").mkdir()
         for name, fit in found.fits.items():
             fit.to_netcdf(draft / "fits" / f"{name}.nc")
@@ -101,6 +104,9 @@ def _figures(found: Findings) -> dict[str, Figure]:
         figures["shrinkage"] = hz.plot_shrinkage(found.fits, found.record)
     if found.record.control_limits is not None and {"complete", "partial"} <= set(found.fits):
         figures["funnel"] = hz.plot_funnel(found.fits, found.record)
+    if found.discoveries is not None:
+        figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)
+        figures["local_fdr"] = hz.plot_local_fdr(found.leading, model=found.record)
     return figures
 
 
@@ -140,7 +146,8 @@ def _context(found: Findings) -> dict:
         "versions": json.loads(fit.attrs["versions"]),
         "definitions": {
             "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in columns},
-            "Groups": {str(c): definitions.define(str(c), volume) for c in found.groups.columns},
+            "Groups": {str(c): definitions.define(str(c), volume, found.record.kappa) for c in found.groups.columns},
+            **({} if found.discoveries is None else {"Discoveries": definitions.DISCOVERIES}),
             "Checks": definitions.CHECKS,
         },
     }
