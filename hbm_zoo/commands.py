@@ -50,10 +50,10 @@ class Source:
         reader = self._reader(record)
         options = parsing.options(self.options, filter(None, (reader, record.prepare)))
         if self.file is None:
-            name = choose(self.dataset or record.datasets[0], record.datasets, f"data set of {record.name}")
+            name = choose(self.dataset or next(iter(record.datasets)), record.datasets, f"data set of {record.name}")
             frame = hz.load_data(name)
             frame.attrs["source"] = name
-            return frame, options
+            return frame, {**record.datasets[name], **options}
         frame = reading.read(self.file)
         if reader is None:
             return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options

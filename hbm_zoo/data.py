@@ -38,7 +38,7 @@ def load_data(name: str) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A frame that ``fit`` takes as it is.
+        A frame that ``fit`` takes, with the options that the model's ``MODEL.datasets[name]`` gives.
 
     Raises
     ------

@@ -60,6 +60,12 @@ def word(fit: xr.DataTree, name: str) -> str:
     return json.loads(fit.attrs.get("labels", "{}")).get(name, name)
 
 
+def settings(fit: xr.DataTree) -> str:
+    """The options that the data were prepared with, for all that is printed to repeat: ``center = 34.42``."""
+    chosen = json.loads(fit.attrs.get("options", "{}"))
+    return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in chosen.items())
+
+
 def priors_of(fit: xr.DataTree) -> dict:
     """The priors of a fit, as frozen when it was made."""
     return from_json(fit.attrs["priors"])

@@ -99,7 +99,7 @@ def fit(
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
     settings = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
     tree = sampling.sample(record, data, pooling, parameterization, resolved, settings, progressbar, sampler)
-    tree.attrs |= attributes(record, data, pooling, resolved, options) | _origin(frame) | settings
+    tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
     completion.complete(record, tree, data, resolved)
     convergence(tree)
     return tree
@@ -181,7 +181,7 @@ def recover(
     return recovered
 
 
-def attributes(record, data, pooling, priors, options) -> dict[str, Any]:
+def attributes(record, data, pooling, priors) -> dict[str, Any]:
     """What makes a fit describe itself."""
     return {
         "model": record.name,
@@ -192,7 +192,7 @@ def attributes(record, data, pooling, priors, options) -> dict[str, Any]:
         "hyperparameters": json.dumps(list(record.parameters)),
         "priors": to_json(priors),
         "fixed": json.dumps({name: float(value) for name, value in record.fixed[pooling](priors, data).items()}),
-        "options": json.dumps({name: value for name, value in options.items() if np.isscalar(value)}),
+        "options": json.dumps({name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}),
         "data_hash": data_hash(data),
         "left_out": "",
         "ci_prob": float(az.rcParams["stats.ci_prob"]),

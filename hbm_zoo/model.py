@@ -169,7 +169,8 @@ class HierarchicalModel:
         ``control_limits(target, volume, probability)``: the two ends between which chance
         alone puts a group's own estimate, were all groups at the target.
     simulate, datasets, readers
-        A frame like the real one with its truth; shipped data; readers of other files.
+        A frame like the real one with its truth; shipped data, each with the options of
+        ``prepare`` to show it by; readers of other files.
     """
 
     name: str
@@ -190,7 +191,7 @@ class HierarchicalModel:
     variants: Mapping[str, Mapping[str, Callable]]
     fixed: Mapping[str, Callable[[Mapping[str, Prior], xr.Dataset], dict[str, float]]]
     simulate: Callable
-    datasets: tuple[str, ...]
+    datasets: Mapping[str, Mapping[str, Any]]
     reference: float | None
     estimand_label: str = ""
     response: str = ""

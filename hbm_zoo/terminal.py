@@ -59,7 +59,7 @@ def _heads(found: Findings, console: Console) -> None:
     for i, line in enumerate(pages.formula(found.record.name).splitlines()):
         symbols = re.sub(r" {4,}\w.*", "", line)  # the words beside them would not fit
         console.print(Text.assemble((f"{'' if i else 'Model':<12}", "bold"), symbols), soft_wrap=True)
-    learned = [name for name in found.priors.index if name in found.record.parameters]
+    learned = [name for name in found.priors.index if name in set(found.population["parameter"])]
     _line("Priors", "; ".join(f"{name} ~ {found.priors.loc[name, 'prior']}" for name in learned), console)
     _line("Checks", _checks(found), console, "green" if found.passed else "bold red")
 

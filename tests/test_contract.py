@@ -123,7 +123,7 @@ FOREIGN = HierarchicalModel(
         "partial": lambda priors, data: {},
     },
     simulate=None,
-    datasets=(),
+    datasets={},
 )
 
 

@@ -14,7 +14,6 @@ from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
 
 FEW = {"hospital_readmission": {"hospitals": 6}, "spike_slab_genes": {"genes": 12}}
-OPTIONS = {"tissue_expression": {"gene": "MAML1"}}
 CLOSED = [name for name, module in hz.MODELS.items() if module.MODEL.closed_form]
 VARIANTS = [
     (name, pooling, form)
@@ -86,7 +85,7 @@ def test_columns_and_hyperparameters_say_what_they_mean(name):
 )
 def test_shipped_data_are_what_the_model_takes(name, dataset):
     record = hz.MODELS[name].MODEL
-    data = record.data(hz.load_data(dataset), **OPTIONS.get(dataset, {}))
+    data = record.data(hz.load_data(dataset), **record.datasets[dataset])
     assert data.sizes[record.group] >= 2
     assert np.isfinite(record.volume(data)).all()
 

@@ -98,7 +98,7 @@ def empirical_bayes(
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
     tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table(), "constant_data": data})
-    tree.attrs = attributes(record, data, "partial", priors, options) | {
+    tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",
         "priors": "{}",

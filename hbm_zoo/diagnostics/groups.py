@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.conjugacy.distributions import exceedance
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, prepared, thinned
+from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, prepared, settings, thinned
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 
@@ -65,7 +65,8 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
     ranks = ("rank", *(f"rank_{end}" for end in interval), "p_best", "p_top10")
     columns |= {name: summary[name] for name in ranks if name in summary}
     table = xr.Dataset({name: value.drop_vars("sample", errors="ignore") for name, value in columns.items()})
-    return table.to_dataframe(dim_order=list(summary["mean"].dims))
+    table = table.to_dataframe(dim_order=list(summary["mean"].dims))
+    return table.rename_axis(columns=settings(leading) or None)
 
 
 def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalModel | None = None) -> xr.DataArray:

@@ -189,7 +189,7 @@ def _verdict(found: pd.DataFrame, group: str) -> str:
     larger = f" by more than {attrs['min_effect']:g}" if attrs["min_effect"] else ""
     wrong = found["bayesian_fdr"].iloc[-1] * len(found) if len(found) else 0.0
     return (
-        f"{len(found)} of {attrs['groups']} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong "
-        f"(Bayesian false discovery rate at most {attrs['fdr']:g}); Bonferroni lists {attrs['bonferroni']}, "
-        f"Benjamini-Hochberg {attrs['benjamini_hochberg']}, plain p < 0.05 {attrs['p_below_0.05']}."
+        f"{len(found):,} of {attrs['groups']:,} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong "
+        f"(Bayesian false discovery rate at most {attrs['fdr']:g}); Bonferroni lists {attrs['bonferroni']:,}, "
+        f"Benjamini-Hochberg {attrs['benjamini_hochberg']:,}, plain p < 0.05 {attrs['p_below_0.05']:,}."
     )

@@ -127,7 +127,8 @@ def predict(
         tree["row_summary"] = _describe(y, asked.table)
     tree["predictions"] = xr.Dataset({name: _by_chain(value, chains) for name, value in predictions.items()})
     result = xr.DataTree.from_dict({name: _labels_as_in(fit, value, record.group) for name, value in tree.items()})
-    described = {name: fit.attrs[name] for name in ("model", "pooling", "group", "estimand", "estimand_label")}
+    about = ("model", "pooling", "group", "estimand", "estimand_label", "options")
+    described = {name: fit.attrs[name] for name in about}
     result.attrs |= described | attrs | {"seed": random_seed}
     return result
 

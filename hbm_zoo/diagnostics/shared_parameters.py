@@ -27,11 +27,11 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
     a group that lies where no draw does is no harder than another.
     """
     others = Others(record, fit)
-    counted = np.ones((which.size + 1, others.data.sizes[record.group]))
-    counted[np.arange(which.size), which] = 0
-    counted = xr.DataArray(counted, dims=("heterogeneity", record.group))
-    none = np.zeros(len(counted))
-    _, log_weights = quadrature(lambda x: others.log_posterior(x, none, counted), none.size, len(others.names))
+    curves = which.size + 1
+    counted = xr.DataArray(np.ones((curves, others.data.sizes[record.group])), dims=("heterogeneity", record.group))
+    counted.values[np.arange(which.size), which] = 0
+    none = np.zeros(curves)
+    _, log_weights = quadrature(lambda x: others.log_posterior(x, none, counted), curves, len(others.names))
     log_evidence = logsumexp(log_weights, axis=1)
     return log_evidence[-1] - log_evidence[:-1]
 

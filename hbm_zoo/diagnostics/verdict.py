@@ -146,7 +146,7 @@ def _prediction(group: str, question: str, table: pd.DataFrame, groups: int) -> 
     best, others = ranked.index[0], ranked.index[1:]
     gaps = {name: (-float(ranked.loc[name, "elpd_diff"]), float(ranked.loc[name, "dse"])) for name in others}
     doubt = _doubt(ranked)
-    if groups < GROUPS_FOR_SIGNIFICANCE:
+    if ranked["dse"].astype(float).isna().any():
         behind = _listed(f"{_pooling(name)} is {gap:.1f} nats behind" for name, (gap, _) in gaps.items())
         few = f"but {groups} {group}s are too few to tell that from noise"
         return f"{start} {_pooling(best)} scores highest; {behind}, {few}{doubt}"
@@ -190,18 +190,25 @@ def _pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     target = None
     if record.closed_form:
         target = record.closed_form.population(hyperparameters(partial)).mean.mean("sample")
+    definition = f"; kappa = {record.kappa}"
     if not inner:
-        return _pull_of(record, summary, target, record.estimand, words)
+        return _pull_of(record, summary, target, record.estimand, words, definition)
     sentences = []
     for value in summary[inner[0]].values:
         here = {inner[0]: value}
         place = target.sel(here) if target is not None and inner[0] in target.dims else target
-        sentences += _pull_of(record, summary.sel(here), place, str(value), words)
+        sentences += _pull_of(record, summary.sel(here), place, str(value), words, definition)
+        definition = ""  # once is enough
     return sentences
 
 
 def _pull_of(
-    record: HierarchicalModel, summary: xr.Dataset, target: xr.DataArray | None, what: str, words: Mapping[str, str]
+    record: HierarchicalModel,
+    summary: xr.Dataset,
+    target: xr.DataArray | None,
+    what: str,
+    words: Mapping[str, str],
+    definition: str,
 ) -> list[str]:
     group, size = words[record.group], summary.sizes[record.group]
     moved = abs(summary["own"] - summary["mean"]).values
@@ -212,8 +219,8 @@ def _pull_of(
         weight = np.median(kappa)
         strength = "strongly" if weight < 1 / 3 else "about half way" if weight < 2 / 3 else "little"
         sentences.append(
-            f"the typical {group} is pulled {strength}: its own data have weight kappa {weight:.2f} in {what} (median; "
-            f"kappa = {record.kappa}; sum {kappa.sum():.1f} over {size})"
+            f"the typical {group} is pulled {strength}: its own data have weight kappa {weight:.2f} in {what} (median"
+            f"{definition}; sum {kappa.sum():.1f} over {size:,})"
         )
     if not known.any():
         return [*sentences, f"no {group} has an estimate of {what} of its own to be pulled from"]

@@ -339,7 +339,7 @@ MODEL = HierarchicalModel(
     thin=thin,
     control_limits=control_limits,
     simulate=simulate,
-    datasets=("heart_transplants", "pumps", "three_hospitals", "simulated_readmissions"),
+    datasets={"heart_transplants": {}, "pumps": {}, "three_hospitals": {}, "simulated_readmissions": {}},
     readers={"hrrp": from_hrrp},
 )
 build = MODEL.build

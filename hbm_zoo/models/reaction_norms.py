@@ -530,6 +530,6 @@ MODEL = HierarchicalModel(
         leave_row_out=leave_row_out,
     ),
     simulate=simulate,
-    datasets=("barley_minnesota", "sleepstudy"),
+    datasets={"barley_minnesota": {}, "sleepstudy": {}},
 )
 build = MODEL.build

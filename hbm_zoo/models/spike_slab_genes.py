@@ -368,7 +368,7 @@ MODEL = HierarchicalModel(
     kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
     thin=thin,
     simulate=simulate,
-    datasets=("leukemia_genes", "simulated_genes"),
+    datasets={"leukemia_genes": {}, "simulated_genes": {}},
     readers={"deseq2": from_deseq2, "limma": from_limma},
 )
 build = MODEL.build

@@ -381,6 +381,6 @@ MODEL = HierarchicalModel(
         leave_row_out=leave_row_out,
     ),
     simulate=simulate,
-    datasets=("tissue_expression", "dyestuff"),
+    datasets={"tissue_expression": {"gene": "MAML1"}, "dyestuff": {}},
 )
 build = MODEL.build

@@ -307,7 +307,7 @@ MODEL = HierarchicalModel(
     thin=thin,
     control_limits=control_limits,
     simulate=simulate,
-    datasets=("bcg_vaccine", "eight_schools", "simulated_platform_trial"),
+    datasets={"bcg_vaccine": {}, "eight_schools": {}, "simulated_platform_trial": {}},
     readers={"counts": from_counts, "escalc": from_escalc},
 )
 build = MODEL.build

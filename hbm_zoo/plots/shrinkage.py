@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, word
+from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, settings, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,
@@ -71,7 +71,8 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
         _draw_targets(axes, here)
         axes.set_ylabel(title or estimand_label(partial))
     some = f" ({MOST_GROUPS} of {summary.sizes[record.group]})" if summary.sizes[record.group] > MOST_GROUPS else ""
-    figure.suptitle(f"Each {group}'s own estimate, and where sharing moves it{some}", fontsize="medium")
+    at = f"; {settings(partial)}" if settings(partial) and len(parts) > 1 else ""
+    figure.suptitle(f"Each {group}'s own estimate, and where sharing moves it{some}{at}", fontsize="medium")
     legend_below(figure)
     return figure
 

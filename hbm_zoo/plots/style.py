@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
+from hbm_zoo.fits import settings
+
 # Okabe & Ito (2008), Color Universal Design.
 COLOURS = {
     "own": "#000000",
@@ -50,9 +52,9 @@ def colour(pooling: str) -> str:
 
 
 def estimand_label(fit: xr.DataTree) -> str:
-    """The estimand in words, its symbol behind it."""
-    words = fit.attrs.get("estimand_label", "")
-    return f"{words} ({fit.attrs['estimand']})" if words else fit.attrs["estimand"]
+    """The estimand in words, behind it its symbol and the options it depends on."""
+    words, behind = fit.attrs.get("estimand_label", ""), "; ".join(filter(None, (fit.attrs["estimand"], settings(fit))))
+    return f"{words} ({behind})" if words else behind
 
 
 def panels(estimates: xr.DataArray, group: str) -> list[tuple[str, dict]]:

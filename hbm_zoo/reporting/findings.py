@@ -13,7 +13,7 @@ import pandas as pd
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
-from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, word
+from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, settings, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import WORDS
 from hbm_zoo.priors import describe, ppf, to_json
@@ -99,7 +99,8 @@ class Findings:
         source = f"{fit.attrs['source']}: " if fit.attrs.get("source") else ""
         least, middle, most = np.quantile(volume, [0, 0.5, 1])
         spread = f"{least:.4g} to {most:.4g}, median {middle:.4g}" if most > least else f"{most:.4g} each"
-        return f"{source}{volume.size} {self.group}s, {unit} {spread}"
+        chosen = f"; {options}" if (options := settings(fit)) else ""
+        return f"{source}{volume.size:,} {self.group}s, {unit} {spread}{chosen}"
 
     @property
     def parts(self) -> dict[str, pd.DataFrame]:

@@ -27,7 +27,7 @@ def fit_of(model, frame, centre, seed=0, **options):
     draws = {name: value * np.exp(0.2 * rng.standard_normal((2, 100))) for name, value in centre.items()}
     posterior = xr.Dataset({name: (("chain", "draw"), value) for name, value in draws.items()})
     tree = xr.DataTree.from_dict({"posterior": posterior, "constant_data": data})
-    tree.attrs |= attributes(record, data, "partial", priors, options)
+    tree.attrs |= attributes(record, data, "partial", priors)
     return tree
 
 

@@ -249,7 +249,7 @@ def ranking(**rows):
             "complete pooling is ahead of partial pooling by 3.9 nats (standard error 2.0) within noise only",
         ),
         (
-            {"complete": (0, 0, 0.1, 0), "partial": (-900.0, 2.0, 0.1, 0)},
+            {"complete": (0, 0, 0.1, 0), "partial": (-900.0, np.nan, 0.1, 0)},
             9,
             "complete pooling scores highest; partial pooling is 900.0 nats behind, but 9 hospitals are too few to "
             "tell that from noise",
