@@ -71,7 +71,10 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
     """
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[model.group]))
     plug_in = h.mean("sample").expand_dims("sample")
-    parts = [_summarise(model, h, plug_in, chunk, reff) for chunk in in_chunks(data, model.group, h.sizes["sample"])]
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // data.sizes[model.group]))
+    parts = [
+        _summarise(model, h, few, plug_in, chunk, reff) for chunk in in_chunks(data, model.group, h.sizes["sample"])
+    ]
     summary = xr.concat(parts, dim=model.group)
     if "circular" in data.attrs:
         summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
@@ -81,13 +84,14 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
 
 
 def _summarise(
-    model: HierarchicalModel, h: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
+    model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
 ) -> xr.Dataset:
+    """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
     closed = model.closed_form
     posterior = closed.population(closed.conditional(h, data))
     lower, upper = interval_tails()
     name = interval_name()
-    few = closed.population(closed.conditional(thinned(h, DRAWS_FOR_INTERVALS), data))
+    of_few = closed.population(closed.conditional(few, data))
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
     estimate = mean.mean("sample")
     kappa = closed.reliability(h, data)
@@ -98,8 +102,8 @@ def _summarise(
         {
             "mean": estimate,
             "sd": np.sqrt((spread**2).mean("sample") + mean.var("sample")),
-            f"{name}_lb": quantile(few, lower),
-            f"{name}_ub": quantile(few, upper),
+            f"{name}_lb": quantile(of_few, lower),
+            f"{name}_ub": quantile(of_few, upper),
             "kappa": kappa.mean("sample"),
             f"kappa_{name}_lb": kappa_interval.isel(quantile=0, drop=True),
             f"kappa_{name}_ub": kappa_interval.isel(quantile=1, drop=True),

@@ -5,18 +5,26 @@ import pytest
 import hbm_zoo as hz
 
 
+def pytest_collection_modifyitems(items):
+    """A file's tests share a worker and its fits; notebooks share nothing, and begin at once."""
+    items.sort(key=lambda item: item.path.stem != "test_notebooks")
+    for item in items:
+        alone = item.path.stem == "test_notebooks"
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def three_hospitals_fits():
     """Three poolings of three hospitals."""
     frame = hz.load_data("three_hospitals")
-    return hz.fit_poolings("hospital_readmission", frame, random_seed=1, progressbar=False, target_accept=0.95)
+    return hz.fit_poolings("hospital_readmission", frame, random_seed=1, progressbar=False)
 
 
 @pytest.fixture(scope="session")
 def heart_fits():
     """Three poolings of 94 hospitals."""
     frame = hz.load_data("heart_transplants")
-    return hz.fit_poolings("hospital_readmission", frame, random_seed=2, progressbar=False, target_accept=0.95)
+    return hz.fit_poolings("hospital_readmission", frame, random_seed=2, progressbar=False)
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def test_from_a_spreadsheet_s_file_to_a_report(capfd, tmp_path):
         "Line 8 of falls.csv is the sum of the lines above it",
         "A Ward not seen before",
         "The same Ward, again",
-        "For the same Ward again",
+        "or the same Ward again",
         "Verdict",
         "Population",
     ):

@@ -145,7 +145,7 @@ def test_arviz_takes_fits_as_they_are(loaded):
 
 
 def test_same_seed_same_draws(three_hospitals_fits):
-    again = hz.fit("hospital_readmission", FRAME, random_seed=1, progressbar=False, target_accept=0.95)
+    again = hz.fit("hospital_readmission", FRAME, random_seed=1, progressbar=False)
     xr.testing.assert_equal(again["posterior"].to_dataset(), three_hospitals_fits["partial"]["posterior"].to_dataset())
     xr.testing.assert_equal(
         again["group_summary"].to_dataset(), three_hospitals_fits["partial"]["group_summary"].to_dataset()

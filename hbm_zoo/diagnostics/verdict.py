@@ -227,10 +227,9 @@ def _pull_of(
     j = int(np.nanargmax(moved))
     own, mean = (float(summary[name][j]) for name in ("own", "mean"))
     why = _why(words[record.volume_label], summary, float(target), j) if target is not None else ""
-    return [
-        *sentences,
-        f"most pulled is {summary[record.group].values[j]}, from {_plain(own)} to {_plain(mean)}{why}",
-    ]
+    name = summary[record.group].values[j]
+    of = "" if sentences else f" in {what}"
+    return [*sentences, f"most pulled{of} is {name}, from {_plain(own)} to {_plain(mean)}{why}"]
 
 
 def _why(volume_label: str, summary: xr.Dataset, target: float, j: int) -> str:

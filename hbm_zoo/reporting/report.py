@@ -129,8 +129,6 @@ def _context(found: Findings) -> dict:
         )
         for question, table in answered.items()
     ]
-    columns = [column for _, _, table, _ in compared for column in table.columns]
-    volume = str(found.groups.columns[0])
     shown, left_out = tables.groups(found)
     return {
         "found": found,
@@ -144,10 +142,16 @@ def _context(found: Findings) -> dict:
         "attributes": fit.attrs,
         "options": json.loads(fit.attrs["options"]),
         "versions": json.loads(fit.attrs["versions"]),
-        "definitions": {
-            "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in columns},
-            "Groups": {str(c): definitions.define(str(c), volume, found.record.kappa) for c in found.groups.columns},
-            **({} if found.discoveries is None else {"Discoveries": definitions.DISCOVERIES}),
-            "Checks": definitions.CHECKS,
-        },
+        "definitions": _definitions(found, [column for _, _, table, _ in compared for column in table.columns]),
     }
+
+
+def _definitions(found: Findings, compared: list[str]) -> dict[str, dict[str, str]]:
+    """What each figure of each table means; `compared` are the columns of the comparisons."""
+    volume = str(found.groups.columns[0])
+    meanings = {
+        "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in compared},
+        "Groups": {str(c): definitions.define(str(c), volume, found.record.kappa) for c in found.groups.columns},
+        "Checks": definitions.CHECKS,
+    }
+    return meanings if found.discoveries is None else meanings | {"Discoveries": definitions.DISCOVERIES}

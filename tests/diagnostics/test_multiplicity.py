@@ -79,7 +79,7 @@ def test_classical_counts_are_those_of_statsmodels(genes_fit, every):
     for name, method in (("bonferroni", "bonferroni"), ("benjamini_hochberg", "fdr_bh")):
         assert attrs[name] == multipletests(every["p_value"], 0.05, method)[0].sum()
     assert attrs["p_below_0.05"] == (every["p_value"] < 0.05).sum()
-    assert f"{attrs['discoveries']} of 1000 genes differ" in attrs["verdict"]
+    assert f"{attrs['discoveries']} of 1,000 genes differ" in attrs["verdict"]
 
 
 def test_larger_effects_are_fewer(genes_fit):

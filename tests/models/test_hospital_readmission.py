@@ -12,6 +12,7 @@ from pymc_extras.prior import Prior
 from scipy import integrate, special, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.shared_parameters import left_out
 from hbm_zoo.fits import hyperparameters
 from hbm_zoo.models.hospital_readmission import MODEL
 from hbm_zoo.sampling import refit
@@ -396,12 +397,10 @@ def test_complete_pooling_is_a_one_dimensional_integral(three_hospitals_fits):
     sd = np.sqrt(integrate.trapezoid((mu - mean) ** 2 * weight, mu))
     np.testing.assert_allclose(summary["mean"], mean, atol=0.12 * sd)
     np.testing.assert_allclose(summary["sd"], sd, rtol=0.08)
-    left_out = [
-        -np.log(integrate.trapezoid(weight / stats.poisson.pmf(o, e * mu), mu)) for o, e in zip(O, E, strict=True)
-    ]
-    # Without the large hospital the posterior is another one: PSIS is off by .1 here and its error says so.
-    assert (np.abs(summary["elpd"] - left_out) < 4 * summary["elpd_mcse"] + 0.01).all()
-    assert np.abs(summary["elpd"] - left_out)[:2].max() < 0.02
+    exact = [-np.log(integrate.trapezoid(weight / stats.poisson.pmf(o, e * mu), mu)) for o, e in zip(O, E, strict=True)]
+    # Without the large hospital the posterior is another one: PSIS is off by .1 or .2 there, quadrature is not.
+    assert np.abs(summary["elpd"] - exact)[:2].max() < 0.03
+    np.testing.assert_allclose(left_out(MODEL, three_hospitals_fits["complete"], np.arange(3)), exact, atol=1e-5)
 
 
 def test_a_and_b_can_be_checked_by_hand(three_hospitals_fits):

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.fits import hyperparameters
+from hbm_zoo.fits import hyperparameters, thinned
+from hbm_zoo.plots.local_fdr import DRAWS
 
 
 def test_curves_are_the_fitted_densities(genes_fit):
@@ -13,12 +14,15 @@ def test_curves_are_the_fitted_densities(genes_fit):
     curves = {line.get_label(): line.get_xydata().T for line in above.lines + below.lines}
     frame, h = hz.load_data("simulated_genes"), hyperparameters(genes_fit)
     z, everything = curves["all genes, expected"]
-    se, pi0, tau = frame["standard_error"].to_numpy(), float(h.pi0.mean()), float(h.tau.mean())
+    se, h = frame["standard_error"].to_numpy(), thinned(h, DRAWS)
     bin_width = (z[-1] - z[0]) / 90
-    slab = stats.norm.pdf(z[:, None], 0, np.hypot(1, tau / se)).mean(axis=1)
-    by_scipy = bin_width * 1000 * (pi0 * stats.norm.pdf(z) + (1 - pi0) * slab)
-    np.testing.assert_allclose(everything, by_scipy, rtol=0.05)
-    np.testing.assert_allclose(curves["null genes, expected"][1], bin_width * 1000 * pi0 * stats.norm.pdf(z), rtol=0.01)
+    by_scipy = np.zeros_like(z)
+    for pi0, tau in zip(h.pi0.values, h.tau.values, strict=True):
+        slab = stats.norm.pdf(z[:, None], 0, np.hypot(1, tau / se)).mean(axis=1)
+        by_scipy += bin_width * 1000 * (pi0 * stats.norm.pdf(z) + (1 - pi0) * slab) / h.sizes["sample"]
+    np.testing.assert_allclose(everything, by_scipy, rtol=0.01)
+    null = bin_width * 1000 * float(h.pi0.mean()) * stats.norm.pdf(z)
+    np.testing.assert_allclose(curves["null genes, expected"][1], null, rtol=0.01)
     average = curves["average lfdr at z"][1]
     np.testing.assert_allclose(average, curves["null genes, expected"][1] / everything)
     np.testing.assert_allclose(curves["lfdr of each gene"][1], genes_fit["group_summary"]["lfdr"])

@@ -46,7 +46,7 @@ def test_partial_pooling_alone_is_enough_and_needed(three_hospitals_fits):
 
 def test_groups_of_one_size_stand_side_by_side():
     frame = hz.load_data("three_hospitals").assign(expected=8.0)
-    fit = hz.fit("hospital_readmission", frame, draws=200, tune=300, random_seed=1, progressbar=False)
+    fit = hz.fit("hospital_readmission", frame, random_seed=1, progressbar=False)
     axes = hz.plot_shrinkage({"partial": fit}).axes[0]
     assert axes.collections[0].get_offsets()[:, 0].tolist() == [1, 2, 3]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Smaller", "Small", "Large"]
