@@ -132,14 +132,14 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable) -> None:
     for place, label in zip(zip(x, y, strict=True), labels, strict=True):
         places.setdefault(place, []).append(str(label))
     width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
-    row = 1.1 * SMALL
+    row, letter = 1.1 * SMALL, 0.62 * SMALL
     taken: list[tuple] = []
     for place in sorted(places, key=lambda place: place[1]):
         text = ", ".join(places[place])
         across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
         side = 1 if across < 0.75 else -1
-        left = across * width + (6 if side > 0 else -6 - SMALL * len(text) / 2)
-        right, low = left + SMALL * len(text) / 2, up * height + 1
+        left = across * width + (6 if side > 0 else -6 - letter * len(text))
+        right, low = left + letter * len(text), up * height + 1
         for other_left, other_right, other_low in taken:
             if left < other_right and other_left < right and abs(low - other_low) < row:
                 low = other_low + row
