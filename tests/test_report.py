@@ -206,3 +206,17 @@ def test_numbers_have_three_significant_digits(value, text):
 
 def test_a_column_is_aligned():
     assert aligned(pd.Series([120.0, 3.25, np.nan])).tolist() == ["120.0", "3.2", "–"]
+
+
+def test_a_model_with_a_null_group_reports_its_discoveries(genes_fit, tmp_path):
+    folder = hz.report({"partial": genes_fit}, tmp_path / "genes")
+    listed, found = pd.read_csv(folder / "discoveries.csv"), hz.discoveries(genes_fit)
+    assert listed["gene"].tolist() == found.index.tolist()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert found.attrs["verdict"].partition(" (")[0] in page
+    assert {"volcano.png", "local_fdr.png"} <= {path.name for path in folder.iterdir()}
+    assert "P(theta != 0 | y) tau^2 / (tau^2 + s^2)" in page
+    assert set(listed.columns[1:]) - {"effect", "standard_error", "mean"} <= {
+        *re.findall(r"<dt>([^<]+)</dt>", page),
+        *[c for c in listed if c.startswith("eti")],
+    }

@@ -126,8 +126,11 @@ def label_edge(axes, heights: np.ndarray, texts: list[str], colours: list[str] |
         )
 
 
-def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable) -> None:
-    """Name each point; points in one place share a label, and a label gives way to those below it."""
+def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: bool = False) -> None:
+    """Name each point; points in one place share a label, and a label gives way to those below it.
+
+    A label stands to the right where there is room, or ``outward``, on the side away from 0.
+    """
     places: dict[tuple, list[str]] = {}
     for place, label in zip(zip(x, y, strict=True), labels, strict=True):
         places.setdefault(place, []).append(str(label))
@@ -137,7 +140,7 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable) -> None:
     for place in sorted(places, key=lambda place: place[1]):
         text = ", ".join(places[place])
         across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
-        side = 1 if across < 0.75 else -1
+        side = np.sign(place[0]) if outward else 1 if across < 0.75 else -1
         left = across * width + (6 if side > 0 else -6 - letter * len(text))
         right, low = left + letter * len(text), up * height + 1
         for other_left, other_right, other_low in taken:

@@ -70,7 +70,7 @@ def _draw_found(axes, found: pd.DataFrame) -> None:
     axes.plot(found["effect"], heights, "o", mfc="none", label="discovery: own effect", **rings)
     axes.plot(found["mean"], heights, "o", label="discovery: posterior mean", **(rings | {"ms": 3}))
     top = found.iloc[:MOST_NAMED]
-    name_points(axes, top["effect"].to_numpy(), heights[:MOST_NAMED], [str(name) for name in top.index])
+    name_points(axes, top["effect"].to_numpy(), heights[:MOST_NAMED], [str(name) for name in top.index], outward=True)
 
 
 def _draw_lines(axes, groups: int) -> None:
