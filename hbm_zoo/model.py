@@ -75,6 +75,8 @@ class ClosedForm:
     leave_row_out
         ``leave_row_out(h, data)``: log density of each row given the other rows of its
         group [nats], for models with several rows a group; else None.
+    without_row
+        ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
     expectations
         ``expectations(h, data)``: further quantities of each group by name, whose average
         over hyperparameter draws belongs in the summary; else None.
@@ -88,6 +90,7 @@ class ClosedForm:
     reliability: Callable
     replicate: Callable
     leave_row_out: Callable | None = None
+    without_row: Callable | None = None
     expectations: Callable | None = None
 
 

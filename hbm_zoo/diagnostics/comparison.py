@@ -66,8 +66,9 @@ def compare_poolings(
         One row a pooling, the best first. ``elpd`` [nats] with its standard error ``se``
         over groups (rows); ``elpd_diff`` and ``dse`` to the best; ``mcse`` of the Monte Carlo;
         ``p`` = lppd - elpd, the effective number of hyperparameters; ``max_k_hat``; ``refits``,
-        the groups left out exactly; ``dic`` and ``p_d`` [deviance scale, lower is better; group level in focus,
-        plug-in the posterior mean]; ``sum_kappa``; ``parameters``, the raw count; ``note``.
+        the groups or rows left out exactly; ``dic`` and ``p_d`` [deviance scale, lower is better;
+        group level in focus, plug-in the posterior mean]; ``sum_kappa``; ``parameters``, the raw
+        count; ``note``.
         ``attrs["question"]`` says what is predicted.
 
     Raises
@@ -80,7 +81,8 @@ def compare_poolings(
     A new group: elpd_j = -log mean_s 1/m_j(h_s) by PSIS on the hyperparameters (Vehtari, Gelman &
     Gabry 2017); exactly where k-hat is too large, and for all groups when they are at most 20
     or, under complete pooling, at most 200: by a refit without the group or, under complete
-    pooling, by quadrature over what all groups share. The standard error of a difference says little
+    pooling, by quadrature over what all groups share. A row of the same group: by PSIS, and where
+    k-hat is too large by a refit without the row. The standard error of a difference says little
     with fewer than 10 groups (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out.
 
     Examples
@@ -153,29 +155,30 @@ def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:
 
 
 def _same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> dict:
-    """Elpd of each row given the other rows of its group, its group's parameter integrated out."""
-    h, data = hyperparameters(fit), prepared(fit)
-    one = record.closed_form.leave_row_out(h.isel(sample=[0]), data)
-    row = next(dim for dim in one.dims if dim != "sample")
-    rows = data.sizes[row]
-    if rows > MOST_ROWS:
-        some = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-        data = data.isel({row: some})
-    reff = _efficiency(record, fit)
-    parts = [
-        leave_one_out(record.closed_form.leave_row_out(h, chunk), reff)
-        for chunk in in_chunks(data, row, h.sizes["sample"])
-    ]
-    left_out = xr.concat(parts, dim=row)
-    elpd = left_out["elpd"].values
-    scale = rows / elpd.size
+    """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
+    h, data, reff = hyperparameters(fit), prepared(fit), _efficiency(record, fit)
+    leave_row_out = record.closed("compare_poolings").leave_row_out
+    row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data).dims if dim != "sample")
+    chosen = np.arange(data.sizes[row])
+    if chosen.size > MOST_ROWS:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
+    chunks = in_chunks(data.isel({row: chosen}), row, h.sizes["sample"])
+    left_out = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
+    elpd, mcse, k_hat = (left_out[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
+    doubtful = np.flatnonzero(~(k_hat <= k_hat_threshold(h.sizes["sample"])))
+    for i in doubtful:
+        one, others = data.isel({row: [chosen[i]]}), record.closed_form.without_row(data, chosen[i])
+        draws_of_others = refit(fit, others, seed + int(i), record)
+        without, including = (leave_row_out(draws, one).values.ravel() for draws in (draws_of_others, h))
+        elpd[i], mcse[i] = bridge(without, including, reff)
+    scale = data.sizes[row] / elpd.size
     return {
         "elpd": elpd,
         "scale": scale,
-        "mcse": left_out["elpd_mcse"].values,
-        "p": scale * float((left_out["lppd"] - left_out["elpd"]).sum()),
-        "max_k_hat": float(left_out["k_hat"].max()),
-        "refits": 0,
+        "mcse": mcse,
+        "p": scale * float(left_out["lppd"].sum() - elpd.sum()),
+        "max_k_hat": float(k_hat.max()),
+        "refits": doubtful.size,
     }
 
 

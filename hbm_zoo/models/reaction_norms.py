@@ -397,6 +397,12 @@ def leave_row_out(h, data):
     return normal_regression.log_leave_row_out(data.response, line, variance, h.sigma).drop_vars("genotype")
 
 
+def without_row(data, i):
+    """The data without one row; a genotype that had no other is gone."""
+    rows = {"genotype": data.genotype.values[data.of_genotype], "environment": data.x, "response": data.response}
+    return prepare(pd.DataFrame(rows).drop(index=i), center=0.0).assign_attrs(data.attrs)
+
+
 def own_line(data):
     """The least-squares line of each genotype; NaN where its rows define none."""
     slope = data.z2 / data.r22.where(data.r22 > 0)
@@ -528,6 +534,7 @@ MODEL = HierarchicalModel(
         reliability=reliability,
         replicate=replicate,
         leave_row_out=leave_row_out,
+        without_row=without_row,
     ),
     simulate=simulate,
     datasets={"barley_minnesota": {}, "sleepstudy": {}},

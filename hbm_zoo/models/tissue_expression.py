@@ -262,6 +262,12 @@ def leave_row_out(h, data):
     return normal.leave_row_out(data.expression, own.y_bar, own.n, h.mu, h.tau, h.sigma)
 
 
+def without_row(data, i):
+    """The data without one cell; a tissue that had no other is gone."""
+    cells = pd.DataFrame({"tissue": data.tissue.values[data.tissue_index], "expression": data.expression})
+    return prepare(cells.drop(index=i)).assign_attrs(data.attrs)
+
+
 def fixed_in_advance(priors, data):
     """No pooling: the population is the prior of one tissue, N(m0, s0^2)."""
     prior = priors["theta"]
@@ -379,6 +385,7 @@ MODEL = HierarchicalModel(
         reliability=reliability,
         replicate=replicate,
         leave_row_out=leave_row_out,
+        without_row=without_row,
     ),
     simulate=simulate,
     datasets={"tissue_expression": {"gene": "MAML1"}, "dyestuff": {}},

@@ -1,6 +1,7 @@
 """Two questions, never mixed: against closed forms, quadrature and brute force."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
@@ -10,7 +11,7 @@ from scipy.special import logsumexp
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.comparison import SPLITS, _refitted
 from hbm_zoo.diagnostics.shared_parameters import left_out
-from hbm_zoo.fits import prepared
+from hbm_zoo.fits import prepared, priors_of
 
 SETTINGS = {"random_seed": 1, "progressbar": False}
 
@@ -210,3 +211,26 @@ def test_complete_pooling_by_quadrature_agrees_with_refits(model, dataset):
     which = np.array([0, 3])
     elpd, mcse = _refitted(record, fit, which, seed=1)
     np.testing.assert_array_less(abs(left_out(record, fit, which) - elpd), 4.5 * np.array(mcse) + 0.01)
+
+
+def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
+    """One cell far from all others: k-hat says so, and a grid over mu, tau and sigma says what is right."""
+    cells = pd.DataFrame({"tissue": list("aabbccdd"), "expression": [1, 1.2, 2, 2.1, 3, 3.3, 1.5, 9.0]})
+    fit = hz.fit("tissue_expression", cells, **SETTINGS)
+    row = hz.compare_poolings({"partial": fit}, "new_observation").loc["partial"]
+    assert row["max_k_hat"] > 0.7
+    assert row["refits"] >= 1
+    record, data = hz.tissue_expression.MODEL, prepared(fit)
+    priors = {name: {k: float(v) for k, v in p.parameters.items()} for name, p in priors_of(fit).items()}
+    mu, tau, sigma = (
+        v.ravel() for v in np.meshgrid(np.linspace(-12, 20, 81), np.linspace(0.02, 9, 60), np.geomspace(0.2, 9, 90))
+    )
+    h = xr.Dataset({"mu": ("sample", mu), "tau": ("sample", tau), "sigma": ("sample", sigma)})
+    log_prior = stats.norm.logpdf(mu, priors["mu"]["mu"], priors["mu"]["sigma"]) + np.log(sigma)
+    log_prior += sum(stats.halfnorm.logpdf(h[name].values, scale=priors[name]["sigma"]) for name in ("tau", "sigma"))
+
+    def log_evidence(data):
+        return logsumexp(log_prior + record.closed_form.log_marginal(h, data).sum("tissue").values)
+
+    exact = sum(log_evidence(data) - log_evidence(record.closed_form.without_row(data, i)) for i in range(8))
+    assert row["elpd"] == pytest.approx(exact, abs=4.5 * row["mcse"] + 0.05)
