@@ -5,6 +5,7 @@ Nothing here loads PyMC before a command needs it: help, list and describe answe
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,29 @@ from hbm_zoo import _MODEL_NAMES, __version__, pages
 
 Model = Literal[_MODEL_NAMES]  # type: ignore[valid-type]
 Pooling = Literal["none", "complete", "partial"]
-AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def _whole(_, tokens):
+    """A whole number, not one that is rounded."""
+    text = tokens[0].value
+    if not text.strip().lstrip("+-").isdigit():
+        raise ValueError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _finite(_, tokens):
+    """A number that is one."""
+    text = tokens[0].value
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {text!r}")
+    return value
+
+
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1), converter=_whole)]
 Repeated = Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)]
 
 app = App(
@@ -83,8 +106,8 @@ def compare(
     option: Repeated = None,
     prior: Repeated = None,
     pooling: Annotated[list[Pooling] | None, Parameter(negative="")] = None,
-    threshold: float | None = None,
-    seed: int | None = None,
+    threshold: Annotated[float | None, Parameter(converter=_finite)] = None,
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0), converter=_whole)] = None,
     draws: AtLeastOne = 1000,
     tune: AtLeastOne = 1000,
     chains: AtLeastOne = 4,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +24,17 @@ import hbm_zoo as hz
 from hbm_zoo import parsing, reading, terminal
 from hbm_zoo.cli import BadInput
 from hbm_zoo.data import data_folder
+from hbm_zoo.fitting import OF_SAMPLER
 from hbm_zoo.model import HierarchicalModel, choose
 from hbm_zoo.plots.style import WORDS
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target
 from hbm_zoo.reporting.report import write
 
+#: What a person's names hold is text, not markup.
+plain_console = partial(Console, highlight=False, markup=False, emoji=False)
+#: An option as the library writes it, where the command line wants another form.
+OPTION = re.compile(r"\b(gene|measure|null|center)=(?:'([^']*)')?")
 LOGGERS = ("pymc", "pytensor", "arviz", "numba", "matplotlib")
 
 
@@ -48,7 +57,11 @@ class Source:
         if self.reader and self.columns:
             raise BadInput("A reader knows its columns: leave out --columns.")
         reader = self._reader(record)
-        options = parsing.options(self.options, filter(None, (reader, record.prepare)))
+        takers = [taker for taker in (reader, record.prepare) if taker]
+        options = parsing.options(self.options, takers)
+        known = [n for taker in takers for n in inspect.signature(taker).parameters if n != "frame"]
+        for name in options:
+            choose(name, [*known, *OF_SAMPLER], f"option of {record.name}")
         if self.file is None:
             name = choose(self.dataset or next(iter(record.datasets)), record.datasets, f"data set of {record.name}")
             frame = hz.load_data(name)
@@ -84,8 +97,8 @@ def compare_poolings(
 ) -> int:
     """Fit, compare, print and, if asked, write a report; 1 if a fit or its check failed."""
     record = hz.MODELS[model].MODEL
-    console, progress = Console(highlight=False), Console(stderr=True, highlight=False, quiet=quiet)
-    with _silence():
+    console, progress = plain_console(), plain_console(stderr=True, quiet=quiet)
+    with _silence(), _interrupts() as stop_if_interrupted:
         with _bad_input():
             target = check_target(out, overwrite) if out else None
             frame, options = source.read(record)
@@ -93,10 +106,12 @@ def compare_poolings(
         if settings["random_seed"] is None:
             settings = settings | {"random_seed": int(np.random.SeedSequence().generate_state(1)[0] % 2**31)}
         fits, failures = _fit(record, frame, dict.fromkeys(poolings), progress, priors=given, **options, **settings)
+        stop_if_interrupted()
         if not fits:
             raise RuntimeError(" ".join(f"{WORDS[name]}: {why}." for name, why in failures.items()))
         with progress.status("Comparing predictions"):
             found = findings(fits, threshold, failures=failures)
+        stop_if_interrupted()
         (terminal.show_verdict if quiet else terminal.show)(found, console)
         if target:
             with progress.status("Writing the report"):
@@ -133,7 +148,31 @@ def _bad_input(frame: pd.DataFrame | None = None) -> Iterator[None]:
     except (ValueError, OSError) as error:
         about = frame.attrs if frame is not None else {}
         sentence = reading.in_their_words(str(error), about.get("labels", {}))
+        sentence = OPTION.sub(r"--option \1=\2", sentence)
         raise BadInput(f"{about['source']}: {sentence}" if about.get("source") else sentence) from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Remember an interrupt: the sampler may take it for itself, and what follows must not go on as if nothing was."""
+    seen: list[int] = []
+
+    def remember(number, frame):
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    def stop_if_interrupted():
+        if seen:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_if_interrupted
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield stop_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -153,7 +192,7 @@ def _silence() -> Iterator[None]:
 
 def show_data(name: str | None, out: Path | None) -> None:
     """Print a shipped data set with its source, or the list of all; save it if asked."""
-    console = Console(highlight=False)
+    console = plain_console()
     if name is None:
         table = hz.datasets().reset_index()
         drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -21,6 +21,8 @@ from hbm_zoo.model import POOLINGS, HierarchicalModel, choose
 from hbm_zoo.priors import to_json
 from hbm_zoo.zoo import record_of
 
+OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
+
 
 def fit(
     model: ModuleType | HierarchicalModel | str,
@@ -218,16 +220,8 @@ def data_hash(data: xr.Dataset) -> str:
 def _split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[dict, dict]:
     """Options of the model's ``prepare``, and options of the sampler."""
     own = record.options
-    of_sampler = [
-        "target_accept",
-        "maxdepth",
-        "max_energy_error",
-        "cores",
-        "adaptation",
-        "low_rank_modified_mass_matrix",
-    ]
     for name in given:
-        choose(name, [*own, *of_sampler], f"option of {record.name}")
+        choose(name, [*own, *OF_SAMPLER], f"option of {record.name}")
     return {k: v for k, v in given.items() if k in own}, {k: v for k, v in given.items() if k not in own}
 
 

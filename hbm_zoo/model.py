@@ -155,6 +155,9 @@ class HierarchicalModel:
         switches off.
     closed_form
         What is known of a group without sampling; None if nothing is.
+    boundaries
+        Where the likelihood may be largest at the edge of the population, if not where complete
+        pooling is: what is fixed there.
     kappa
         The definition of its ``reliability``, named wherever it is printed.
     reference
@@ -200,6 +203,7 @@ class HierarchicalModel:
     response: str = ""
     closed_form: ClosedForm | None = None
     kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
+    boundaries: tuple[Mapping[str, float], ...] = ()
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
     contradiction: Callable[[xr.Dataset, Mapping[str, Prior]], str | None] | None = None
     thin: Callable | None = None

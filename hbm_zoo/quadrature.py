@@ -14,7 +14,7 @@ STEP = 0.01
 MOST_STEPS = 200
 
 
-def quadrature(log_f: Callable, curves: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Hermite nodes around the mode of each function, and its log mass at each node.
 
     Parameters
@@ -24,6 +24,8 @@ def quadrature(log_f: Callable, curves: int, size: int) -> tuple[np.ndarray, np.
         values [curve, point]. Lengths of order one matter; the mode is looked for from 0.
     curves, size : int
         Number of functions and of dimensions.
+    finer : int
+        So many times the nodes in each dimension.
 
     Returns
     -------
@@ -46,14 +48,14 @@ def quadrature(log_f: Callable, curves: int, size: int) -> tuple[np.ndarray, np.
     mode, curvature = modes(log_f, curves, size)
     values, vectors = np.linalg.eigh(curvature)
     values = np.maximum(values, 1e-6)
-    z, log_w = standard_nodes(size)
+    z, log_w = standard_nodes(size, finer)
     nodes = mode[:, None, :] + np.einsum("nd,ckd->cnk", z, vectors / np.sqrt(values[:, None, :]))
     return nodes, log_f(nodes) + log_w - 0.5 * np.log(values).sum(axis=1, keepdims=True)
 
 
-def standard_nodes(size: int) -> tuple[np.ndarray, np.ndarray]:
+def standard_nodes(size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Nodes z [node, dimension] and log weights [node] such that the integral of f is sum exp(log weight) f(z)."""
-    order = int(np.clip(np.floor(NODES_IN_ALL ** (1 / max(size, 1)) + 1e-9), *NODES_A_DIMENSION))
+    order = finer * int(np.clip(np.floor(NODES_IN_ALL ** (1 / max(size, 1)) + 1e-9), *NODES_A_DIMENSION))
     z, w = hermegauss(order)
     log_w = np.log(w) + z**2 / 2
     points = np.array(list(product(z, repeat=size)))

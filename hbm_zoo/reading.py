@@ -33,6 +33,8 @@ def read(path: Path) -> pd.DataFrame:
         If the file is not there, not a table, or a line has more cells than the header.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FrameError(f"{path} is a folder: name a file in it.")
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
         raise FrameError(f"There is no file {path}." + (f" Did you mean {near[0]}?" if near else ""))
@@ -168,6 +170,7 @@ def _without_total(frame: pd.DataFrame, rules: Mapping[str, Rule], source: str) 
         return frame.iloc[:-1], [f"{place.capitalize()} is the sum of the lines above it and was left out."]
     if named_total and len(complete) == len(columns):
         raise FrameError(
-            f"{place} is labelled {said[0]!r} but is not the sum of the lines above it: remove it, or rename it."
+            f"{place} looks like a summary ({said[0]!r}) but is not the sum of the lines above it: remove it, or give "
+            "it another name if it is data."
         )
     return frame, []

@@ -65,16 +65,21 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     compiled = _compile(record, data, pooling, parameterization, priors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = nutpie.sample(
-            compiled,
-            draws=settings["draws"],
-            tune=settings["tune"],
-            chains=settings["chains"],
-            seed=settings["seed"],
-            progress_bar=progressbar,
-            save_warmup=False,
-            **({"target_accept": TARGET_ACCEPT} | sampler),
-        )
+        try:
+            tree = nutpie.sample(
+                compiled,
+                draws=settings["draws"],
+                tune=settings["tune"],
+                chains=settings["chains"],
+                seed=settings["seed"],
+                progress_bar=progressbar,
+                save_warmup=False,
+                **({"target_accept": TARGET_ACCEPT} | sampler),
+            )
+        except ValueError as error:
+            if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw
+                raise KeyboardInterrupt("sampling was interrupted") from None
+            raise
     if tree["posterior"].sizes.get("draw", 0) < settings["draws"]:
         raise KeyboardInterrupt("sampling was interrupted")  # the sampler returns what it has
     stats = tree["sample_stats"].to_dataset()

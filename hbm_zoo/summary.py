@@ -78,7 +78,7 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
     summary = xr.concat(parts, dim=model.group)
     if "circular" in data.attrs:
         summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
-    if pooling == "none":
+    if pooling == "none" and h.sizes["sample"] == 1:
         summary = summary.drop_vars(["k_hat", "elpd_mcse", "lppd"])
     return summary.assign(own=model.own(data), volume=model.volume(data)).drop_vars("sample", errors="ignore")
 

@@ -15,9 +15,11 @@ from hbm_zoo import pages
 from hbm_zoo.plots.style import WORDS
 from hbm_zoo.reporting import tables
 from hbm_zoo.reporting.findings import Findings
-from hbm_zoo.reporting.formatting import aligned, number
+from hbm_zoo.reporting.formatting import aligned, fixed, number
 
 COLUMNS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "p": 1, "max_k_hat": 2}
+CERTAIN = 0.9
+MOST_NAMED = 10
 MOST_SHRUNKEN = 5
 MOST_SHRUNKEN_EACH = 3
 COLOURS = {"none": "yellow", "complete": "blue", "partial": "red", "empirical_bayes": "green"}
@@ -34,13 +36,18 @@ def show(found: Findings, console: Console) -> None:
     console.print()
     _line("Population", _population(found), console)
     _shrinkage(found, console)
+    if found.threshold is not None:
+        _line("Threshold", _above(found), console)
     said_by_the_checks = found.passed and len(found.verdict) > 1
     _line("Verdict", " ".join(found.verdict[said_by_the_checks:]), console, "bold")
 
 
 def show_verdict(found: Findings, console: Console) -> None:
-    """Print the verdict alone."""
+    """Print the verdict alone, with what was noted in reading the data and the seed that repeats it."""
+    for note in found.notes:
+        _line("Note", note, console)
     _line("Verdict", " ".join(found.verdict), console, "bold")
+    _line("Seed", str(found.leading.attrs["seed"]), console)
 
 
 def _line(head: str, text: str, console: Console, style: str = "") -> None:
@@ -60,6 +67,7 @@ def _heads(found: Findings, console: Console) -> None:
         symbols = re.sub(r" {4,}\w.*", "", line)  # the words beside them would not fit
         console.print(Text.assemble((f"{'' if i else 'Model':<12}", "bold"), symbols), soft_wrap=True)
     learned = [name for name in found.priors.index if name in set(found.population["parameter"])]
+    learned = learned or list(found.priors.index)
     _line("Priors", "; ".join(f"{name} ~ {found.priors.loc[name, 'prior']}" for name in learned), console)
     _line("Checks", _checks(found), console, "green" if found.passed else "bold red")
 
@@ -90,7 +98,7 @@ def _comparison(table: pd.DataFrame | str, console: Console) -> None:
     for name in shown:
         drawn.add_column(name, justify="right")
     for name, row in table.iterrows():
-        cells = [number(None) if pd.isna(row[c]) else f"{float(row[c]):.{COLUMNS[c]}f}" for c in shown]
+        cells = [number(None) if pd.isna(row[c]) else fixed(float(row[c]), COLUMNS[c]) for c in shown]
         pooling = Text(WORDS.get(str(name), str(name)), style=COLOURS.get(str(name), ""))
         drawn.add_row(pooling, number(row["rank"]), *cells)
     console.print(Padding(drawn, (0, 0, 0, 2), expand=False))
@@ -104,6 +112,18 @@ def _population(found: Findings) -> str:
     parts = [f"{r.parameter} {number(r.mean)} ({number(r.lower)} to {number(r.upper)})" for r in rows.itertuples()]
     return (
         f"{'; '.join(parts)} ({found.interval} intervals)" if parts else "fixed in advance: nothing was learned of it"
+    )
+
+
+def _above(found: Findings) -> str:
+    """The groups that lie above the threshold with some certainty."""
+    chance = found.groups[f"p_above_{found.threshold:g}"]
+    sure = chance[chance > CERTAIN].sort_values(ascending=False, kind="stable")
+    names = [" ".join(map(str, label if isinstance(label, tuple) else (label,))) for label in sure.index[:MOST_NAMED]]
+    which = f": {', '.join(names)}{', ...' if len(sure) > MOST_NAMED else ''}" if names else ""
+    return (
+        f"P({found.record.estimand} > {found.threshold:g}) exceeds {CERTAIN} for {len(sure)} of {len(chance)} "
+        f"{found.group}s{which}"
     )
 
 
@@ -124,7 +144,7 @@ def _shrinkage(found: Findings, console: Console) -> None:
 
 
 def _movements(head: str, rows: pd.DataFrame, width: int) -> Table:
-    """Where each group moves, and the weight of its own data; a long name loses its end."""
+    """Where each group moves, and the weight of its own data; a long name loses its middle."""
     table = Table(box=None, padding=(0, 1, 0, 0), title=head, title_justify="left", title_style="bold")
     table.add_column("", max_width=max(width, 10), no_wrap=True)
     for name in ("own", "partial", "kappa"):
@@ -132,5 +152,19 @@ def _movements(head: str, rows: pd.DataFrame, width: int) -> Table:
     moves = pd.concat([rows["own"], rows["partial"]])
     own, partial = aligned(moves)[: len(rows)], aligned(moves)[len(rows) :]
     for index, before, after, kappa in zip(rows.index, own, partial, rows["kappa"], strict=True):
-        table.add_row(str(index), before, after, f"{kappa:.2f}")
+        table.add_row(shortened(str(index), max(width, 10)), before, after, f"{kappa:.2f}")
     return table
+
+
+def shortened(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names that begin alike stay apart.
+
+    Examples
+    --------
+    >>> shortened("St. Mary and Sons, North", 12)
+    'St. Ma…North'
+    """
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[-tail:]}"

@@ -19,24 +19,35 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from hbm_zoo.diagnostics.shared_parameters import left_out
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, prepared, priors_of, thinned, word
+from hbm_zoo.fits import (
+    Fits,
+    check_together,
+    hyperparameters,
+    model_of,
+    prepared,
+    priors_of,
+    thinned,
+    with_article,
+    word,
+)
 from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
 from hbm_zoo.model import POOLINGS, HierarchicalModel, choose
 from hbm_zoo.priors import describe
 from hbm_zoo.sampling import refit
-from hbm_zoo.summary import in_chunks
+from hbm_zoo.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 
 GROUPS_FOR_BRUTE_FORCE = 20
 GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200
 GROUPS_FOR_SIGNIFICANCE = 10
 MOST_ROWS = 20_000
+QUADRATURE_ERROR = 0.01
 SPLITS = 20
 DRAWS_A_SPLIT = 250
 DRAWS_OF_MANY_GROUPS = 100
 CELLS_A_SPLIT = 2_000_000
 
 QUESTIONS = {
-    "new_group": "a {group} not seen before: leave one {group} out",
+    "new_group": "{a_group} not seen before: leave one {group} out",
     "new_observation": "the same {group}, again: {method}",
 }
 
@@ -112,25 +123,32 @@ def compare_poolings(
     else:
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")
     table, fit = _table(record, fits, scores, question), next(iter(fits.values()))
-    table.attrs["question"] = QUESTIONS[question].format(group=word(fit, record.group), method=method)
+    table.attrs["question"] = _asked(question, word(fit, record.group), method)
     table.columns.name = table.attrs["question"]
     return table
+
+
+def _asked(question: str, group: str, method: str) -> str:
+    """The question in words."""
+    return QUESTIONS[question].format(group=group, a_group=with_article(group), method=method)
 
 
 def _new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> dict:
     """Elpd of each group left out, by PSIS or, where that is in doubt, exactly."""
     summary = fit["group_summary"].to_dataset()
     elpd, complete = summary["elpd"].values.copy(), fit.attrs["pooling"] == "complete"
-    if fit.attrs["pooling"] == "none":
+    if "k_hat" not in summary:
         return {"elpd": elpd, "mcse": np.zeros_like(elpd)}
     k_hat, mcse = summary["k_hat"].values, summary["elpd_mcse"].values.copy()
     few = elpd.size <= (GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else GROUPS_FOR_BRUTE_FORCE)
     draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
-    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(draws)))
+    used = min(draws, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // elpd.size))
+    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(used)))
+    refits = doubtful
     if complete:
-        elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful), 0.0
-    else:
-        elpd[doubtful], mcse[doubtful] = _refitted(record, fit, doubtful, seed)
+        elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful)
+        refits = doubtful[mcse[doubtful] > QUADRATURE_ERROR]
+    elpd[refits], mcse[refits] = _refitted(record, fit, refits, seed)
     p = float(summary["lppd"].sum() - elpd.sum())
     return {"elpd": elpd, "mcse": mcse, "p": p, "max_k_hat": float(k_hat.max()), "refits": doubtful.size}
 
@@ -165,7 +183,8 @@ def _same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> 
     chunks = in_chunks(data.isel({row: chosen}), row, h.sizes["sample"])
     left_out = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
     elpd, mcse, k_hat = (left_out[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
-    doubtful = np.flatnonzero(~(k_hat <= k_hat_threshold(h.sizes["sample"])))
+    few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and np.isfinite(k_hat).any()
+    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
     for i in doubtful:
         one, others = data.isel({row: [chosen[i]]}), record.closed_form.without_row(data, chosen[i])
         draws_of_others = refit(fit, others, seed + int(i), record)
@@ -214,15 +233,16 @@ def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset,
 def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, dict], question: str) -> pd.DataFrame:
     ranked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
     ranked.sort(key=lambda name: -scores[name]["elpd"].sum())
+    groups = next(iter(fits.values()))["constant_data"].sizes[record.group]
     rows = {}
     for name in [*ranked, *(name for name in fits if name not in ranked)]:
         score, best = scores[name], scores[ranked[0]] if name in ranked else None
         rows[name] = {
             "rank": ranked.index(name) + 1 if name in ranked else pd.NA,
-            **_totals(score, best, is_best=bool(ranked) and name == ranked[0]),
+            **_totals(score, best, is_best=bool(ranked) and name == ranked[0], groups=groups),
             **{column: score.get(column, np.nan) for column in ("p", "max_k_hat", "refits")},
             **_deviance(record, fits[name]),
-            "note": _note(record, fits[name], question, score["elpd"].size),
+            "note": _note(record, fits[name], question, groups),
         }
     table = pd.DataFrame(rows).T.infer_objects()
     table["rank"] = table["rank"].astype("Int64")
@@ -230,7 +250,7 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, dict], quest
     return table
 
 
-def _totals(score: dict, best: dict | None, is_best: bool) -> dict[str, float]:
+def _totals(score: dict, best: dict | None, is_best: bool, groups: int) -> dict[str, float]:
     """Sums over units, with standard errors over units and, where data were split, over splits."""
     scale = score.get("scale", 1.0)
     totals = {"elpd": scale * score["elpd"].sum(), "se": scale * _standard_error(score["elpd"], score.get("by_split"))}
@@ -241,7 +261,7 @@ def _totals(score: dict, best: dict | None, is_best: bool) -> dict[str, float]:
     else:
         difference = score["elpd"] - best["elpd"]
         splits = score["by_split"] - best["by_split"] if "by_split" in score else None
-        enough = difference.size >= GROUPS_FOR_SIGNIFICANCE
+        enough = groups >= GROUPS_FOR_SIGNIFICANCE
         totals |= {
             "elpd_diff": scale * difference.sum(),
             "dse": scale * _standard_error(difference, splits) if enough else np.nan,
@@ -273,10 +293,13 @@ def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
     return {"dic": mean_deviance + p_d, "p_d": p_d, "sum_kappa": kappa, "parameters": sampled + groups}
 
 
-def _note(record: HierarchicalModel, fit: xr.DataTree, question: str, units: int) -> str:
+def _note(record: HierarchicalModel, fit: xr.DataTree, question: str, groups: int) -> str:
     if question == "new_group" and fit.attrs["pooling"] == "none":
         own = [describe(prior) for name, prior in priors_of(fit).items() if name.startswith(record.estimand)]
-        return f"only its prior {' and '.join(own)} speaks: unranked"
-    if units < GROUPS_FOR_SIGNIFICANCE:
-        return f"{units} units are too few for a standard error of a difference"
+        fixed = json.loads(fit.attrs["fixed"])
+        shared = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
+        beside = f", beside the shared {' and '.join(shared)}," if shared else ""
+        return f"only its prior {' and '.join(own)}{beside} speaks: unranked"
+    if groups < GROUPS_FOR_SIGNIFICANCE:
+        return f"{groups} {word(fit, record.group)}s are too few for a standard error of a difference"
     return ""

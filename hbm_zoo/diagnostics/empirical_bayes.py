@@ -148,6 +148,8 @@ def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prio
 
 def _boundaries(record: HierarchicalModel, complete: Mapping[str, float], known: Mapping[str, float]) -> list[dict]:
     """What the spread of the population may vanish as: one part of it at a time, then all of it."""
+    if record.boundaries:
+        return [dict(boundary) for boundary in record.boundaries]
     complete = {name: value for name, value in complete.items() if name not in known}
     lowest = [name for name, value in complete.items() if value == record.parameters[name].support[0]]
     inside = {name: value for name, value in complete.items() if name not in lowest}

@@ -69,10 +69,11 @@ def discoveries(
     lfsr and s-value: Stephens (2017) Biostatistics 18:275-294, equations 5 and 11.
 
     The slab counts as identified if the log likelihood, averaged over the posterior, exceeds that
-    of no slab at all (the null at its best) by log 20 = 3 nats. The average is never below the log
-    Bayes factor for the slab, so less than this rules out a Bayes factor of 20, the usual mark of
-    strong evidence (Kass & Raftery 1995, J Am Stat Assoc 90:773-795). Without it, draws of the
-    slab's width are draws of its prior.
+    of no slab at all (the null at its best) by log 20 = 3 nats. With the theoretical null the
+    average is never below the log Bayes factor for the slab, so less than this rules out a Bayes
+    factor of 20, the usual mark of strong evidence (Kass & Raftery 1995, J Am Stat Assoc
+    90:773-795). Without it, draws of the slab's width are draws of its prior. P values, and the
+    counts made of them, are those of the theoretical null.
 
     Examples
     --------
@@ -103,6 +104,7 @@ def discoveries(
         "bonferroni": int((p_value * p_value.size <= fdr).sum()),
         "benjamini_hochberg": int((stats.false_discovery_control(p_value) <= fdr).sum()),
         "p_below_0.05": int((p_value < 0.05).sum()),
+        "null": data.attrs.get("null", "theoretical"),
         "log_evidence": evidence,
         "identified": identified,
     }
@@ -187,9 +189,10 @@ def _verdict(found: pd.DataFrame, group: str) -> str:
             f"likelihood is {attrs['log_evidence']:+.1f} nats; {STRONG_EVIDENCE:+.1f} are needed). No discoveries."
         )
     larger = f" by more than {attrs['min_effect']:g}" if attrs["min_effect"] else ""
+    against = "" if attrs["null"] == "theoretical" else "with standard errors taken at their word "
     wrong = found["bayesian_fdr"].iloc[-1] * len(found) if len(found) else 0.0
     return (
         f"{len(found):,} of {attrs['groups']:,} {group}s differ{larger}, {wrong:.1f} of them expected to be wrong "
-        f"(Bayesian false discovery rate at most {attrs['fdr']:g}); Bonferroni lists {attrs['bonferroni']:,}, "
+        f"(Bayesian false discovery rate at most {attrs['fdr']:g}); {against}Bonferroni lists {attrs['bonferroni']:,}, "
         f"Benjamini-Hochberg {attrs['benjamini_hochberg']:,}, plain p < 0.05 {attrs['p_below_0.05']:,}."
     )

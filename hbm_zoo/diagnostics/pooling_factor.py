@@ -84,7 +84,7 @@ def _factors(outcome: xr.DataArray, errors: xr.DataArray, group: str) -> xr.Data
     between = errors.mean("sample").var(group, ddof=1)
     total = outcome.var(group, ddof=1)
     total = total.mean("sample") if "sample" in total.dims else total
-    rounding = 1e-24 * (outcome**2).mean()
+    rounding = 1e-24 * (outcome**2).mean([dim for dim in (group, "sample") if dim in outcome.dims])
     return xr.Dataset(
         {
             "pooling_factor": xr.where(within > rounding, 1 - between / within, 1.0),

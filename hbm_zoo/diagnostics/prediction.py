@@ -23,7 +23,14 @@ from hbm_zoo.fits import hyperparameters, model_of, thinned
 from hbm_zoo.loo import k_hat_threshold, relative_efficiency
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.new_rows import NewRows, read
-from hbm_zoo.summary import DRAWS_FOR_INTERVALS, above_reference, in_chunks, interval_name, interval_tails
+from hbm_zoo.summary import (
+    CELLS_AT_ONCE,
+    DRAWS_FOR_INTERVALS,
+    above_reference,
+    in_chunks,
+    interval_name,
+    interval_tails,
+)
 
 LARGEST_ARRAY = 20_000_000
 
@@ -184,7 +191,8 @@ def _after_own_data(record, h: xr.Dataset, asked: NewRows) -> Iterator[tuple[str
 
 def _summary(record, case: str, after: xr.Dataset) -> xr.Dataset:
     """Mean, sd, interval of each group's parameter, averaged over hyperparameters."""
-    population, few = (record.closed_form.population(h) for h in (after, thinned(after, DRAWS_FOR_INTERVALS)))
+    most = max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // after.sizes[record.group])
+    population, few = (record.closed_form.population(h) for h in (after, thinned(after, most)))
     mean, sd = xr.broadcast(population.mean, population.sd)
     ends = zip(("lb", "ub"), interval_tails(), strict=True)
     by_name = {

@@ -13,7 +13,7 @@ import xarray as xr
 from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE, QUESTIONS, compare_poolings
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning, convergence
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, word
+from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, with_article, word
 from hbm_zoo.loo import k_hat_threshold
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 
@@ -138,8 +138,8 @@ def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: Hierar
 
 def _prediction(group: str, question: str, table: pd.DataFrame, groups: int) -> str:
     """The answer to one question, from the ranked rows of its own table."""
-    start = "for a {} not seen before" if question == "new_group" else "for the same {} again"
-    start = start.format(group)
+    new = question == "new_group"
+    start = f"for {with_article(group)} not seen before" if new else f"for the same {group} again"
     ranked = table[table["rank"].notna()]
     if len(ranked) < 2:
         return f"{start} there is nothing to compare: fewer than two poolings can be ranked"

@@ -55,7 +55,11 @@ def from_deseq2(frame):
     named = _named(frame, ("log2FoldChange", "lfcSE", "pvalue"), "from_deseq2")
     rules = {"gene": label("gene"), "log2FoldChange": number("fold change"), "lfcSE": positive("its standard error")}
     kept, notes = _without(named, named.isna().any(axis=1), "no estimate or no p value")
-    table = check(kept, rules, "from_deseq2").rename(columns={"log2FoldChange": "effect", "lfcSE": "standard_error"})
+    table = (
+        check(kept, rules, "from_deseq2")
+        .set_axis(kept.index)
+        .rename(columns={"log2FoldChange": "effect", "lfcSE": "standard_error"})
+    )
     table.attrs["notes"] = notes
     return table
 
@@ -102,17 +106,26 @@ def from_limma(frame):
     kept, notes = _without(named, unknown, "no estimate or t = 0, which tells no standard error")
     rules = {"gene": label("gene"), "logFC": number("fold change"), "t": number("moderated t statistic")}
     table = check(kept, rules, "from_limma")
-    table = table.assign(**{"logFC / t": table["logFC"] / table["t"]}).set_axis(kept.index)
-    rules = {"gene": rules["gene"], "logFC": rules["logFC"], "logFC / t": positive("standard error")}
-    table = check(table, rules, "from_limma").rename(columns={"logFC": "effect", "logFC / t": "standard_error"})
+    table = table.assign(standard_error=table["logFC"] / table["t"]).set_axis(kept.index)
+    if (bad := ~(table["standard_error"] > 0)).any():
+        raise FrameError(f"from_limma expected logFC and t of the same sign; they differ {_place(table, bad)}.")
+    table = table.drop(columns="t").rename(columns={"logFC": "effect"})
     table.attrs["notes"] = notes
     return table
+
+
+def _place(table, bad):
+    """Where the first bad row is."""
+    return f"in {table.index.name or 'row'} {table.index[np.asarray(bad)][0]}"
 
 
 def _named(frame, columns, reader):
     """Genes by name, and those of the columns that there are, as numbers."""
     if not isinstance(frame, pd.DataFrame):
         raise FrameError(f"{reader} expected a pandas DataFrame, got {type(frame).__name__}.")
+    if missing := [name for name in columns if name not in frame and name != "pvalue"]:
+        there = ", ".join(map(str, frame.columns))
+        raise FrameError(f"{reader} expected a column {missing[0]!r}, got only {there}.")
     gene = next((frame[name] for name in GENE_COLUMNS if name in frame), None)
     if gene is None:
         if isinstance(frame.index, pd.RangeIndex) or frame.index.name == "line":
@@ -129,10 +142,9 @@ def _numbers(column, reader):
     numbers = pd.to_numeric(text.mask(text.isin(MISSING)), errors="coerce").astype(float)
     bad = numbers.isna() & ~text.isin(MISSING)
     if bad.any():
-        row = int(np.argmax(bad))
+        got = text[bad].iloc[0]
         raise FrameError(
-            f"{reader}: column {column.name!r} expected a number or NA, got {text.iloc[row]!r} in row "
-            f"{column.index[row]}."
+            f"{reader}: column {column.name!r} expected a number or NA, got {got!r} {_place(column.to_frame(), bad)}."
         )
     return numbers
 

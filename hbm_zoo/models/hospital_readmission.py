@@ -108,10 +108,10 @@ def contradiction(data, priors):
     O, E = float(data.observed.sum()), float(data.expected.sum())
     low, high = stats.gamma.ppf([0.025, 0.975], O + 0.5) / E
     if high < ppf(priors["mu"], 1e-5) or low > ppf(priors["mu"], 1 - 1e-5):
+        unit = "are the expected counts in another unit? Rescale 'expected', or pass" if O else "pass"
         return (
             f"Observed / expected is {O:g} / {E:g} = {O / E:.3g} overall, but the prior {describe(priors['mu'])} of "
-            "'mu' rules that out: are the expected counts in another unit? Rescale 'expected', or pass a prior for "
-            "'mu'."
+            f"'mu' rules that out: {unit} a prior for 'mu'."
         )
     return None
 

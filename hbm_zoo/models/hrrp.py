@@ -64,8 +64,12 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     missing = [name for name in (*TEXT, *NUMBERS) if name not in frame.columns]
     if missing:
         raise FrameError(f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.")
+    if isinstance(least_expected, str) or not least_expected >= 0:
+        raise ValueError(f"from_hrrp expected least_expected to be a number, 0 or more, got {least_expected!r}.")
     rows = frame[frame["Measure Name"].astype(str) == _measure(frame, measure)]
     discharges, rate, observed = (_published(rows[name]) for name in NUMBERS)
+    if (more := observed > discharges).any():
+        raise FrameError(f"Column {NUMBERS[2]!r} expected no more than the discharges, got more {_place(rows, more)}.")
     expected = discharges * rate / 100
     large = expected >= least_expected
     kept = large & observed.notna()
@@ -83,7 +87,9 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
         *_missing(kept, (large | (rate.notna() & expected.isna())) & ~kept, least_expected),
         _overstated(table),
     ]
-    table.attrs["notes"] = _left_out(~large & expected.notna(), least_expected) + serious
+    unknown = (observed.isna() & rate.isna()).sum()
+    neither = [f"{unknown} hospitals have neither a count nor an expected rate."] if unknown else []
+    table.attrs["notes"] = [*_left_out(~large & expected.notna(), least_expected), *neither, *serious]
     for note in serious:
         warnings.warn(note, FrameWarning, stacklevel=2)
     return table
@@ -107,12 +113,19 @@ def _published(column):
     text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
     withheld = text.str.lower().isin(WITHHELD)
     numbers = pd.to_numeric(text.str.replace(",", "").where(~withheld), errors="coerce")
-    bad = ~withheld & ~(np.isfinite(numbers) & (numbers >= 0))
-    if bad.any():
-        first = int(bad.to_numpy().argmax())
-        place = f"{column.index.name or 'row'} {column.index[first]}"
-        raise FrameError(f"Column {column.name!r} expected a number or N/A, got {text.iloc[first]!r} in {place}.")
+    counted, wanted = column.name.startswith("Number"), "a number"
+    fine = np.isfinite(numbers) & (numbers >= 0)
+    if counted:
+        fine, wanted = fine & (numbers % 1 == 0), "a whole number"
+    if (bad := ~withheld & ~fine).any():
+        got = text[bad].iloc[0]
+        raise FrameError(f"Column {column.name!r} expected {wanted} or N/A, got {got!r} {_place(column, bad)}.")
     return numbers
+
+
+def _place(rows, bad):
+    """Where the first bad row is."""
+    return f"in {rows.index.name or 'row'} {rows.index[bad.to_numpy()][0]}"
 
 
 def _identity(rows):

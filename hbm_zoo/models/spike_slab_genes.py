@@ -7,10 +7,12 @@ differ and how far?
 
 The model
 ---------
-    effect_g | theta_g ~ N(theta_g, se_g^2)                      the data
+    effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)    the data
     theta_g = gamma_g beta_g                                     the genes: exactly 0, or
     gamma_g ~ Bernoulli(1 - pi0),  beta_g ~ N(0, tau^2)          drawn from a normal slab
     pi0 ~ Beta(9, 1),  tau ~ LogNormal(log(2 median se), 1)      what we knew before
+    null theoretical: delta0 = 0, sigma0 = 1
+    null empirical:   delta0 ~ N(0, 0.5),  sigma0 ~ LogNormal(0, 0.2)
 
 ============  ====================  ======  ============  ===============================
 on paper      in code               dims    unit          meaning
@@ -30,15 +32,15 @@ kappa_g       ``kappa``             gene    share         weight of the gene's o
 ============  ====================  ======  ============  ===============================
 
 A z score is an effect with standard error 1. Given pi0 and tau everything about one gene
-is known in closed form:
+is known in closed form, here with the theoretical null:
 
     lfdr_g = pi0 N(effect; 0, se^2) / (pi0 N(effect; 0, se^2) + (1 - pi0) N(effect; 0, se^2 + tau^2))
     theta_g | effect_g = 0 with probability lfdr_g, else ~ N(k effect, k se^2),  k = tau^2 / (tau^2 + se^2)
     mean = kappa_g effect_g,  kappa_g = (1 - lfdr_g) k:  the weight depends on the data, the target is 0.
 
 ``null="empirical"`` does not take the standard errors at their word (Efron 2004): the null
-has a centre delta0 ~ N(0, 0.5) and a width sigma0 ~ LogNormal(0, 0.2), in units of se_g, and
-effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2): the slab lies on top of it.
+has a centre delta0 and a width sigma0 of its own, in units of se_g, and the slab lies on top
+of it.
 
 No pooling gives each gene the same wide normal in advance, matched in variance to what the
 partial model expects of one gene. Complete pooling gives all genes one effect, mu. Neither
@@ -365,6 +367,7 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         expectations=expectations,
     ),
+    boundaries=({"pi0": 0.0}, {"pi0": 1.0, "tau": 0.0}),
     kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
     thin=thin,
     simulate=simulate,

@@ -42,7 +42,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     matplotlib.figure.Figure
         Own estimates and, over them, those of partial pooling. The target is complete pooling's
         estimate, and 95 % and 99.8 % of groups like it stay within the limits. Groups beyond
-        99.8 % are named; all are, if they are at most 20.
+        99.8 % are named, the 20 furthest out if there are more; all are, if they are at most 20.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     _draw_limits(axes, limits, target, volume, own)
     lower, upper = limits(target, volume, PROBABILITIES[-1])
     beyond = (own < lower) | (own > upper)
-    named = np.flatnonzero(beyond | (own.size <= MOST_NAMED))
+    out = np.maximum(own - upper, lower - own) / (upper - lower)
+    named = np.argsort(-out, kind="stable")[: min(MOST_NAMED, own.size if own.size <= MOST_NAMED else beyond.sum())]
     name_points(axes, volume[named], own[named], summary[dim].values[named])
     axes.set(xlabel=f"amount of data: {word(partial, record.volume_label)}", ylabel=estimand_label(partial))
     finish(axes)

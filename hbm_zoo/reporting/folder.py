@@ -30,7 +30,9 @@ def check_target(folder: str | Path, overwrite: bool = False) -> Path:
     if target.is_dir() and not any(target.iterdir()):
         return target
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{folder} exists: name another folder, or allow an earlier report to be overwritten.")
+        raise FileExistsError(
+            f"{folder} exists: name another folder, or replace an earlier report (overwrite=True, --overwrite)."
+        )
     if target.exists() and not (target / MARK).is_file():
         raise FileExistsError(f"{folder} holds something else than an earlier report: name another folder.")
     return target

@@ -26,6 +26,18 @@ def number(value: object, digits: int = 3) -> str:
     return f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.{digits - 1}e}"
 
 
+def fixed(value: float, digits: int) -> str:
+    """A number with so many decimals; no minus before nothing.
+
+    Examples
+    --------
+    >>> fixed(-0.04, 1), fixed(-1.26, 1)
+    ('0.0', '-1.3')
+    """
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
 def aligned(values: pd.Series, digits: int = 3) -> pd.Series:
     """A column with the same number of decimals everywhere: `digits` significant ones for a middling value.
 

@@ -28,7 +28,7 @@ TEMPLATES = Environment(
 )
 DOTS_PER_INCH = 130
 QUESTIONS = {
-    "new_group": "A {group} we have not seen",
+    "new_group": "A new {group}",
     "new_observation": "The same {group}, again",
 }
 

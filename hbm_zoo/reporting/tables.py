@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 from great_tables import GT, loc, style
 
 from hbm_zoo.plots.style import COLOURS, WORDS
 from hbm_zoo.reporting.findings import Findings
-from hbm_zoo.reporting.formatting import aligned, interval, number
+from hbm_zoo.reporting.formatting import aligned, fixed, interval, number
 
 MOST_GROUPS = 40
+K_HAT_HIGH = 0.7
 COMPARISON_DIGITS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "mcse": 2, "p": 1, "max_k_hat": 2, "refits": 0}
 DEVIANCE_DIGITS = {"dic": 1, "p_d": 1, "sum_kappa": 1, "parameters": 0}
 
@@ -22,15 +25,19 @@ def comparison(table: pd.DataFrame, deviance: bool = False) -> pd.DataFrame:
     shown = {"pooling": [WORDS.get(str(name), str(name)) for name in table.index], "rank": map(number, table["rank"])}
     for name, digits in (COMPARISON_DIGITS | (DEVIANCE_DIGITS if deviance else {})).items():
         if table[name].notna().any():
-            shown[name] = [number(None) if pd.isna(v) else f"{v + 0.0:.{digits}f}" for v in table[name].astype(float)]
+            shown[name] = [number(None) if pd.isna(v) else fixed(v, digits) for v in table[name].astype(float)]
     return pd.DataFrame({name: list(values) for name, values in shown.items()})
 
 
 def notes(table: pd.DataFrame) -> list[str]:
     """The notes on the rows of a comparison, each once."""
+    exact = table[(table["refits"].astype(float) > 0) & (table["max_k_hat"].astype(float) > K_HAT_HIGH)]
+    named = ", ".join(f"{WORDS.get(str(name), str(name))} {n:.0f}" for name, n in exact["refits"].items())
+    left_out = [f"where k-hat is high, left out exactly: {named}"] if named else []
     by_note = {note: [WORDS.get(str(n), str(n)) for n in table.index[table["note"] == note]] for note in table["note"]}
     everywhere = [note for note, names in by_note.items() if len(names) == len(table)]
-    return [note if note in everywhere else f"{' and '.join(names)}: {note}" for note, names in by_note.items() if note]
+    said = [note if note in everywhere else f"{' and '.join(names)}: {note}" for note, names in by_note.items() if note]
+    return left_out + said
 
 
 def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
@@ -110,6 +117,8 @@ def html(table: pd.DataFrame, identity: str, words: tuple[str, ...] = ()) -> str
             table_font_size="13px",
             table_font_names=["inherit"],
             data_row_padding="3px",
+            data_row_padding_horizontal="4px",
+            column_labels_padding_horizontal="4px",
             column_labels_font_weight="600",
             column_labels_border_top_style="none",
             column_labels_border_bottom_color="#333333",
@@ -132,6 +141,6 @@ def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown."""
 
     def row(cells) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(re.sub(r"([\\|<*`])", r"\\\1", str(cell)) for cell in cells) + " |"
 
     return "\n".join([row(table.columns), row(["---"] * len(table.columns)), *map(row, table.itertuples(index=False))])

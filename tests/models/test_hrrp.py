@@ -105,7 +105,7 @@ def test_a_missing_column_is_named(published, name):
 
 def test_a_cell_that_is_neither_number_nor_withheld_is_named(published):
     published.loc[1, "Number of Readmissions"] = "6O"
-    with pytest.raises(FrameError, match="'Number of Readmissions' expected a number or N/A, got '6O' in row 1"):
+    with pytest.raises(FrameError, match="'Number of Readmissions' expected a whole number or N/A, got '6O' in row 1"):
         quietly(published, "HF")
 
 
