@@ -1,5 +1,7 @@
 """The command line as a new user meets it: the right report, or one sentence and an exit code."""
 
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -244,3 +246,46 @@ def test_the_official_file_is_read_and_its_notes_are_printed(capsys, tmp_path):
     assert compare(*given, "--option", "measure=HF", *report) == 0
     assert "a Poisson overstates the variance" in " ".join(capsys.readouterr().out.split())
     assert pd.read_csv(tmp_path / "report" / "groups.csv", dtype=str)["hospital"].iloc[0] == "000000 H0"
+
+
+def test_names_are_text_and_not_markup(capsys, tmp_path):
+    (tmp_path / "f.csv").write_text("hospital,observed,expected\nA [/x],1,2\nB [red]z[/red],2,3\nC :smile:,4,3\n")
+    assert compare("--data", tmp_path / "f.csv", "--pooling", "partial") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("A [/x]", "B [red]z[/red]", "C :smile:"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tune", "1.5"], "expected a whole number, got '1.5'"),
+        (["--draws", "10.6"], "expected a whole number, got '10.6'"),
+        (["--threshold", "nan"], "expected a finite number, got 'nan'"),
+        (["--option", "draws=10"], "Unknown option of hospital_readmission 'draws'"),
+        (["--data", "."], "is a folder"),
+    ],
+)
+def test_numbers_are_not_rounded_and_options_not_guessed(capsys, arguments, said):
+    assert compare(*arguments) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupt_that_the_sampler_takes_for_itself_still_counts(capsys, tmp_path, monkeypatch):
+    """The sampler returns what it has; nothing is said of it, and nothing written."""
+    fit = hz.fit
+
+    def interrupted(*given, **how):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            return fit(*given, **how)
+
+    monkeypatch.setattr(hz, "fit", interrupted)
+    assert compare("--pooling", "none", "--out", tmp_path / "report") == 130
+    assert not (tmp_path / "report").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_threshold_is_answered(capsys):
+    assert compare("--dataset", "three_hospitals", "--pooling", "none", "--threshold", 1.1) == 0
+    assert re.search(r"P\(lam > 1.1\) exceeds 0.9 for \d of 3\s+hospitals", capsys.readouterr().out)

@@ -55,7 +55,7 @@ def test_a_group_that_happens_to_be_the_sum_stays(tmp_path):
 
 
 def test_a_total_that_is_no_sum_is_refused(tmp_path):
-    with pytest.raises(FrameError, match=r"line 4 of file.csv looks like a summary ('total') but is not the sum"):
+    with pytest.raises(FrameError, match=r"line 4 of file.csv looks like a summary \('total'\) but is not the sum"):
         read(tmp_path / "file.csv", "hospital,observed,expected\nA,1,1\nB,2,2\nTotal,4,4\n")
 
 

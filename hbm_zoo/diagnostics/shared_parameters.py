@@ -103,8 +103,8 @@ def line(support: tuple[float, float]) -> tuple[Callable, Callable, Callable]:
             lambda u: low + width * expit(u),
             lambda u: np.log(width) + log_expit(u) + log_expit(-u),
         )
-    if np.isfinite(low):
-        return (lambda value: np.log(value - low)), (lambda u: low + np.exp(u)), (lambda u: u)
+    if np.isfinite(low):  # nodes may lie where exp has no number; no density is left there
+        return (lambda value: np.log(value - low)), (lambda u: low + np.exp(np.minimum(u, 300))), (lambda u: u)
     return (lambda value: value), (lambda u: u), np.zeros_like
 
 

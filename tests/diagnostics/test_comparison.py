@@ -196,7 +196,7 @@ def test_an_outlier_left_out_of_complete_pooling_is_exact():
     assert exact == pytest.approx(-93.7, abs=0.2)
     assert row["max_k_hat"] > 0.7
     assert row["elpd"] == pytest.approx(exact, abs=1e-6)
-    assert row["mcse"] == 0
+    assert row["mcse"] < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,8 @@ def test_where_quadrature_is_not_exact_it_is_known_and_refitted():
     """Two rows nearly settle one line: what is left out lies down a funnel in sigma that few nodes miss."""
     rows = [("a", 0, 1.0), ("a", 1, 2.5), ("b", 0, 2.0), ("b", 1, 6.0)]
     frame = pd.DataFrame(rows, columns=["genotype", "environment", "response"])
-    fit = hz.fit("reaction_norms", frame, pooling="complete", **SETTINGS)
+    with pytest.warns(UserWarning, match="No genotype has a row to spare"):
+        fit = hz.fit("reaction_norms", frame, pooling="complete", **SETTINGS)
     assert left_out(hz.reaction_norms.MODEL, fit, np.arange(2))[1].max() > 0.01
     row = hz.compare_poolings({"complete": fit}).loc["complete"]
     # The mean integrated out in closed form, sigma on a grid.

@@ -117,3 +117,18 @@ def test_nothing_left_is_refused(published):
 def test_the_record_lists_the_reader():
     record = hz.hospital_readmission.MODEL
     assert record.readers["hrrp"] is hz.hospital_readmission.from_hrrp
+
+
+def test_counts_are_whole_and_no_more_than_discharges(published):
+    column = published["Number of Readmissions"]
+    with pytest.raises(FrameError, match="expected a whole number or N/A, got '60.5' in row 1"):
+        quietly(published.assign(**{"Number of Readmissions": column.replace("60", "60.5")}), "HF")
+    with pytest.raises(FrameError, match="no more than the discharges, got more in row 1"):
+        quietly(published.assign(**{"Number of Readmissions": column.replace("60", "301")}), "HF")
+    with pytest.raises(ValueError, match="least_expected to be a number"):
+        quietly(published, "HF", least_expected="many")
+
+
+def test_every_hospital_left_out_is_counted(published):
+    notes = quietly(published, "HF").attrs["notes"]
+    assert any("1 hospitals have neither a count nor an expected rate" in note for note in notes)

@@ -352,7 +352,11 @@ def test_a_reader_takes_a_file_whose_cells_are_text():
         ("deseq2", {"gene": ["a"], "log2FoldChange": [1.0], "lfcSE": [1.0], "pvalue": [0.3]}, "shrunk already"),
         ("deseq2", {"gene": ["a"], "log2FoldChange": ["big"], "lfcSE": [1.0]}, "expected a number or NA, got 'big'"),
         ("deseq2", {"gene": ["a", "b"], "log2FoldChange": [1.0, 1.0], "lfcSE": [1.0, -1.0]}, "'lfcSE' expected"),
-        ("limma", {"ID": ["a", "b"], "logFC": [1.0, 1.0], "t": [2.0, -2.0]}, "'logFC / t' expected"),
+        (
+            "limma",
+            {"ID": ["a", "b"], "logFC": [1.0, 1.0], "t": [2.0, -2.0]},
+            "logFC and t of the same sign; they differ in row 1",
+        ),
         ("limma", {"ID": ["a"], "logFC": [1.0]}, "expected a column 't'"),
         ("limma", "topTable.csv", "expected a pandas DataFrame, got str"),
     ],
