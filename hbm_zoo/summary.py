@@ -152,7 +152,8 @@ def rank_summary(draws: xr.DataArray, group: str) -> xr.Dataset:
     -------
     xarray.Dataset
         ``rank`` (mean) with interval, ``p_best`` (largest) and ``p_top10`` (among the
-        largest tenth), each with the Monte Carlo error of its mean under ``*_mcse``.
+        largest tenth), each with the Monte Carlo error of its mean under ``*_mcse``, as of
+        independent draws.
     """
     axis = draws.get_axis_num(group)
     ranks = draws.copy(data=rankdata(-draws.values, axis=axis))

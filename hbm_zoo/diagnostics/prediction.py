@@ -56,7 +56,7 @@ def predict(
         * another group, response left out (NaN, or no such column): its data are predicted. If
           none of its rows has a response, the group was never seen;
         * another group, response given: the row is what the group brings. All groups learn
-          from it, as if it had been in the fit.
+          from it, as if it had been in the fit; a plug-in estimate of the hyperparameters stays.
 
         Default: the rows of the fit once more, unless `n_new` is given.
     n_new : int, optional

@@ -155,11 +155,11 @@ def _prediction(group: str, question: str, table: pd.DataFrame, groups: int) -> 
     parts = []
     if clear:
         better = _listed(f"{_pooling(n)} (by {gaps[n][0]:.1f} nats, standard error {gaps[n][1]:.1f})" for n in clear)
-        parts.append(f"{_pooling(best)} predicts better than {better}")
+        parts.append(f"predicts better than {better}")
     if level:
         behind = _listed(f"{_pooling(n)} by {gaps[n][0]:.1f} nats (standard error {gaps[n][1]:.1f})" for n in level)
-        parts.append(f"{_pooling(best)} is ahead of {behind} within noise only")
-    return f"{start} {', and '.join(parts)}{doubt}"
+        parts.append(f"is ahead of {behind} within noise only")
+    return f"{start} {_pooling(best)} {', and '.join(parts)}{doubt}"
 
 
 def _doubt(ranked: pd.DataFrame) -> str:

@@ -257,7 +257,7 @@ def ranking(**rows):
         (
             {"none": (0, 0, np.nan, np.nan), "partial": (-1.0, 2.0, 1.4, 0), "complete": (-8.0, 2.0, 1.4, 3)},
             30,
-            "no pooling predicts better than complete pooling (by 8.0 nats, standard error 2.0), and no pooling is "
+            "no pooling predicts better than complete pooling (by 8.0 nats, standard error 2.0), and is "
             "ahead of partial pooling by 1.0 nats (standard error 2.0) within noise only, with doubt about partial "
             "pooling, whose k-hat is too large",
         ),
