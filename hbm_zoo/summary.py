@@ -20,7 +20,7 @@ from hbm_zoo.loo import leave_one_out
 from hbm_zoo.model import HierarchicalModel
 
 CELLS_AT_ONCE = 400_000
-CELLS_IN_ALL = 20_000_000
+CELLS_IN_ALL = 8_000_000
 DRAWS_FOR_INTERVALS = 400
 LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
 
