@@ -10,7 +10,7 @@ import pymc as pm
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
-from scipy import stats
+from scipy import special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.fits import hyperparameters
@@ -264,6 +264,23 @@ def test_both_questions_of_a_comparison(few_fits):
         table = hz.compare_poolings(fits, question=question)
         assert table.index[0] == "partial"
         assert np.isfinite(table["elpd"].astype(float)).all()
+
+
+def test_leaving_a_gene_out_is_brute_force_by_quadrature(few_fits):
+    """A grid over pi0 and log tau: log p(y) less log p(y without gene j), for every gene."""
+    frame, fits = few_fits
+    row = hz.compare_poolings({"partial": fits["partial"]}).loc["partial"]
+    y, se = frame["effect"].to_numpy(), frame["standard_error"].to_numpy()
+    pi0 = ((np.arange(400) + 0.5) / 400)[:, None, None]
+    middle = np.log(2 * np.median(se))
+    log_tau = np.linspace(middle - 6, middle + 6, 400)[None, :, None]
+    spike = np.log(pi0) + stats.norm.logpdf(y, 0, se)
+    each = np.logaddexp(spike, np.log1p(-pi0) + stats.norm.logpdf(y, 0, np.hypot(se, np.exp(log_tau))))
+    log_prior = (stats.beta.logpdf(pi0, 9, 1) + stats.norm.logpdf(log_tau, middle, 1))[..., 0]
+    whole = log_prior + each.sum(axis=-1)
+    exact = sum(special.logsumexp(whole) - special.logsumexp(whole - each[..., j]) for j in range(y.size))
+    assert row["elpd"] == pytest.approx(exact, abs=4.5 * row["mcse"] + 0.02)
+    assert row["mcse"] < 0.2
 
 
 # Halves of the data.
