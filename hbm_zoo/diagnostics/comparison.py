@@ -283,7 +283,7 @@ def _standard_error(by_unit: np.ndarray, by_split: np.ndarray | None) -> float:
 
 
 def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
-    """DIC and p_D (Spiegelhalter et al. 2002, equations 9 and 36), the group level in focus."""
+    """DIC and p_D (Spiegelhalter et al. 2002, J R Stat Soc B 64:583-639), the group level in focus."""
     summary = fit["group_summary"].to_dataset()
     mean_deviance = -2 * float(summary["mean_log_likelihood"].sum())
     p_d = mean_deviance + 2 * float(summary["fixed_log_likelihood"].sum())
