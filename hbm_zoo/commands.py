@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 import hbm_zoo as hz
-from hbm_zoo import parsing, reading, terminal
+from hbm_zoo import parsing, reading, terminal, words
 from hbm_zoo.cli import BadInput
 from hbm_zoo.data import data_folder
 from hbm_zoo.fitting import OF_SAMPLER
 from hbm_zoo.model import HierarchicalModel, choose
-from hbm_zoo.plots.style import WORDS
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target
 from hbm_zoo.reporting.report import write
@@ -108,7 +107,7 @@ def compare_poolings(
         fits, failures = _fit(record, frame, dict.fromkeys(poolings), progress, priors=given, **options, **settings)
         stop_if_interrupted()
         if not fits:
-            raise RuntimeError(" ".join(f"{WORDS[name]}: {why}." for name, why in failures.items()))
+            raise RuntimeError(" ".join(f"{words.pooling(name)}: {why}." for name, why in failures.items()))
         with progress.status("Comparing predictions"):
             found = findings(fits, threshold, failures=failures)
         stop_if_interrupted()
@@ -125,7 +124,7 @@ def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]
     fits, failures = {}, {}
     for pooling in poolings:
         start = time.perf_counter()
-        with progress.status(f"Fitting {WORDS[pooling]}"), _bad_input(frame):
+        with progress.status(f"Fitting {words.pooling(pooling)}"), _bad_input(frame):
             try:
                 fits[pooling] = hz.fit(record, frame, pooling=pooling, progressbar=False, **how)
             except (ValueError, TypeError) as error:
@@ -136,7 +135,7 @@ def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]
             except Exception as error:  # the sampler and PyTensor raise what they like
                 failures[pooling] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         outcome = "broke off" if pooling in failures else f"{time.perf_counter() - start:.1f} s"
-        progress.print(f"{WORDS[pooling].capitalize():<18}{outcome}", style="dim")
+        progress.print(f"{words.pooling(pooling).capitalize():<18}{outcome}", style="dim")
     return fits, failures
 
 

@@ -60,11 +60,6 @@ def word(fit: xr.DataTree, name: str) -> str:
     return json.loads(fit.attrs.get("labels", "{}")).get(name, name)
 
 
-def with_article(noun: str) -> str:
-    """A hospital, an organ."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
-
-
 def settings(fit: xr.DataTree) -> str:
     """The options that the data were prepared with, for all that is printed to repeat: ``center = 34.42``."""
     chosen = json.loads(fit.attrs.get("options", "{}"))

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from hbm_zoo import words
 from hbm_zoo.fits import Fits, check_together, word
 from hbm_zoo.plots.style import (
-    WORDS,
     Picture,
     colour,
     estimand_label,
@@ -70,7 +70,7 @@ def plot_poolings(fits: Fits) -> Figure:
         axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=group)
     title = f"{leading.sizes[dim]} {group}s: {estimand_label(fit)}, {_interval_in_words(leading)}"
     if shown < leading.sizes[dim]:
-        title += f"\n{shown} of them, evenly spaced in the order of {WORDS.get(leading_name, leading_name)}"
+        title += f"\n{shown} of them, evenly spaced in the order of {words.pooling(leading_name)}"
     figure.suptitle(title, fontsize="medium")
     legend_below(figure)
     return figure
@@ -83,7 +83,7 @@ def _draw_forest(axes, summaries: dict[str, xr.Dataset], fits: Fits, dim: str) -
     apart = [name for name in summaries if fits[name].attrs["pooling"] != "complete"]
     offsets = dict(zip(apart, np.linspace(0.25, -0.25, len(apart)) if len(apart) != 1 else [0.0], strict=True))
     for name, summary in summaries.items():
-        paint, label = colour(fits[name].attrs["pooling"]), WORDS.get(name, name)
+        paint, label = colour(fits[name].attrs["pooling"]), words.pooling(name)
         mean, lower, upper = (summary[key].values for key in ("mean", *interval_ends(summary)))
         if name not in offsets:
             axes.axvspan(lower[0], upper[0], color=paint, alpha=0.15, lw=0)

@@ -22,12 +22,6 @@ COLOURS = {
     "partial": "#D55E00",
     "empirical_bayes": "#009E73",
 }
-WORDS = {
-    "none": "no pooling",
-    "complete": "complete pooling",
-    "partial": "partial pooling",
-    "empirical_bayes": "empirical Bayes",
-}
 INK = "#333333"
 GREY = "#8C8C8C"
 FAINT = "#BBBBBB"

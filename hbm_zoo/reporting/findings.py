@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 import hbm_zoo as hz
+from hbm_zoo import words
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
 from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, settings, word
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.plots.style import WORDS
 from hbm_zoo.priors import describe, ppf, to_json
 
 NOTHING = "Nothing is concluded: a fit broke off, and the others alone do not answer the question."
@@ -80,9 +80,9 @@ class Findings:
     @property
     def troubles(self) -> list[str]:
         """What failed, one sentence each."""
-        broken = [f"The fit of {WORDS.get(name, name)} broke off: {why}" for name, why in self.failures.items()]
+        broken = [f"The fit of {words.pooling(name)} broke off: {why}" for name, why in self.failures.items()]
         failed = self.checks[~self.checks["passed"].astype(bool)]
-        return broken + [f"{WORDS.get(n, n).capitalize()}: {row['verdict']}." for n, row in failed.iterrows()]
+        return broken + [f"{words.pooling(n).capitalize()}: {row['verdict']}." for n, row in failed.iterrows()]
 
     @property
     def interval(self) -> str:
@@ -98,7 +98,11 @@ class Findings:
         unit = word(fit, self.record.volume_label)
         source = f"{fit.attrs['source']}: " if fit.attrs.get("source") else ""
         least, middle, most = np.quantile(volume, [0, 0.5, 1])
-        spread = f"{least:.4g} to {most:.4g}, median {middle:.4g}" if most > least else f"{most:.4g} each"
+        spread = (
+            f"{words.plain(least)} to {words.plain(most)} (median {words.plain(middle)})"
+            if most > least
+            else f"{words.plain(most)} each"
+        )
         chosen = f"; {options}" if (options := settings(fit)) else ""
         return f"{source}{volume.size:,} {self.group}s, {unit} {spread}{chosen}"
 

@@ -7,7 +7,8 @@ import re
 import pandas as pd
 from great_tables import GT, loc, style
 
-from hbm_zoo.plots.style import COLOURS, WORDS
+from hbm_zoo import words
+from hbm_zoo.plots.style import COLOURS
 from hbm_zoo.reporting.findings import Findings
 from hbm_zoo.reporting.formatting import aligned, fixed, interval, number
 
@@ -22,7 +23,7 @@ def comparison(table: pd.DataFrame, deviance: bool = False) -> pd.DataFrame:
 
     DIC and what stands beside it is of the fits, not of a question: `deviance` adds it.
     """
-    shown = {"pooling": [WORDS.get(str(name), str(name)) for name in table.index], "rank": map(number, table["rank"])}
+    shown = {"pooling": [words.pooling(str(name)) for name in table.index], "rank": map(number, table["rank"])}
     for name, digits in (COMPARISON_DIGITS | (DEVIANCE_DIGITS if deviance else {})).items():
         if table[name].notna().any():
             shown[name] = [number(None) if pd.isna(v) else fixed(v, digits) for v in table[name].astype(float)]
@@ -32,11 +33,14 @@ def comparison(table: pd.DataFrame, deviance: bool = False) -> pd.DataFrame:
 def notes(table: pd.DataFrame) -> list[str]:
     """The notes on the rows of a comparison, each once."""
     exact = table[(table["refits"].astype(float) > 0) & (table["max_k_hat"].astype(float) > K_HAT_HIGH)]
-    named = ", ".join(f"{WORDS.get(str(name), str(name))} {n:.0f}" for name, n in exact["refits"].items())
-    left_out = [f"where k-hat is high, left out exactly: {named}"] if named else []
-    by_note = {note: [WORDS.get(str(n), str(n)) for n in table.index[table["note"] == note]] for note in table["note"]}
-    everywhere = [note for note, names in by_note.items() if len(names) == len(table)]
-    said = [note if note in everywhere else f"{' and '.join(names)}: {note}" for note, names in by_note.items() if note]
+    named = ", ".join(f"{name} {n:.0f}" for name, n in exact["refits"].items())
+    left_out = [f"left out exactly where k-hat is high: {named}"] if named else []
+    by_note = {note: list(table.index[table["note"] == note]) for note in table["note"] if note}
+    ranked = set(table.index[table["rank"].notna()])
+    said = [
+        note if ranked <= set(names) else f"{words.listed(map(words.pooling, names))}: {note}"
+        for note, names in by_note.items()
+    ]
     return left_out + said
 
 
@@ -81,7 +85,7 @@ def population(findings: Findings) -> pd.DataFrame:
     ends = [f"{number(a)} to {number(b)}" for a, b in zip(table["lower"], table["upper"], strict=True)]
     return pd.DataFrame(
         {
-            "pooling": [WORDS.get(name, name) for name in table["pooling"]],
+            "pooling": [words.pooling(name) for name in table["pooling"]],
             "parameter": table["parameter"],
             "mean": [number(float(mean)) for mean in table["mean"]],
             findings.interval: ends,
@@ -93,7 +97,7 @@ def population(findings: Findings) -> pd.DataFrame:
 def checks(findings: Findings) -> pd.DataFrame:
     """The checks of each fit with their verdict."""
     table = findings.checks
-    shown = {"pooling": [WORDS.get(str(name), str(name)) for name in table.index]}
+    shown = {"pooling": [words.pooling(str(name)) for name in table.index]}
     for name in ("r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"):
         digits = {"r_hat": 3, "e_bfmi": 2}.get(name, 0)
         shown[name] = [number(None) if pd.isna(v) else f"{v:.{digits}f}" for v in table[name].astype(float)]
@@ -105,9 +109,9 @@ def priors(findings: Findings) -> pd.DataFrame:
     return findings.priors.reset_index().rename(columns={"between": "central 90 %"})
 
 
-def html(table: pd.DataFrame, identity: str, words: tuple[str, ...] = ()) -> str:
-    """A table as HTML; `words` are the columns of text, set to the left, the first among them."""
-    left = [name for name in table.columns if name in (table.columns[0], *words)]
+def html(table: pd.DataFrame, identity: str, texts: tuple[str, ...] = ()) -> str:
+    """A table as HTML; `texts` are the columns of text, set to the left, the first among them."""
+    left = [name for name in table.columns if name in (table.columns[0], *texts)]
     drawn = (
         GT(table, id=identity)
         .cols_align("right", [name for name in table.columns if name not in left])
@@ -130,7 +134,7 @@ def html(table: pd.DataFrame, identity: str, words: tuple[str, ...] = ()) -> str
     )
     if table.columns[0] == "pooling":
         for row, name in enumerate(table["pooling"]):
-            colour = next((COLOURS[key] for key, word in WORDS.items() if word == name), None)
+            colour = next((COLOURS[key] for key, said in words.POOLINGS.items() if said == name), None)
             if colour:
                 edge = style.borders(sides="left", color=colour, weight="5px")
                 drawn = drawn.tab_style(edge, loc.body(columns="pooling", rows=[row]))

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.comparison import SPLITS, _refitted
+from hbm_zoo.diagnostics.cross_validation import SPLITS, refitted
 from hbm_zoo.diagnostics.shared_parameters import left_out
 from hbm_zoo.fits import prepared, priors_of
 
@@ -78,7 +78,7 @@ def test_importance_sampling_agrees_with_refitting_every_hospital(monkeypatch):
     frame = hz.load_data("heart_transplants").tail(21)
     fits = {"partial": hz.fit("hospital_readmission", frame, **SETTINGS)}
     smoothed = hz.compare_poolings(fits).loc["partial"]
-    monkeypatch.setattr("hbm_zoo.diagnostics.comparison.GROUPS_FOR_BRUTE_FORCE", 21)
+    monkeypatch.setattr("hbm_zoo.diagnostics.cross_validation.GROUPS_FOR_BRUTE_FORCE", 21)
     brute_force = hz.compare_poolings(fits).loc["partial"]
     assert (brute_force["refits"], smoothed["refits"]) == (21, 0)
     assert smoothed["elpd"] == pytest.approx(brute_force["elpd"], abs=0.05 + 4 * brute_force["mcse"])
@@ -209,13 +209,13 @@ def test_complete_pooling_by_quadrature_agrees_with_refits(model, dataset):
     simulated, _ = record.simulate(np.random.default_rng(3), **({} if dataset else {"genes": 12}))
     fit = hz.fit(record, hz.load_data(dataset) if dataset else simulated, pooling="complete", **SETTINGS)
     which = np.array([0, 3])
-    elpd, mcse = _refitted(record, fit, which, seed=1)
+    elpd, mcse = refitted(record, fit, which, seed=1)
     by_quadrature, error = left_out(record, fit, which)
     assert error.max() < 0.01
     np.testing.assert_array_less(abs(by_quadrature - elpd), 4.5 * np.array(mcse) + 0.01)
 
 
-def test_where_quadrature_is_not_exact_it_is_known_and_refitted():
+def test_where_quadrature_is_not_exact_it_is_known_andrefitted():
     """Two rows nearly settle one line: what is left out lies down a funnel in sigma that few nodes miss."""
     rows = [("a", 0, 1.0), ("a", 1, 2.5), ("b", 0, 2.0), ("b", 1, 6.0)]
     frame = pd.DataFrame(rows, columns=["genotype", "environment", "response"])
@@ -238,7 +238,7 @@ def test_no_pooling_that_shares_a_noise_is_left_out_exactly_and_says_so():
     assert "beside the shared sigma" in row["note"]
 
 
-def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
+def test_a_row_that_importance_sampling_cannot_leave_out_isrefitted():
     """One cell far from all others: k-hat says so, and a grid over mu, tau and sigma says what is right."""
     cells = pd.DataFrame({"tissue": list("aabbccdd"), "expression": [1, 1.2, 2, 2.1, 3, 3.3, 1.5, 9.0]})
     fit = hz.fit("tissue_expression", cells, **SETTINGS)

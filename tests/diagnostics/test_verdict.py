@@ -1,5 +1,7 @@
 """Every sentence is true, on data sets made to contradict one another."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.verdict import _plain, _prediction
+from hbm_zoo.diagnostics.verdict.prediction import answer, prediction
 
 SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
 
@@ -57,7 +59,7 @@ def few_refits():
     """The sentences follow the tables, whose precision is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GROUPS_FOR_BRUTE_FORCE", "GROUPS_FOR_BRUTE_FORCE_COMPLETE", "SPLITS"):
-            patch.setattr(f"hbm_zoo.diagnostics.comparison.{name}", 4)
+            patch.setattr(f"hbm_zoo.diagnostics.cross_validation.{name}", 4)
         yield
 
 
@@ -76,6 +78,10 @@ def cases(few_refits):
 BEGINNINGS = ("For a hospital", "For the same", "The typical", "Most pulled", "Next: ", "No hospital")
 
 
+def words(pooling):
+    return f"{pooling.replace('none', 'no')} pooling"
+
+
 def said(sentences, start):
     """What is said from this beginning to the next."""
     (sentence,) = [s for s in sentences if start.lower() in s.lower()]
@@ -92,19 +98,19 @@ def test_what_predicts_better_is_what_its_own_table_says(cases, name, question):
     start = {"new_group": "For a hospital not seen", "new_observation": "For the same hospital again"}[question]
     sentence = said(sentences, start)
     ranked = table[table["rank"].notna()].sort_values("rank")
+    best = tables["new_group"].index[0]
+    leader = "it" if question == "new_observation" and ranked.index[0] == best else words(ranked.index[0])
+    assert f" {leader} leads " in sentence
     for pooling, row in ranked.iloc[1:].iterrows():
-        assert f"{-row['elpd_diff']:.1f} nats" in sentence
-        words = f"{pooling.replace('none', 'no')} pooling"
+        gap = f"{-row['elpd_diff']:.1f}"
         if name == "three":
-            assert f"{words} is {-row['elpd_diff']:.1f} nats behind" in sentence
-        elif -row["elpd_diff"] > 2 * row["dse"]:
-            assert words in sentence.split("better than ")[1].split("is ahead of")[0]
-        else:
-            assert words in sentence.split("is ahead of ")[1]
+            assert f"{words(pooling)} by {gap} nats" in sentence
+            continue
+        degree = "by nothing" if gap == "0.0" else "clearly" if -row["elpd_diff"] > 2 * row["dse"] else "within noise"
+        assert f"{words(pooling)} {degree} ({gap} nats, se {row['dse']:.1f})" in sentence
     if name == "three":
-        assert f"{ranked.index[0].replace('none', 'no')} pooling scores highest" in sentence
-        assert "3 hospitals are too few to tell that from noise" in sentence
-        assert "standard error" not in sentence
+        assert "which 3 hospitals are too few to tell from noise" in sentence
+        assert "se " not in sentence
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -123,9 +129,9 @@ def test_not_even_if_its_prior_is_lucky():
 
 
 def test_no_spread_favours_complete_pooling_and_huge_spread_does_not(cases):
-    assert "complete pooling" in said(cases["no spread"][2], "For the same hospital again complete pooling")
-    assert "than complete pooling" in said(
-        cases["huge spread"][2], "For a hospital not seen before partial pooling predicts"
+    assert cases["no spread"][1]["new_observation"].index[0] == "complete"
+    assert "complete pooling clearly" in said(
+        cases["huge spread"][2], "For a hospital not seen before partial pooling leads"
     )
 
 
@@ -136,9 +142,7 @@ def test_how_strongly_is_said_by_kappa_and_its_definition_is_named(cases, name, 
     fits, _, sentences = cases[name]
     kappa = fits["partial"]["group_summary"]["kappa"].values
     sentence = said(sentences, "The typical hospital is pulled")
-    assert f"pulled {strength}:" in sentence
-    assert f"kappa {np.median(kappa):.2f} in lam (median" in sentence
-    assert f"sum {kappa.sum():.1f} over {kappa.size}" in sentence
+    assert f"pulled {strength} (median kappa {np.median(kappa):.2f}; " in sentence
     assert "kappa = 1 - E[Var(lam | y, h)] / Var(lam | h)" in sentence
 
 
@@ -148,17 +152,18 @@ def test_the_most_pulled_moved_furthest(cases, name):
     summary = fits["partial"]["group_summary"].to_dataset()
     moved = abs(summary["own"] - summary["mean"])
     j = int(moved.values.argmax())
-    start = f"Most pulled is {summary['hospital'].values[j]}, from {float(summary['own'][j]):.3g} to "
-    assert f"to {float(summary['mean'][j]):.3g}," in said(sentences, start)
+    own, mean = float(summary["own"][j]), float(summary["mean"][j])
+    start = f"Most pulled is {summary['hospital'].values[j]}, from {own:.3g} to {mean:.3g}"
+    assert re.match(r"(:|, though) ", said(sentences, start)[len(start) :])
 
 
 def test_it_is_pulled_for_its_distance_or_for_its_size(cases):
     outlying, small = (said(cases[name][2], "Most pulled") for name in ("outlier", "one small"))
     assert "is H007," in outlying
-    assert "because it lies far out (" in outlying
-    assert "weigh less" not in outlying
+    assert ": it lies far out (" in outlying
+    assert "weigh" not in outlying
     assert "is H011," in small
-    assert "because its own data weigh less than usual (kappa " in small
+    assert ": its data weigh little (kappa " in small
     assert "expected 2)" in small
 
 
@@ -241,37 +246,43 @@ def ranking(**rows):
         (
             {"complete": (0, 0, 0.1, 0), "partial": (-9.0, 2.0, 0.1, 0)},
             30,
-            "complete pooling predicts better than partial pooling (by 9.0 nats, standard error 2.0)",
+            "it leads partial pooling clearly (9.0 nats, se 2.0)",
         ),
         (
             {"complete": (0, 0, 0.1, 0), "partial": (-3.9, 2.0, 0.1, 0)},
             30,
-            "complete pooling is ahead of partial pooling by 3.9 nats (standard error 2.0) within noise only",
+            "it leads partial pooling within noise (3.9 nats, se 2.0)",
+        ),
+        (
+            {"complete": (0, 0, 0.1, 0), "partial": (-0.04, 0.01, 0.1, 0)},
+            30,
+            "it leads partial pooling by nothing (0.0 nats, se 0.0)",
         ),
         (
             {"complete": (0, 0, 0.1, 0), "partial": (-900.0, np.nan, 0.1, 0)},
             9,
-            "complete pooling scores highest; partial pooling is 900.0 nats behind, but 9 hospitals are too few to "
-            "tell that from noise",
+            "it leads partial pooling by 900.0 nats, which 9 hospitals are too few to tell from noise",
         ),
         (
             {"none": (0, 0, np.nan, np.nan), "partial": (-1.0, 2.0, 1.4, 0), "complete": (-8.0, 2.0, 1.4, 3)},
             30,
-            "no pooling predicts better than complete pooling (by 8.0 nats, standard error 2.0), and is "
-            "ahead of partial pooling by 1.0 nats (standard error 2.0) within noise only, with doubt about partial "
-            "pooling, whose k-hat is too large",
+            "it leads partial pooling within noise (1.0 nats, se 2.0) and complete pooling clearly (8.0 nats, se 2.0), "
+            "with doubt about partial pooling, whose k-hat is too large",
         ),
         ({"partial": (0, 0, 0.1, 0)}, 30, "there is nothing to compare: fewer than two poolings can be ranked"),
     ],
 )
 def test_the_answer_follows_the_table(rows, groups, expected):
-    record = hz.hospital_readmission.MODEL
-    assert (
-        _prediction(record.group, "new_observation", ranking(**rows), groups)
-        == f"for the same hospital again {expected}"
-    )
+    assert answer(ranking(**rows), f"{groups} hospitals", "it") == expected
 
 
-@pytest.mark.parametrize(("value", "said"), [(1597.6, "1,598"), (0.5, "0.5"), (-2.884, "-2.88"), (2e-7, "2e-07")])
-def test_numbers_are_written_as_people_write_them(value, said):
-    assert _plain(value) == said
+@pytest.mark.parametrize(
+    ("first", "second", "leader"), [("none", "none", "it"), ("none", "partial", "partial pooling")]
+)
+def test_a_leader_is_named_once_and_another_anew(cases, first, second, leader):
+    others = {"none": "partial", "partial": "none"}
+    tables = [ranking(**{best: (0, 0, 0.1, 0), others[best]: (-9.0, 2.0, 0.1, 0)}) for best in (first, second)]
+    record, fit = hz.hospital_readmission.MODEL, cases["outlier"][0]["none"]
+    new, same = prediction(record, fit, dict(zip(("new_group", "new_observation"), tables, strict=True)))
+    assert new.startswith(f"for a hospital not seen before {words(first)} leads {words(others[first])} clearly")
+    assert same.startswith(f"for the same hospital again {leader} leads {words(others[second])} clearly")

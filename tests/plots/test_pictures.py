@@ -8,7 +8,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 import hbm_zoo as hz
-from hbm_zoo.plots.style import COLOURS, SMALL, WORDS, evenly, label_edge, name_points
+from hbm_zoo.plots.style import COLOURS, SMALL, evenly, label_edge, name_points
+from hbm_zoo.words import POOLINGS
 
 mpl.use("Agg")
 
@@ -83,7 +84,7 @@ def test_nothing_is_drawn_behind_the_legend(picture, heart_fits):
 
 
 def test_each_pooling_has_a_colour_and_a_word():
-    assert set(WORDS) == set(COLOURS) - {"own"} == {"none", "complete", "partial", "empirical_bayes"}
+    assert set(POOLINGS) == set(COLOURS) - {"own"} == {"none", "complete", "partial", "empirical_bayes"}
     assert len(set(COLOURS.values())) == len(COLOURS)
 
 

@@ -1,0 +1,178 @@
+"""The three ways of scoring a prediction: leave a group out, leave a row out, halve the data.
+
+Each gives, by unit (group or row), the log density of what was left out [nats], and how well
+that is known: by importance sampling where it can be trusted, else exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.special import logsumexp
+
+from hbm_zoo.diagnostics.shared_parameters import left_out
+from hbm_zoo.fits import Fits, hyperparameters, prepared, thinned
+from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.sampling import refit
+from hbm_zoo.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
+
+GROUPS_FOR_BRUTE_FORCE = 20
+GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200
+MOST_ROWS = 20_000
+QUADRATURE_ERROR = 0.01
+SPLITS = 20
+DRAWS_A_SPLIT = 250
+DRAWS_OF_MANY_GROUPS = 100
+CELLS_A_SPLIT = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Log densities of what was left out, and what is known of them.
+
+    Attributes
+    ----------
+    elpd
+        By unit [nats].
+    mcse
+        Its Monte Carlo error by unit [nats]; where data were split, it is in `by_split`.
+    by_split
+        The same by split and unit, where data were split at random.
+    p, max_k_hat, refits
+        Effective number of hyperparameters, worst k-hat, units left out exactly.
+    scale
+        Units in all over units scored.
+    """
+
+    elpd: np.ndarray
+    mcse: np.ndarray | float = 0.0
+    by_split: np.ndarray | None = None
+    p: float = np.nan
+    max_k_hat: float = np.nan
+    refits: float = np.nan
+    scale: float = 1.0
+
+    @property
+    def total(self) -> float:
+        """Sum over units."""
+        return self.scale * float(self.elpd.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the sum over units, the noise of random splits added."""
+        variance = self.elpd.size * self.elpd.var(ddof=1) if self.elpd.size > 1 else np.nan
+        return self.scale * float(np.sqrt(variance + self._variance_of_splits))
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Monte Carlo error of the sum, from draws or, where data were split, from splits."""
+        by_unit = np.sum(np.broadcast_to(self.mcse, self.elpd.shape) ** 2)
+        return self.scale * float(np.sqrt(by_unit + self._variance_of_splits))
+
+    @property
+    def _variance_of_splits(self) -> float:
+        return 0.0 if self.by_split is None else self.by_split.sum(axis=1).var(ddof=1) / len(self.by_split)
+
+    def minus(self, other: Scores) -> Scores:
+        """The differences, unit by unit and split by split."""
+        splits = None if self.by_split is None else self.by_split - other.by_split
+        return Scores(elpd=self.elpd - other.elpd, by_split=splits, scale=self.scale)
+
+
+def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
+    """Elpd of each group left out, by PSIS or, where that is in doubt, exactly."""
+    summary = fit["group_summary"].to_dataset()
+    elpd, complete = summary["elpd"].values.copy(), fit.attrs["pooling"] == "complete"
+    if "k_hat" not in summary:
+        return Scores(elpd=elpd)
+    k_hat, mcse = summary["k_hat"].values, summary["elpd_mcse"].values.copy()
+    few = elpd.size <= (GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else GROUPS_FOR_BRUTE_FORCE)
+    draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
+    used = min(draws, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // elpd.size))
+    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(used)))
+    refits = doubtful
+    if complete:
+        elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful)
+        refits = doubtful[mcse[doubtful] > QUADRATURE_ERROR]
+    elpd[refits], mcse[refits] = refitted(record, fit, refits, seed)
+    p = float(summary["lppd"].sum() - elpd.sum())
+    return Scores(elpd=elpd, mcse=mcse, p=p, max_k_hat=float(k_hat.max()), refits=doubtful.size)
+
+
+def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
+    """Elpd and its Monte Carlo error of each of some groups, by a fit without it."""
+    data, draws_of_all, reff = prepared(fit), hyperparameters(fit), _efficiency(record, fit)
+    log_marginal, every = record.closed("compare_poolings").log_marginal, np.arange(data.sizes[record.group])
+    bridges = []
+    for j in which:
+        one, others = (data.isel({record.group: chosen}) for chosen in ([j], np.delete(every, j)))
+        draws_of_others = refit(fit, others, seed + int(j), record)
+        without, including = (log_marginal(h, one).values.ravel() for h in (draws_of_others, draws_of_all))
+        bridges.append(bridge(without, including, reff))
+    return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
+
+
+def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:
+    """Effective draws of the sampled hyperparameters over all draws."""
+    fixed = json.loads(fit.attrs["fixed"])
+    return relative_efficiency(fit["posterior"].dataset[[name for name in record.parameters if name not in fixed]])
+
+
+def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
+    """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
+    h, data, reff = hyperparameters(fit), prepared(fit), _efficiency(record, fit)
+    leave_row_out = record.closed("compare_poolings").leave_row_out
+    row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data).dims if dim != "sample")
+    chosen = np.arange(data.sizes[row])
+    if chosen.size > MOST_ROWS:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
+    chunks = in_chunks(data.isel({row: chosen}), row, h.sizes["sample"])
+    left_out = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
+    elpd, mcse, k_hat = (left_out[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
+    few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and np.isfinite(k_hat).any()
+    doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
+    for i in doubtful:
+        one, others = data.isel({row: [chosen[i]]}), record.closed_form.without_row(data, chosen[i])
+        draws_of_others = refit(fit, others, seed + int(i), record)
+        without, including = (leave_row_out(draws, one).values.ravel() for draws in (draws_of_others, h))
+        elpd[i], mcse[i] = bridge(without, including, reff)
+    scale = data.sizes[row] / elpd.size
+    return Scores(
+        elpd=elpd,
+        mcse=mcse,
+        p=scale * float(left_out["lppd"].sum() - elpd.sum()),
+        max_k_hat=float(k_hat.max()),
+        refits=doubtful.size,
+        scale=scale,
+    )
+
+
+def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[str, Scores]:
+    """Elpd of one random half of the data given the other, averaged over splits.
+
+    What is known after the first half is the population that the second half comes from.
+    """
+    rng = np.random.default_rng(seed)
+    data = prepared(next(iter(fits.values())))
+    scores: dict[str, list] = {name: [] for name in fits}
+    for split in range(SPLITS):
+        first, second = record.thin(rng, data)
+        for name, fit in fits.items():
+            h = refit(fit, first, seed + split, record, draws=DRAWS_A_SPLIT)
+            few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // data.sizes[record.group]))
+            scores[name].append(_log_predictive(record, few, first, second))
+    return {name: Scores(elpd=np.mean(splits, axis=0), by_split=np.array(splits)) for name, splits in scores.items()}
+
+
+def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset, second: xr.Dataset) -> np.ndarray:
+    """Log density of each group's second half given its first, averaged over draws, chunk by chunk."""
+    closed, chunks = record.closed_form, (in_chunks(half, record.group, h.sizes["sample"]) for half in (first, second))
+    parts = []
+    for seen, unseen in zip(*chunks, strict=True):
+        log_density = closed.log_marginal(closed.conditional(h, seen), unseen).transpose("sample", ...).values
+        parts.append(logsumexp(log_density, axis=0) - np.log(len(log_density)))
+    return np.concatenate(parts)

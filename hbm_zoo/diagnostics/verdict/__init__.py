@@ -1,0 +1,132 @@
+"""What the numbers say, in sentences: each computed, each true of other data too."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.diagnostics.comparison import QUESTIONS, compare_poolings
+from hbm_zoo.diagnostics.convergence import ConvergenceWarning, convergence
+from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
+from hbm_zoo.diagnostics.verdict.next_step import next_steps
+from hbm_zoo.diagnostics.verdict.prediction import prediction
+from hbm_zoo.diagnostics.verdict.pull import pull
+from hbm_zoo.fits import Fits, check_together, model_of
+from hbm_zoo.model import POOLINGS, HierarchicalModel
+from hbm_zoo.words import listed, pooling
+
+
+def verdict(
+    fits: Fits,
+    comparisons: Mapping[str, pd.DataFrame] | None = None,
+    model: HierarchicalModel | None = None,
+) -> list[str]:
+    """Say what fits of several poolings show: a sentence on each question.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree
+        As `fit_poolings` returns them.
+    comparisons : dict of str to pandas.DataFrame, optional
+        Tables of `compare_poolings` by question; computed if not given.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    list of str
+        A sentence each: whether the draws can be trusted; which pooling predicts better, by how
+        much, for a new group and for the same group again, each answered by its own table; which
+        groups differ from nothing, if the model has a null group; how strongly the groups are
+        pulled, which most, and whether for the weight of its data or for its
+        distance; what to do next. If a fit failed a check nothing else is said.
+
+    Raises
+    ------
+    ValueError
+        If fits do not belong together.
+
+    Notes
+    -----
+    A lead is clear if it exceeds two of its standard errors (``se``), else within noise; with fewer
+    than 10 groups no standard error is used (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296). No
+    pooling is not ranked on a new group, where only its prior speaks. Most pulled is the group whose
+    posterior mean lies furthest from its own estimate. That distance is, given hyperparameters,
+    (1 - kappa) |own - target|, so that each factor is set against its median over groups.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> alone = hz.fit("hospital_readmission", hz.load_data("three_hospitals"), "none", random_seed=1)
+    >>> verdict({"none": alone})[0]
+    'Every fit can be trusted: no pooling is drawn exactly.'
+    """
+    fits = {name: fit for name, fit in check_together(fits).items() if fit.attrs["pooling"] in POOLINGS}
+    record = model_of(next(iter(fits.values())), model)
+    if failed := _failed(fits):
+        return failed
+    tables, refusals = _tables(fits, comparisons, record)
+    sentences = [_trusted(fits), *_in_one(prediction(record, next(iter(fits.values())), tables)), *refusals]
+    name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
+    if name is None:
+        return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
+    partial = fits[name]
+    return [
+        *sentences,
+        *_discovered(record, partial),
+        *_in_one(pull(record, partial)),
+        *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables))}"]),
+    ]
+
+
+def _in_one(parts: list[str]) -> list[str]:
+    """Parts as one sentence; none as no sentence."""
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if parts else []
+
+
+def _failed(fits: Fits) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        checked = convergence(fits)
+    bad = checked.loc[~checked["passed"].astype(bool), "verdict"]
+    if bad.empty:
+        return []
+    reasons = "; ".join(f"{pooling(str(name))} ({reason})" for name, reason in bad.items())
+    return [
+        f"Do not rely on these fits: {reasons}.",
+        "Nothing is concluded from them; fit again as the failed check says.",
+    ]
+
+
+def _trusted(fits: Fits) -> str:
+    exact = [name for name, fit in fits.items() if fit.attrs["parameterization"] == "exact"]
+    sampled = [name for name in fits if name not in exact]
+    parts = [f"{listed(map(pooling, sampled))} passed the checks of convergence"] if sampled else []
+    parts += [f"{listed(map(pooling, exact))} is drawn exactly"] if exact else []
+    return f"Every fit can be trusted: {'; '.join(parts)}."
+
+
+def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: HierarchicalModel):
+    """A table for each question that can be answered, and the reasons of those that cannot."""
+    if given is not None:
+        return {question: given[question] for question in QUESTIONS if question in given}, []
+    tables, refusals = {}, []
+    for question in QUESTIONS:
+        try:
+            tables[question] = compare_poolings(fits, question, model=record)
+        except ValueError as refusal:
+            refusals.append(str(refusal))
+    return tables, list(dict.fromkeys(refusals))
+
+
+def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
+    """Which groups differ from nothing, if that is asked."""
+    if not has_null_group(partial):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlabNotIdentified)
+        return [discoveries(partial, model=record).attrs["verdict"]]

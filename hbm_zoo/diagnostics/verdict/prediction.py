@@ -1,0 +1,78 @@
+"""Which pooling predicts better, and by how much?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.fits import word
+from hbm_zoo.loo import k_hat_threshold
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import listed, pooling, with_article
+
+STANDARD_ERRORS = 2
+
+
+def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The answer to each question, from the ranked rows of its own table."""
+    group, groups = word(fit, record.group), fit["constant_data"].sizes[record.group]
+    starts = {
+        "new_group": f"for {with_article(group)} not seen before",
+        "new_observation": f"for the same {group} again",
+    }
+    answers, named = [], None
+    for question, table in tables.items():
+        best = pooling(str(table.index[0]))
+        answers.append(f"{starts[question]} {answer(table, f'{groups} {group}s', 'it' if best == named else best)}")
+        named = best
+    return answers
+
+
+def answer(table: pd.DataFrame, counted: str, best: str) -> str:
+    """Which pooling leads which others, and whether that is more than noise.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `compare_poolings` returns it.
+    counted : str
+        The groups in words, e.g. ``94 hospitals``.
+    best : str
+        The pooling of the first row in words.
+
+    Returns
+    -------
+    str
+        The answer, without a stop.
+    """
+    ranked = table[table["rank"].notna()]
+    if len(ranked) < 2:
+        return "there is nothing to compare: fewer than two poolings can be ranked"
+    others = ranked.iloc[1:]
+    if others["dse"].astype(float).isna().any():
+        leads = listed(f"{pooling(str(name))} by {-row['elpd_diff']:.1f} nats" for name, row in others.iterrows())
+        said = f"{leads}, which {counted} are too few to tell from noise"
+    else:
+        said = listed(_lead(str(name), row) for name, row in others.iterrows())
+    return f"{best} leads {said}{_doubt(ranked)}"
+
+
+def _lead(name: str, row: pd.Series) -> str:
+    """The lead over one pooling: none that could be printed, clear, or within noise."""
+    gap = f"{-row['elpd_diff']:.1f}"
+    degree = "by nothing" if gap in ("0.0", "-0.0") else "clearly" if is_behind(row) else "within noise"
+    return f"{pooling(name)} {degree} ({gap.removeprefix('-')} nats, se {row['dse']:.1f})"
+
+
+def is_behind(row: pd.Series) -> bool:
+    """Whether a pooling is behind the best by more than noise."""
+    return -float(row["elpd_diff"]) > STANDARD_ERRORS * float(row["dse"])
+
+
+def _doubt(ranked: pd.DataFrame) -> str:
+    """Importance sampling that failed and was not replaced by refits."""
+    bad = ranked[(ranked["max_k_hat"].astype(float) > k_hat_threshold(10_000)) & (ranked["refits"].astype(float) == 0)]
+    names = map(pooling, map(str, bad.index))
+    return f", with doubt about {listed(names)}, whose k-hat is too large" if len(bad) else ""

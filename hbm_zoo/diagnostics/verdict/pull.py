@@ -1,0 +1,80 @@
+"""How strongly are groups pulled, and which most?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from hbm_zoo.fits import hyperparameters, word
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import named, plain
+
+CONTRAST = 1.5
+
+
+def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
+    """Sentences on the pull of the groups, for each coefficient of the estimand."""
+    summary = partial["group_summary"].to_dataset()
+    inner = [dim for dim in summary["mean"].dims if dim != record.group]
+    words = {name: word(partial, name) for name in (record.group, record.volume_label)}
+    target = None
+    if record.closed_form:
+        target = record.closed_form.population(hyperparameters(partial)).mean.mean("sample")
+    definition = f"; kappa = {record.kappa}"
+    if not inner:
+        return _of_coefficient(record, summary, target, "", words, definition)
+    sentences = []
+    for value in summary[inner[0]].values:
+        here = {inner[0]: value}
+        place = target.sel(here) if target is not None and inner[0] in target.dims else target
+        sentences += _of_coefficient(record, summary.sel(here), place, f" in {value}", words, definition)
+        definition = ""  # once is enough
+    return sentences
+
+
+def _of_coefficient(
+    record: HierarchicalModel,
+    summary: xr.Dataset,
+    target: xr.DataArray | None,
+    where: str,
+    words: Mapping[str, str],
+    definition: str,
+) -> list[str]:
+    group, sentences = words[record.group], []
+    if "kappa" in summary:
+        weight = float(np.median(summary["kappa"].values))
+        strength = "strongly" if weight < 1 / 3 else "about half way" if weight < 2 / 3 else "little"
+        sentences.append(f"the typical {group} is pulled {strength} (median kappa {weight:.2f}{where}{definition})")
+    moved = abs(summary["own"] - summary["mean"]).values
+    if not np.isfinite(moved).any():
+        return [*sentences, f"no {group} has an estimate of its own{where} to be pulled from"]
+    j = int(np.nanargmax(moved))
+    own, mean = (float(summary[name][j]) for name in ("own", "mean"))
+    why = _why(words[record.volume_label], summary, float(target), j) if target is not None else ""
+    name = named(group, summary[record.group].values[j])
+    return [*sentences, f"most pulled{'' if sentences else where} is {name}, from {plain(own)} to {plain(mean)}{why}"]
+
+
+def _why(volume_label: str, summary: xr.Dataset, target: float, j: int) -> str:
+    """Its distance from the target or the weight of its data: whichever is further from usual."""
+    known = np.isfinite(summary["own"].values)
+    distance = abs(summary["own"].values - target)
+    lost = 1 - summary["kappa"].values
+    far, light = (_times_the_median(values[j], values[known]) for values in (distance, lost))
+    away = f"{far:.1f} times the median distance from {plain(target)}"
+    volume = float(summary["volume"].broadcast_like(summary["own"])[j])
+    weight = f"kappa {1 - lost[j]:.2f}; {volume_label} {plain(volume)}"
+    reasons = []
+    if far > CONTRAST:
+        reasons.append(f"it lies far out ({away})")
+    if light > CONTRAST:
+        reasons.append(f"its data weigh little ({weight})")
+    if not reasons:
+        return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
+    return ": " + " and ".join(reasons if far > light else reversed(reasons))
+
+
+def _times_the_median(value: float, values: np.ndarray) -> float:
+    return value / median if (median := float(np.median(values))) > 0 else 1.0

@@ -1,0 +1,62 @@
+"""Words and numbers as a sentence, a table or a picture writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+POOLINGS = {
+    "none": "no pooling",
+    "complete": "complete pooling",
+    "partial": "partial pooling",
+    "empirical_bayes": "empirical Bayes",
+}
+
+
+def pooling(name: str) -> str:
+    """A pooling in words; a name of the caller's own as it is.
+
+    Examples
+    --------
+    >>> pooling("none"), pooling("with another prior")
+    ('no pooling', 'with another prior')
+    """
+    return POOLINGS.get(name, name)
+
+
+def with_article(noun: str) -> str:
+    """A hospital, an organ."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words in a row, the last after an "and".
+
+    Examples
+    --------
+    >>> listed(["no pooling", "complete pooling", "partial pooling"])
+    'no pooling, complete pooling and partial pooling'
+    """
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def named(group: str, label: object) -> str:
+    """A group by its name; a bare number says what it numbers.
+
+    Examples
+    --------
+    >>> named("hospital", 9), named("hospital", "St. Mary")
+    ('hospital 9', 'St. Mary')
+    """
+    return f"{group} {label}" if str(label).replace(".", "", 1).isdigit() else str(label)
+
+
+def plain(value: float) -> str:
+    """Three digits, and no powers of ten for numbers that people write out.
+
+    Examples
+    --------
+    >>> plain(1597.6), plain(0.5), plain(-2.884), plain(2e-7)
+    ('1,598', '0.5', '-2.88', '2e-07')
+    """
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
