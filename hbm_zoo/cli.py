@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hbm_zoo import _MODEL_NAMES, __version__, pages
+from hbm_zoo.errors import BadInput
 
 Model = Literal[_MODEL_NAMES]  # type: ignore[valid-type]
 Pooling = Literal["none", "complete", "partial"]
@@ -161,10 +162,6 @@ def compare(
     return compare_poolings(
         model, source, pooling or get_args(Pooling), prior or [], settings, threshold, out, overwrite, quiet
     )
-
-
-class BadInput(Exception):
-    """Something a person gave that cannot be used, in one sentence for them."""
 
 
 def main(arguments: list[str] | None = None) -> int:

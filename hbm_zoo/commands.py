@@ -22,8 +22,8 @@ from rich.table import Table
 
 import hbm_zoo as hz
 from hbm_zoo import parsing, reading, terminal, words
-from hbm_zoo.cli import BadInput
 from hbm_zoo.data import data_folder
+from hbm_zoo.errors import BadInput
 from hbm_zoo.fitting import OF_SAMPLER
 from hbm_zoo.model import HierarchicalModel, choose
 from hbm_zoo.reporting.findings import findings

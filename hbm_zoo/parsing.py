@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 
+import pymc as pm
 from pymc_extras.prior import Prior
 
 CONTINUOUS = (
@@ -78,6 +79,10 @@ def prior(text: str) -> Prior:
         near = difflib.get_close_matches(distribution, CONTINUOUS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"--prior expected a continuous distribution of PyMC, got {distribution!r}.{hint}")
+    taken = [name for name in inspect.signature(getattr(pm, distribution).dist).parameters if "args" not in name]
+    for name in numbers:
+        if name not in taken:
+            raise ValueError(f"--prior {text!r}: {distribution} takes {' or '.join(taken) or 'nothing'}, got {name!r}.")
     try:
         return Prior(distribution, **numbers)
     except Exception as error:  # the library raises a class of its own for every mistake

@@ -165,7 +165,7 @@ def rank_summary(draws: xr.DataArray, group: str) -> xr.Dataset:
     return xr.Dataset(
         {
             "rank": ranks.mean("sample"),
-            "rank_mcse": ranks.std("sample") / np.sqrt(n),
+            "rank_mcse": ranks.std("sample", ddof=1) / np.sqrt(n),
             f"rank_{name}_lb": interval.isel(quantile=0, drop=True),
             f"rank_{name}_ub": interval.isel(quantile=1, drop=True),
             "p_best": best,

@@ -146,7 +146,7 @@ def test_numbers_that_may_be_negative_have_decimal_commas_too(tmp_path):
         ("HalfNorml(sigma=1)", "Did you mean 'HalfNormal'"),
         ("__import__('os')", "with its numbers by name"),
         ("Normal(mu=a, sigma=1)", "with its numbers by name"),
-        ("Normal(location=0, sigma=1)", "location"),
+        ("HalfNormal(sd=1)", "HalfNormal takes sigma or tau, got 'sd'"),
     ],
 )
 def test_a_prior_that_is_none_is_refused(text, complaint):

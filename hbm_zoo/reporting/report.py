@@ -26,6 +26,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters["escaped"] = tables.escaped
 DOTS_PER_INCH = 130
 QUESTIONS = {
     "new_group": "A new {group}",

@@ -141,10 +141,21 @@ def html(table: pd.DataFrame, identity: str, texts: tuple[str, ...] = ()) -> str
     return drawn.as_raw_html()
 
 
+def escaped(text: str) -> str:
+    r"""Text that Markdown takes as it is.
+
+    Examples
+    --------
+    >>> escaped("A <b> | *")
+    'A \\\\<b> \\\\| \\\\*'
+    """
+    return re.sub(r"([\\|<*`\[])", r"\\\1", text)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown."""
 
     def row(cells) -> str:
-        return "| " + " | ".join(re.sub(r"([\\|<*`])", r"\\\1", str(cell)) for cell in cells) + " |"
+        return "| " + " | ".join(escaped(str(cell)) for cell in cells) + " |"
 
     return "\n".join([row(table.columns), row(["---"] * len(table.columns)), *map(row, table.itertuples(index=False))])
