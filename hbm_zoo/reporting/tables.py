@@ -147,7 +147,7 @@ def escaped(text: str) -> str:
     Examples
     --------
     >>> escaped("A <b> | *")
-    'A \\\\<b> \\\\| \\\\*'
+    'A \\<b> \\| \\*'
     """
     return re.sub(r"([\\|<*`\[])", r"\\\1", text)
 
