@@ -84,7 +84,7 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tup
     Notes
     -----
     The density is the ratio of the two posteriors' normalising constants, and its estimate
-    Bennett's acceptance ratio (Bennett 1976, J Comput Phys 22:245-268, equations 12 and 13; Meng & Wong
+    Bennett's acceptance ratio (Bennett 1976, J Comput Phys 22:245-268; Meng & Wong
     1996, Stat Sinica 6:831-860). The mean of the density over the draws without the unit alone
     fails for an outlier: all of it comes from the few draws that lie nearest to the unit.
     """

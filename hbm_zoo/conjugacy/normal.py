@@ -86,7 +86,7 @@ def moments_by_group(y, group):
     """Count, mean and centred sum of squares of each group, by the corrected two-pass algorithm.
 
     The second pass repairs the rounding of the first: exact to the last digits even where
-    the mean is 1e8 times the spread (Chan, Golub & LeVeque 1983, Am Stat 37:242-247, eq. 1.7).
+    the mean is 1e8 times the spread (Chan, Golub & LeVeque 1983, Am Stat 37:242-247).
     """
     n = np.bincount(group)
     y_bar = np.bincount(group, y) / n

@@ -146,7 +146,7 @@ def log_leave_row_out(y, mean, variance, sigma):
     -----
     With h = variance / sigma^2: N(y - (y - mean)/(1 - h), sigma^2/(1 - h)), since (1 - h)/sigma^2 is
     row i of the diagonal of the inverse marginal covariance (Sundararajan & Keerthi 2001,
-    Neural Comput 13:1103-1118, equations 14-15).
+    Neural Comput 13:1103-1118).
     """
     rest = 1 - variance / sigma**2
     return -0.5 * (np.log(2 * np.pi * sigma**2 / rest) + (y - mean) ** 2 / (rest * sigma**2))

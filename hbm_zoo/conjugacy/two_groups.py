@@ -54,7 +54,7 @@ def centred(y, se, delta0, sigma0):
 def conditional(y, se, pi0, mu, tau, delta0, sigma0):
     """The spike and slab after y: local false discovery rate, mean and sd of the slab.
 
-    lfdr = pi0 N(y'; 0, s^2) / p(y), the probability that theta is 0 (Efron 2008, equation 7).
+    lfdr = pi0 N(y'; 0, s^2) / p(y), the probability that theta is 0 (Efron 2008).
     """
     y, s = centred(y, se, delta0, sigma0)
     log_ratio = 0.5 * (np.log1p((tau / s) ** 2) - (y / s) ** 2 + (y - mu) ** 2 / (s**2 + tau**2))

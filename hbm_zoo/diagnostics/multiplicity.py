@@ -65,8 +65,8 @@ def discoveries(
 
     Notes
     -----
-    Local and Bayesian false discovery rate: Efron (2008) Statist Sci 23:1-22, sections 2-3;
-    lfsr and s-value: Stephens (2017) Biostatistics 18:275-294, equations 5 and 11.
+    Local and Bayesian false discovery rate: Efron (2008) Statist Sci 23:1-22;
+    lfsr and s-value: Stephens (2017) Biostatistics 18:275-294.
 
     The slab counts as identified if the log likelihood, averaged over the posterior, exceeds that
     of no slab at all (the null at its best) by log 20 = 3 nats. With the theoretical null the
@@ -152,7 +152,7 @@ def _table(summary: xr.Dataset, data: xr.Dataset, p_value: np.ndarray) -> pd.Dat
 
 
 def _s_value(lfsr: xr.DataArray) -> xr.DataArray:
-    """Mean lfsr of the groups whose lfsr is no larger (Stephens 2017, equation 11)."""
+    """Mean lfsr of the groups whose lfsr is no larger (Stephens 2017)."""
     ordered = np.sort(lfsr.values)
     mean = np.cumsum(ordered) / np.arange(1, ordered.size + 1)
     return lfsr.copy(data=mean[np.searchsorted(ordered, lfsr.values, side="right") - 1])

@@ -33,7 +33,7 @@ def plot_local_fdr(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
         Above, the histogram of z = effect / standard_error (its counts on a square-root scale,
         or the tails would not be seen) with the expected counts of all groups and of null groups
         alone. Below, each group's lfdr, and their average at a given z: the ratio of the two curves
-        (Efron 2008, Statist Sci 23:1-22, equation 7). Groups with the same z but other standard
+        (Efron 2008, Statist Sci 23:1-22). Groups with the same z but other standard
         errors have other lfdr.
 
     Raises
