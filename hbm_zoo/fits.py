@@ -27,6 +27,9 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
     """
     from hbm_zoo.zoo import record_of
 
+    if not isinstance(fit, xr.DataTree):
+        several = f": {', '.join(map(repr, fit))}. Give one of them" if isinstance(fit, Mapping) else ""
+        raise ValueError(f"Expected one fit, got a {type(fit).__name__}{several}.")
     name = fit.attrs.get("model")
     if name is None:
         raise ValueError("Expected a fit made by hbm_zoo.fit, got a DataTree whose attrs name no model.")

@@ -15,8 +15,8 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import to_json
 from hbm_zoo.transforms import normal_tails
 
-# Small steps: with few groups the spread may come close to 0, where the posterior is sharply curved.
-TARGET_ACCEPT = 0.9
+# Small steps: where the spread, or the share of what differs, may be 0 the posterior is sharply curved.
+TARGET_ACCEPT = 0.95
 
 _COMPILED: dict[tuple, Any] = {}
 

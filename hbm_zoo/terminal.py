@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,7 @@ from hbm_zoo.reporting.formatting import aligned, fixed, number
 
 COLUMNS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "p": 1, "max_k_hat": 2}
 CERTAIN = 0.9
+ALIKE = 0.005  # kappas that are the same to two digits are in no order
 UNBROKEN = "\N{NO-BREAK SPACE}"  # textwrap does not break there
 MOST_NAMED = 10
 MOST_SHRUNKEN = 5
@@ -178,10 +180,14 @@ def _shrinkage(found: Findings, console: Console) -> None:
     few = MOST_SHRUNKEN if len(found.parts) == 1 else MOST_SHRUNKEN_EACH
     for coefficient, table in found.parts.items():
         ordered = table.dropna(subset=["kappa"]).sort_values("kappa", kind="stable")
-        most, least = (f"{end}, {coefficient}" if coefficient else f"{end} shrunken" for end in ("Most", "Least"))
+        what = "shrunken"
+        if np.ptp(ordered["kappa"]) < ALIKE:
+            farthest = (ordered["own"] - ordered["partial"]).abs().sort_values(ascending=False, kind="stable").index
+            ordered, what = ordered.loc[farthest], "moved"
+        most, least = (f"{end}, {coefficient}" if coefficient else f"{end} {what}" for end in ("Most", "Least"))
         halves = {most: ordered.iloc[:few], least: ordered.iloc[::-1].iloc[:few]}
         if len(ordered) < 2 * few:
-            halves = {"From most to least shrunken": ordered}
+            halves = {f"From most to least {what}": ordered}
         side_by_side = Table.grid(padding=(0, 3, 0, 0))
         width = console.width // len(halves) - 24
         side_by_side.add_row(*(_movements(head, rows, width) for head, rows in halves.items()))

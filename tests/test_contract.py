@@ -5,6 +5,7 @@ school), two nested levels (schools, and classes within them), an extra input (t
 each class) and no closed form. Every diagnostic answers rightly or refuses in one sentence.
 """
 
+import re
 import warnings
 
 import arviz as az
@@ -236,9 +237,9 @@ def test_the_verdict_says_what_it_can(foreign):
     sentences = hz.verdict({"partial": foreign["partial"]}, model=FOREIGN)
     assert sentences[0] == "Every fit can be trusted: partial pooling passed the checks of convergence."
     assert sentences[1] == "compare_poolings needs what is known of a school in closed form, and absences has none."
-    assert sentences[2].startswith("Most pulled in intercept is S")
+    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[2])
     assert "kappa" not in " ".join(sentences)
-    assert sentences[2].endswith("; no school has an estimate of slope of its own to be pulled from.")
+    assert sentences[2].endswith("; no school has an estimate of its own in slope to be pulled from.")
     assert sentences[3].startswith("Next: fit again with another prior of tau")
 
 

@@ -62,7 +62,7 @@ def slow_chains(posterior, stats):
 FAILURES = {
     one_chain_elsewhere: "R-hat",
     stuck_chains: "R-hat",
-    one_divergence: "1 divergences: raise target_accept",
+    one_divergence: "1 divergence: raise target_accept",
     deep_trees: "3 draws reached the largest tree depth",
     slow_energy: "E-BFMI",
     slow_chains: "effective draws are fewer than 400",

@@ -54,12 +54,13 @@ def compare_poolings(
     -------
     pandas.DataFrame
         One row a pooling, the best first. ``elpd`` [nats] with its standard error ``se``
-        over groups (rows); ``elpd_diff`` and ``dse`` to the best; ``mcse`` of the Monte Carlo;
+        over groups (rows); ``elpd_diff`` and ``dse`` to the best; ``one_unit``, the largest share of a
+        single group (row) in the absolute differences; ``mcse`` of the Monte Carlo;
         ``p`` = lppd - elpd, the effective number of hyperparameters; ``max_k_hat``; ``refits``,
         the groups or rows left out exactly; ``dic`` and ``p_d`` [deviance scale, lower is better;
         group level in focus, plug-in the posterior mean]; ``sum_kappa``; ``parameters``, the raw
         count; ``note``.
-        ``attrs["question"]`` says what is predicted.
+        ``attrs["question"]`` says what is predicted, ``attrs["unit"]`` what is left out.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def compare_poolings(
     choose(question, QUESTIONS, "question")
     fits = {name: fit for name, fit in check_together(fits).items() if fit.attrs["pooling"] in POOLINGS}
     record = model_of(next(iter(fits.values())), model)
-    closed = record.closed("compare_poolings")
+    closed, unit = record.closed("compare_poolings"), word(next(iter(fits.values())), record.group)
     circular = prepared(next(iter(fits.values()))).attrs.get("circular")
     if question == "new_group":
         if circular:
@@ -96,13 +97,14 @@ def compare_poolings(
         method = ""
     elif closed.leave_row_out is not None:
         scores = {name: same_group_rows(record, fit, random_seed) for name, fit in fits.items()}
-        method = "leave one row out, given the other rows"
+        method, unit = "leave one row out, given the other rows", "row"
     elif record.thin is not None:
         scores = same_group_halves(record, fits, random_seed)
         method = f"one random half predicts the other, {SPLITS} splits"
     else:
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")
     table, fit = _table(record, fits, scores, question), next(iter(fits.values()))
+    table.attrs["unit"] = unit
     table.attrs["question"] = _asked(question, word(fit, record.group), method)
     table.columns.name = table.attrs["question"]
     return table
@@ -137,14 +139,18 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], que
 
 
 def _behind(score: Scores, best: Scores | None, groups: int) -> dict[str, float]:
-    """The difference to the best and its standard error; none for what is not ranked."""
+    """The difference to the best, its standard error and how much one unit makes of it; none for what is not ranked."""
     if best is None:
-        return {"elpd_diff": np.nan, "dse": np.nan}
+        return {"elpd_diff": np.nan, "dse": np.nan, "one_unit": np.nan}
     if score is best:
-        return {"elpd_diff": 0.0, "dse": 0.0}
+        return {"elpd_diff": 0.0, "dse": 0.0, "one_unit": np.nan}
     difference = score.minus(best)
     enough = groups >= GROUPS_FOR_SIGNIFICANCE
-    return {"elpd_diff": difference.total, "dse": difference.standard_error if enough else np.nan}
+    return {
+        "elpd_diff": difference.total,
+        "dse": difference.standard_error if enough else np.nan,
+        "one_unit": difference.largest_share,
+    }
 
 
 def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:

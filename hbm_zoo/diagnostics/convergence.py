@@ -69,7 +69,7 @@ def _checks(fit: xr.DataTree) -> dict:
         "max_treedepth": int(stats["maxdepth_reached"].sum()),
         "e_bfmi": float(np.min(az.bfmi(fit)["energy"])),
     }
-    failures = _failures(checks, posterior.sizes["chain"])
+    failures = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
     return checks | {"passed": not failures, "verdict": "; ".join(failures) or "passed every check"}
 
 
@@ -79,7 +79,7 @@ def _extreme(values: xr.Dataset, which) -> float:
     return float("nan") if np.isnan(flat).any() else float(which(flat))
 
 
-def _failures(checks: dict, chains: int) -> list[str]:
+def _failures(checks: dict, chains: int, parameterization: str) -> list[str]:
     """Each failed check in words: what it is, and what to try."""
     least = ESS_LEAST_PER_CHAIN * chains
     failures = []
@@ -91,7 +91,9 @@ def _failures(checks: dict, chains: int) -> list[str]:
         low = min(checks["ess_bulk"], checks["ess_tail"])
         failures.append(f"{low:.0f} effective draws are fewer than {least}: raise draws")
     if checks["divergences"]:
-        failures.append(f"{checks['divergences']} divergences: raise target_accept or integrate the group level out")
+        counted = f"{checks['divergences']} divergence{'s' if checks['divergences'] > 1 else ''}"
+        other_form = "" if parameterization == "marginalized" else " or integrate the group level out"
+        failures.append(f"{counted}: raise target_accept{other_form}")
     if checks["max_treedepth"]:
         failures.append(f"{checks['max_treedepth']} draws reached the largest tree depth: raise maxdepth")
     if not checks["e_bfmi"] >= BFMI_LEAST:

@@ -7,13 +7,14 @@ that is known: by importance sampling where it can be trusted, else exactly.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from hbm_zoo.diagnostics.shared_parameters import left_out
+from hbm_zoo.diagnostics.shared_parameters import FreeParameters, left_out, log_evidence
 from hbm_zoo.fits import Fits, hyperparameters, prepared, thinned
 from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
 from hbm_zoo.model import HierarchicalModel
@@ -24,6 +25,7 @@ GROUPS_FOR_BRUTE_FORCE = 20
 GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200
 MOST_ROWS = 20_000
 QUADRATURE_ERROR = 0.01
+LEAST_OVERLAP = 0.05  # Monte Carlo error of a bridge [nats] beyond which its two ends are too far apart
 SPLITS = 20
 DRAWS_A_SPLIT = 250
 DRAWS_OF_MANY_GROUPS = 100
@@ -77,6 +79,12 @@ class Scores:
     def _variance_of_splits(self) -> float:
         return 0.0 if self.by_split is None else self.by_split.sum(axis=1).var(ddof=1) / len(self.by_split)
 
+    @property
+    def largest_share(self) -> float:
+        """The largest share of one unit in the sum of absolute values."""
+        sizes = np.abs(self.elpd)
+        return float(sizes.max() / sizes.sum()) if sizes.any() else np.nan
+
     def minus(self, other: Scores) -> Scores:
         """The differences, unit by unit and split by split."""
         splits = None if self.by_split is None else self.by_split - other.by_split
@@ -105,15 +113,34 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
 
 def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
     """Elpd and its Monte Carlo error of each of some groups, by a fit without it."""
-    data, draws_of_all, reff = prepared(fit), hyperparameters(fit), _efficiency(record, fit)
-    log_marginal, every = record.closed("compare_poolings").log_marginal, np.arange(data.sizes[record.group])
+    data, log_marginal = prepared(fit), record.closed("compare_poolings").log_marginal
+    every = np.arange(data.sizes[record.group])
     bridges = []
     for j in which:
         one, others = (data.isel({record.group: chosen}) for chosen in ([j], np.delete(every, j)))
-        draws_of_others = refit(fit, others, seed + int(j), record)
-        without, including = (log_marginal(h, one).values.ravel() for h in (draws_of_others, draws_of_all))
-        bridges.append(bridge(without, including, reff))
+        bridges.append(_without(record, fit, others, lambda h, one=one: log_marginal(h, one), seed + int(j)))
     return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
+
+
+def _without(
+    record: HierarchicalModel, fit: xr.DataTree, others: xr.Dataset, log_density: Callable, seed: int
+) -> tuple[float, float]:
+    """Elpd of what the other data leave out, and its Monte Carlo error, by a fit of those others.
+
+    A bridge between the posteriors with it and without it; where they hardly overlap, one from
+    each to a normal.
+    """
+    draws_of_all, draws_of_others = hyperparameters(fit), refit(fit, others, seed, record)
+    without, including = (log_density(h).values.ravel() for h in (draws_of_others, draws_of_all))
+    reff = _efficiency(record, fit)
+    elpd, mcse = bridge(without, including, reff)
+    if mcse <= LEAST_OVERLAP:
+        return elpd, mcse
+    rng, free = np.random.default_rng(seed), FreeParameters(record, fit)
+    (all_of_it, error), (others_alone, other_error) = (
+        log_evidence(free, h, data, reff, rng) for h, data in ((draws_of_all, prepared(fit)), (draws_of_others, others))
+    )
+    return all_of_it - others_alone, float(np.hypot(error, other_error))
 
 
 def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:
@@ -137,9 +164,7 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
     for i in doubtful:
         one, others = data.isel({row: [chosen[i]]}), record.closed_form.without_row(data, chosen[i])
-        draws_of_others = refit(fit, others, seed + int(i), record)
-        without, including = (leave_row_out(draws, one).values.ravel() for draws in (draws_of_others, h))
-        elpd[i], mcse[i] = bridge(without, including, reff)
+        elpd[i], mcse[i] = _without(record, fit, others, lambda h, one=one: leave_row_out(h, one), seed + int(i))
     scale = data.sizes[row] / elpd.size
     return Scores(
         elpd=elpd,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pymc as pm
+from pymc.distributions.custom import CustomDistRV
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
@@ -36,8 +37,8 @@ def describe_pooling(model: pm.Model) -> str:
     -----
     Centered: a variable of the groups is drawn given hyperparameters. Noncentered: it is
     computed from hyperparameters and from a variable of the groups drawn without them.
-    Marginalized: no variable of the groups is left, but the likelihood depends on the width
-    of the population (Betancourt & Girolami 2015, section 3, for the first two).
+    Marginalized: no variable of the groups is left, but a density of the zoo's own depends on the
+    width of the population (Betancourt & Girolami 2015, section 3, for the first two).
 
     Examples
     --------
@@ -116,6 +117,11 @@ def _without_groups(model: pm.Model, observed: Variable, shared: list) -> str:
         )
     estimand, group = record.estimand, record.group
     if record.heterogeneity in names:
+        if not isinstance(observed.owner.op, CustomDistRV):
+            raise ValueError(
+                f"The structure is not known: {observed.name} depends on {record.heterogeneity}, but {estimand} is not "
+                "integrated out of its density."
+            )
         return (
             f"{estimand} is integrated out of the likelihood of {observed.name}, which depends on {_names(shared)}: "
             f"partial pooling over {group}, marginalized."

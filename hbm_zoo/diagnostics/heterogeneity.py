@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp, softmax
 
-from hbm_zoo.diagnostics.shared_parameters import Others, log_density, means_of, on_path
+from hbm_zoo.diagnostics.shared_parameters import FreeParameters, log_density, means_of, on_path
 from hbm_zoo.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.quadrature import quadrature
@@ -77,10 +77,11 @@ def estimates_over_heterogeneity(
     data, h = prepared(fit), hyperparameters(fit)
     draws = path_draws(record, h)
     t = grid_over(draws) if at is None else np.asarray(at, float)
-    others = Others(record, fit)
+    means = means_of(h)
+    others = FreeParameters(record, fit, path=lambda t: on_path(record, t, means))
     nodes, log_weights = quadrature(lambda x: others.log_posterior(x, t), t.size, len(others.names))
     weights = xr.DataArray(softmax(log_weights, axis=1), dims=("heterogeneity", "node"), coords={"heterogeneity": t})
-    given = others.at(nodes, t)
+    given = others.at(nodes, t).rename(curve="heterogeneity")
     wanted = data if groups is None else data.sel({record.group: known(groups, data[record.group])})
     estimates = [
         (closed.population(closed.conditional(given, chunk)).mean * weights).sum("node")

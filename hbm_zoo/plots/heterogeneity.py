@@ -48,10 +48,11 @@ def plot_estimates_over_heterogeneity(
     -------
     matplotlib.figure.Figure
         Above, a line a group (a panel for each coefficient): its estimate from where groups do not
-        differ towards its own; at the right edge the fit's estimate, the
-        line averaged over the posterior below. Below, that posterior: the draws, and where the
-        heterogeneity is one number its density by quadrature. Where it is a matrix T, t runs along
-        T = t^2 That, t = 1 at the posterior means.
+        differ towards its own; at the right edge the fit's estimate, which is the line averaged
+        over the posterior below where the heterogeneity is one number. Below, that posterior: the
+        draws, and for one number its density by quadrature. Where it is a matrix T, t runs along
+        T = t^2 That, t = 1 at the posterior means: one path through all T, and the fit's estimate,
+        averaged over all of them, need not be an average of the line.
 
     Raises
     ------
@@ -76,7 +77,9 @@ def plot_estimates_over_heterogeneity(
     figure = Picture(figsize=(max(7.0, 5.6 * len(parts)), 6.0), layout="constrained")
     grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, height_ratios=[3, 1])
     for (above, below), (title, selection) in zip(grid.T, parts, strict=True):
-        _draw_estimates(above, over["estimate"].sel(selection), averaged.sel(selection), dim, over.attrs["at_0"])
+        of_fit = "partial pooling: the average" if record.path is None else "partial pooling: averaged over all T"
+        estimates = over["estimate"].sel(selection)
+        _draw_estimates(above, estimates, averaged.sel(selection), dim, over.attrs["at_0"], of_fit)
         _draw_posterior(below, over)
         above.set_ylabel(title or estimand_label(fit))
         below.set_xlabel(_in_words(record, word(fit, dim)))
@@ -87,7 +90,7 @@ def plot_estimates_over_heterogeneity(
     return figure
 
 
-def _draw_estimates(axes, estimate: xr.DataArray, averaged: xr.DataArray, dim: str, at_0: str) -> None:
+def _draw_estimates(axes, estimate: xr.DataArray, averaged: xr.DataArray, dim: str, at_0: str, of_fit: str) -> None:
     t, lines = estimate["heterogeneity"].values, estimate.transpose("heterogeneity", dim).values
     labels = [str(label) for label in averaged[dim].values]
     few = len(labels) <= MOST_LABELLED
@@ -97,7 +100,7 @@ def _draw_estimates(axes, estimate: xr.DataArray, averaged: xr.DataArray, dim: s
     ends = averaged.values
     edge = np.full(ends.size, 1.08 * t[-1])
     axes.plot([t[-1] + 0 * edge, edge], [lines[-1], ends], color=FAINT, lw=0.5, zorder=1)
-    axes.plot(edge, ends, "o", ms=5 if few else 3, color=colour("partial"), label="partial pooling: the average")
+    axes.plot(edge, ends, "o", ms=5 if few else 3, color=colour("partial"), label=of_fit)
     axes.set_xlim(0, 1.1 * t[-1])
     if few:
         label_edge(axes, ends, labels)

@@ -215,7 +215,7 @@ def test_complete_pooling_by_quadrature_agrees_with_refits(model, dataset):
     np.testing.assert_array_less(abs(by_quadrature - elpd), 4.5 * np.array(mcse) + 0.01)
 
 
-def test_where_quadrature_is_not_exact_it_is_known_andrefitted():
+def test_where_quadrature_is_not_exact_it_is_known_and_refitted():
     """Two rows nearly settle one line: what is left out lies down a funnel in sigma that few nodes miss."""
     rows = [("a", 0, 1.0), ("a", 1, 2.5), ("b", 0, 2.0), ("b", 1, 6.0)]
     frame = pd.DataFrame(rows, columns=["genotype", "environment", "response"])
@@ -238,7 +238,7 @@ def test_no_pooling_that_shares_a_noise_is_left_out_exactly_and_says_so():
     assert "beside the shared sigma" in row["note"]
 
 
-def test_a_row_that_importance_sampling_cannot_leave_out_isrefitted():
+def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
     """One cell far from all others: k-hat says so, and a grid over mu, tau and sigma says what is right."""
     cells = pd.DataFrame({"tissue": list("aabbccdd"), "expression": [1, 1.2, 2, 2.1, 3, 3.3, 1.5, 9.0]})
     fit = hz.fit("tissue_expression", cells, **SETTINGS)

@@ -121,9 +121,18 @@ def chain():
     return model
 
 
+def named_like_the_zoo():
+    """Complete pooling whose noise has the name of a spread, and whose groups and data those of clinics."""
+    with pm.Model(coords={"clinic": ["A", "B", "C"]}) as model:
+        pm.Data("x", np.arange(3.0))
+        pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("tau"), observed=[1.0, 2.0, 3.0], dims="clinic")
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
+        (named_like_the_zoo, "y depends on tau, but theta is not integrated out of its density"),
         (lambda: eight("one"), "complete pooling cannot be told from groups that are integrated out"),
         (lambda: eight("unnamed"), "score meets common and width in the likelihood"),
         (lambda: eight("centered", dims=None), "effect has 1 axes without dims"),
@@ -132,7 +141,7 @@ def chain():
         (chain, "effect is drawn given above, by group too"),
         (pm.Model, "expected one observed variable, got none"),
     ],
-    ids=["one", "unnamed", "no dims", "two outcomes", "potential", "chain", "empty"],
+    ids=["named like the zoo", "one", "unnamed", "no dims", "two outcomes", "potential", "chain", "empty"],
 )
 def test_an_unknown_structure_is_refused_in_one_sentence(model, said):
     with pytest.raises(ValueError, match=r"^The structure is not known: [^.]*\.?[^.]*\.$") as refusal:

@@ -75,7 +75,7 @@ def cases(few_refits):
 
 
 #: How each thing said begins.
-BEGINNINGS = ("For a hospital", "For the same", "The typical", "Most pulled", "Next: ", "No hospital")
+BEGINNINGS = ("For a hospital", "For the same", "The typical", "Next: ", "No hospital")
 
 
 def words(pooling):
@@ -106,10 +106,16 @@ def test_what_predicts_better_is_what_its_own_table_says(cases, name, question):
         if name == "three":
             assert f"{words(pooling)} by {gap} nats" in sentence
             continue
-        degree = "by nothing" if gap == "0.0" else "clearly" if -row["elpd_diff"] > 2 * row["dse"] else "within noise"
+        degree = "within noise"
+        if -row["elpd_diff"] > 2 * row["dse"]:
+            degree = "clearly" if -row["elpd_diff"] > 4 else "hardly"
+        if row["one_unit"] > 0.5:
+            degree = "mostly at one hospital"
+        if gap == "0.0":
+            degree = "by nothing"
         assert f"{words(pooling)} {degree} ({gap} nats, se {row['dse']:.1f})" in sentence
     if name == "three":
-        assert "which 3 hospitals are too few to tell from noise" in sentence
+        assert "(3 hospitals are too few for a standard error)" in sentence
         assert "se " not in sentence
 
 
@@ -147,22 +153,26 @@ def test_how_strongly_is_said_by_kappa_and_its_definition_is_named(cases, name, 
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_the_most_pulled_moved_furthest(cases, name):
+def test_what_moves_farthest_does(cases, name):
     fits, _, sentences = cases[name]
     summary = fits["partial"]["group_summary"].to_dataset()
     moved = abs(summary["own"] - summary["mean"])
     j = int(moved.values.argmax())
     own, mean = float(summary["own"][j]), float(summary["mean"][j])
-    start = f"Most pulled is {summary['hospital'].values[j]}, from {own:.3g} to {mean:.3g}"
+    if moved[j] <= 0.1 * summary["sd"][j]:
+        assert name == "huge spread"
+        assert said(sentences, "no hospital moves noticeably")
+        return
+    start = f"{summary['hospital'].values[j]} moves farthest, from {own:.3g} to {mean:.3g}"
     assert re.match(r"(:|, though) ", said(sentences, start)[len(start) :])
 
 
 def test_it_is_pulled_for_its_distance_or_for_its_size(cases):
-    outlying, small = (said(cases[name][2], "Most pulled") for name in ("outlier", "one small"))
-    assert "is H007," in outlying
+    outlying, small = (said(cases[name][2], f"{h} moves") for name, h in (("outlier", "H007"), ("one small", "H011")))
+    assert outlying.startswith("H007 moves farthest, ")
     assert ": it lies far out (" in outlying
     assert "weigh" not in outlying
-    assert "is H011," in small
+    assert small.startswith("H011 moves farthest, ")
     assert ": its data weigh little (kappa " in small
     assert "expected 2)" in small
 
@@ -173,7 +183,7 @@ def test_the_distance_is_the_number_it_claims_to_be(cases):
     target = float(fits["partial"]["posterior"]["mu"].mean())
     distance = abs(summary["own"].values - target)
     assert f"({distance[7] / np.median(distance):.1f} times the median distance from {target:.3g})" in said(
-        sentences, "Most pulled"
+        sentences, "H007 moves"
     )
 
 
@@ -233,11 +243,13 @@ def test_fits_of_other_data_are_refused(cases):
         hz.verdict({"partial": cases["three"][0]["partial"], "complete": cases["outlier"][0]["complete"]})
 
 
-def ranking(**rows):
+def ranking(one_unit=0.1, **rows):
     """A table of compare_poolings, made by hand: elpd_diff, dse, k-hat, refits of each pooling, best first."""
     columns = ["elpd_diff", "dse", "max_k_hat", "refits"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    return table.assign(rank=pd.array(range(1, len(rows) + 1), dtype="Int64"))
+    table = table.assign(rank=pd.array(range(1, len(rows) + 1), dtype="Int64"), one_unit=one_unit)
+    table.attrs["unit"] = "hospital"
+    return table
 
 
 @pytest.mark.parametrize(
@@ -254,6 +266,16 @@ def ranking(**rows):
             "it leads partial pooling within noise (3.9 nats, se 2.0)",
         ),
         (
+            {"complete": (0, 0, 0.1, 0), "partial": (-0.6, 0.1, 0.1, 0)},
+            30,
+            "it leads partial pooling hardly (0.6 nats, se 0.1)",
+        ),
+        (
+            {"one_unit": 0.97, "complete": (0, 0, 0.1, 0), "partial": (-722.5, 676.4, 0.1, 0)},
+            30,
+            "it leads partial pooling mostly at one hospital (722.5 nats, se 676.4)",
+        ),
+        (
             {"complete": (0, 0, 0.1, 0), "partial": (-0.04, 0.01, 0.1, 0)},
             30,
             "it leads partial pooling by nothing (0.0 nats, se 0.0)",
@@ -261,7 +283,7 @@ def ranking(**rows):
         (
             {"complete": (0, 0, 0.1, 0), "partial": (-900.0, np.nan, 0.1, 0)},
             9,
-            "it leads partial pooling by 900.0 nats, which 9 hospitals are too few to tell from noise",
+            "it leads partial pooling by 900.0 nats (9 hospitals are too few for a standard error)",
         ),
         (
             {"none": (0, 0, np.nan, np.nan), "partial": (-1.0, 2.0, 1.4, 0), "complete": (-8.0, 2.0, 1.4, 3)},

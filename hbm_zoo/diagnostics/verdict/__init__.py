@@ -41,7 +41,7 @@ def verdict(
         A sentence each: whether the draws can be trusted; which pooling predicts better, by how
         much, for a new group and for the same group again, each answered by its own table; which
         groups differ from nothing, if the model has a null group; how strongly the groups are
-        pulled, which most, and whether for the weight of its data or for its
+        pulled, which moves farthest, and whether for the weight of its data or for its
         distance; what to do next. If a fit failed a check nothing else is said.
 
     Raises
@@ -51,10 +51,12 @@ def verdict(
 
     Notes
     -----
-    A lead is clear if it exceeds two of its standard errors (``se``), else within noise; with fewer
-    than 10 groups no standard error is used (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296). No
-    pooling is not ranked on a new group, where only its prior speaks. Most pulled is the group whose
-    posterior mean lies furthest from its own estimate. That distance is, given hyperparameters,
+    A lead is clear if it exceeds two of its standard errors (``se``) and 4 nats: smaller ones are
+    hardly leads, the former within noise; where one group makes most of it the standard error says
+    little, and that group is what is said. With fewer than 10 groups no standard error is used (all
+    three: Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296). No pooling is not ranked on a new
+    group, where only its prior speaks. The group that moves farthest is the one whose posterior mean
+    lies furthest from its own estimate. That distance is, given hyperparameters,
     (1 - kappa) |own - target|, so that each factor is set against its median over groups.
 
     Examples

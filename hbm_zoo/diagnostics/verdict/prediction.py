@@ -13,6 +13,8 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import listed, pooling, with_article
 
 STANDARD_ERRORS = 2
+LITTLE = 4
+MOST_OF_IT = 0.5
 
 
 def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -53,21 +55,31 @@ def answer(table: pd.DataFrame, counted: str, best: str) -> str:
     others = ranked.iloc[1:]
     if others["dse"].astype(float).isna().any():
         leads = listed(f"{pooling(str(name))} by {-row['elpd_diff']:.1f} nats" for name, row in others.iterrows())
-        said = f"{leads}, which {counted} are too few to tell from noise"
+        said = f"{leads} ({counted} are too few for a standard error)"
     else:
-        said = listed(_lead(str(name), row) for name, row in others.iterrows())
+        said = listed(_lead(str(name), row, table.attrs["unit"]) for name, row in others.iterrows())
     return f"{best} leads {said}{_doubt(ranked)}"
 
 
-def _lead(name: str, row: pd.Series) -> str:
-    """The lead over one pooling: none that could be printed, clear, or within noise."""
-    gap = f"{-row['elpd_diff']:.1f}"
-    degree = "by nothing" if gap in ("0.0", "-0.0") else "clearly" if is_behind(row) else "within noise"
-    return f"{pooling(name)} {degree} ({gap.removeprefix('-')} nats, se {row['dse']:.1f})"
+def _lead(name: str, row: pd.Series, unit: str) -> str:
+    """The lead over one pooling: how sure, how large, and whether all of it hangs on one unit."""
+    if f"{-row['elpd_diff']:.1f}" in ("0.0", "-0.0"):
+        degree = "by nothing"
+    elif row["one_unit"] > MOST_OF_IT:
+        degree = f"mostly at one {unit}"
+    elif is_behind(row):
+        degree = "clearly"
+    else:
+        degree = "hardly" if _exceeds_noise(row) else "within noise"
+    return f"{pooling(name)} {degree} ({abs(row['elpd_diff']):.1f} nats, se {row['dse']:.1f})"
 
 
 def is_behind(row: pd.Series) -> bool:
-    """Whether a pooling is behind the best by more than noise."""
+    """Whether a pooling is behind the best by more than noise, and by more than a little."""
+    return _exceeds_noise(row) and -float(row["elpd_diff"]) >= LITTLE
+
+
+def _exceeds_noise(row: pd.Series) -> bool:
     return -float(row["elpd_diff"]) > STANDARD_ERRORS * float(row["dse"])
 
 

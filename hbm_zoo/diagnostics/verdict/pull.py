@@ -1,4 +1,4 @@
-"""How strongly are groups pulled, and which most?"""
+"""How strongly are groups pulled, and which moves farthest?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
 
 CONTRAST = 1.5
+NOTICEABLE = 0.1  # posterior standard deviations
 
 
 def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
@@ -51,10 +52,12 @@ def _of_coefficient(
     if not np.isfinite(moved).any():
         return [*sentences, f"no {group} has an estimate of its own{where} to be pulled from"]
     j = int(np.nanargmax(moved))
-    own, mean = (float(summary[name][j]) for name in ("own", "mean"))
+    if not moved[j] > NOTICEABLE * float(summary["sd"][j]):
+        return [*sentences, f"no {group} moves noticeably{where}"]
+    own, mean = (plain(float(summary[name][j])) for name in ("own", "mean"))
     why = _why(words[record.volume_label], summary, float(target), j) if target is not None else ""
     name = named(group, summary[record.group].values[j])
-    return [*sentences, f"most pulled{'' if sentences else where} is {name}, from {plain(own)} to {plain(mean)}{why}"]
+    return [*sentences, f"{name} moves farthest{'' if sentences else where}, from {own} to {mean}{why}"]
 
 
 def _why(volume_label: str, summary: xr.Dataset, target: float, j: int) -> str:
