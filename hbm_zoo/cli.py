@@ -14,6 +14,7 @@ from typing import Annotated, Literal, get_args
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from hbm_zoo import _MODEL_NAMES, __version__, pages
@@ -59,9 +60,10 @@ app = App(
 @app.command(name="list")
 def list_models() -> None:
     """Name the models of the zoo, each with its question."""
-    width = max(map(len, _MODEL_NAMES))
+    table = Table.grid(padding=(0, 2, 0, 0))
     for name in _MODEL_NAMES:
-        Console().print(Text.assemble((name.ljust(width), "bold"), "  ", pages.headline(name)), soft_wrap=True)
+        table.add_row(Text(name, style="bold"), Text(pages.headline(name)))
+    Console().print(table)
 
 
 @app.command
@@ -153,7 +155,7 @@ def compare(
     overwrite
         Let the report replace an earlier one.
     quiet
-        Print the verdict alone.
+        Print the verdict alone, with what was noted in reading the data and the seed.
     """
     from hbm_zoo.commands import Source, compare_poolings
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pymc as pm
 import xarray as xr
-from pymc.stats import compute_log_prior
+from pymc.stats import compute_log_likelihood, compute_log_prior
 from pymc_extras.prior import Prior
 
 from hbm_zoo.fits import hyperparameters, thinned
@@ -67,6 +67,11 @@ def _complete_from_draws(record, tree, data, priors) -> None:
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
     tree["posterior_predictive"] = predictive["posterior_predictive"]
+    tree["log_likelihood"] = xr.DataTree(
+        compute_log_likelihood(
+            tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"}
+        )
+    )
 
 
 def _free(record, tree) -> list[str]:

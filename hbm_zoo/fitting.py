@@ -65,8 +65,8 @@ def fit(
     -------
     xarray.DataTree
         Groups posterior, group_summary, sample_stats, log_likelihood (one value a
-        group, its parameter integrated out [nats]; not under no pooling, nor for a model
-        without a closed form), log_prior, prior,
+        group, its parameter integrated out [nats]; not under no pooling; of each observation
+        given the groups for a model without a closed form), log_prior, prior,
         prior_predictive, posterior_predictive, observed_data, constant_data; attrs that
         describe the fit.
 

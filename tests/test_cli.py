@@ -48,7 +48,8 @@ def test_help_list_and_describe_answer_without_pymc():
 def test_every_model_is_listed_with_its_question_and_has_a_page(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(hz.MODELS)
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(hz.MODELS)
+    assert all(len(line.rstrip()) <= 80 for line in lines)
     for name in hz.MODELS:
         assert main(["describe", name]) == 0
         page = capsys.readouterr().out

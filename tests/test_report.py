@@ -169,11 +169,20 @@ def test_an_earlier_report_is_replaced_whole(tmp_path):
     earlier = tmp_path / "report"
     earlier.mkdir()
     (earlier / "report.html").write_text("earlier")
-    (earlier / "old.csv").write_text("old")
+    (earlier / "groups.csv").write_text("old")
     with whole(check_target(earlier, overwrite=True)) as draft:
         (draft / "report.html").write_text("later")
     assert {p.name: p.read_text() for p in earlier.iterdir()} == {"report.html": "later"}
     assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_what_lies_beside_an_earlier_report_is_never_deleted(tmp_path):
+    for name in ("report.html", "groups.csv", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="holds notes.txt beside an earlier report: move it"):
+        check_target(tmp_path, overwrite=True)
+    (tmp_path / "notes.txt").unlink()
+    assert check_target(tmp_path, overwrite=True) == tmp_path.resolve()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -27,6 +27,7 @@ from hbm_zoo.priors import ppf
 from hbm_zoo.summary import in_chunks
 
 METHODS = ("ml", "reml")
+FLAT = 1e-5  # Curvature, in units of the prior's spread, of a likelihood that says nothing.
 TIE = 1e-7  # Nats by which a boundary may fall short of an interior and still be the answer.
 NOT_LEFT_OUT = ["elpd", "lppd", "k_hat", "elpd_mcse"]
 
@@ -70,7 +71,7 @@ def empirical_bayes(
     ------
     FrameError, ValueError
         If the frame, a name or an option is not what is expected, the model has no closed form,
-        or REML is asked of a model that is not normal in its mean.
+        the likelihood has no maximum, or REML is asked of a model that is not normal in its mean.
 
     Notes
     -----
@@ -124,6 +125,7 @@ class _Estimate:
     se: dict[str, float]
     log_likelihood: float
     boundary: dict[str, float]
+    flat: bool
 
     def table(self) -> xr.Dataset:
         names = list(self.values)
@@ -143,6 +145,12 @@ def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prio
         there = _Surface(record, data, lines, known | boundary, method).highest(boundary)
         if there.log_likelihood > best.log_likelihood - TIE:
             best = there
+    if best.flat:
+        where = ", ".join(f"{name} = {value:.3g}" for name, value in best.values.items() if name not in known)
+        raise ValueError(
+            f"The likelihood of {record.name} has no maximum on these data: it is still flat at {where}. A fit whose "
+            "priors say what the data do not is partial pooling."
+        )
     return best
 
 
@@ -154,7 +162,13 @@ def _boundaries(record: HierarchicalModel, complete: Mapping[str, float], known:
     lowest = [name for name, value in complete.items() if value == record.parameters[name].support[0]]
     inside = {name: value for name, value in complete.items() if name not in lowest}
     parts = [{name: complete[name]} | inside for name in lowest] if len(lowest) > 1 else []
-    return [*parts, complete]
+    return [*_ends(record, known), *parts, complete]
+
+
+def _ends(record: HierarchicalModel, known: Mapping[str, float]) -> list[dict]:
+    """Both ends of a hyperparameter that has two: a correlation may be largest at -1 or 1."""
+    supports = {name: parameter.support for name, parameter in record.parameters.items() if name not in known}
+    return [{name: end} for name, support in supports.items() if np.isfinite(support).all() for end in support]
 
 
 class _Surface:
@@ -225,7 +239,8 @@ class _Surface:
         values = {name: float(self.lines[name].value(x)) for name, x in lines.items()}
         se = {name: float(self.lines[name].slope(x) * sd) for (name, x), sd in zip(lines.items(), spread, strict=True)}
         everything = {name: float((self.known | values)[name]) for name in self.record.parameters}
-        return _Estimate(everything, se, float(self.height(u[None])[0]), boundary)
+        flat = bool(self.searched) and np.linalg.eigvalsh(-hessian).min() < FLAT
+        return _Estimate(everything, se, float(self.height(u[None])[0]), boundary, flat)
 
 
 class _Line:

@@ -55,8 +55,8 @@ def log_evidence(
     drawn = np.column_stack([free.lines[name][0](h[name].values) for name in free.names])
     normal = multivariate_normal(drawn[::2].mean(axis=0), np.cov(drawn[::2], rowvar=False))
     proposed = normal.rvs(len(drawn[1::2]), random_state=rng).reshape(-1, len(free.names))
-    heights = (free.log_density(u, data) - normal.logpdf(u) for u in (proposed, drawn[1::2]))
-    return bridge(*heights, reff)
+    from_normal, from_posterior = (free.log_density(u, data) - normal.logpdf(u) for u in (proposed, drawn[1::2]))
+    return bridge(from_normal, from_posterior, reff)
 
 
 def on_path(record: HierarchicalModel, t, means: Mapping[str, float]) -> dict:

@@ -104,14 +104,14 @@ def derived(data):
 
 
 def contradiction(data, priors):
-    """Say so if the overall ratio lies where the prior of mu has no weight at all."""
+    """Say so if the overall ratio lies where the prior of mu has next to no weight."""
     O, E = float(data.observed.sum()), float(data.expected.sum())
     low, high = stats.gamma.ppf([0.025, 0.975], O + 0.5) / E
     if high < ppf(priors["mu"], 1e-5) or low > ppf(priors["mu"], 1 - 1e-5):
         unit = "are the expected counts in another unit? Rescale 'expected', or pass" if O else "pass"
         return (
             f"Observed / expected is {O:g} / {E:g} = {O / E:.3g} overall, but the prior {describe(priors['mu'])} of "
-            f"'mu' rules that out: {unit} a prior for 'mu'."
+            f"'mu' gives that next to no weight: {unit} a prior for 'mu'."
         )
     return None
 

@@ -83,13 +83,14 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
             "discharges": discharges,
         }
     )[kept].astype({"observed": np.int64, "discharges": np.int64})
-    serious = [
-        *_missing(kept, (large | (rate.notna() & expected.isna())) & ~kept, least_expected),
-        _overstated(table),
+    withheld = observed.isna() & (large | (rate.notna() & expected.isna()))
+    serious = [*_missing(kept, withheld, least_expected), _overstated(table)]
+    table.attrs["notes"] = [
+        *_left_out(~large & expected.notna(), least_expected),
+        *_counted(observed.isna() & rate.isna(), "neither a count nor an expected rate"),
+        *_counted(observed.notna() & expected.isna(), "a count, but no number of discharges or no expected rate"),
+        *serious,
     ]
-    unknown = (observed.isna() & rate.isna()).sum()
-    neither = [f"{unknown} hospitals have neither a count nor an expected rate."] if unknown else []
-    table.attrs["notes"] = [*_left_out(~large & expected.notna(), least_expected), *neither, *serious]
     for note in serious:
         warnings.warn(note, FrameWarning, stacklevel=2)
     return table
@@ -138,6 +139,11 @@ def _left_out(small, least):
     if not small.any():
         return []
     return [f"{small.sum()} hospitals with an expected count below {least:g} were left out, whatever their outcome."]
+
+
+def _counted(which, what):
+    """A sentence if hospitals were left out for what they have or lack."""
+    return [f"{which.sum()} hospitals have {what}, and were left out."] if which.any() else []
 
 
 def _missing(kept, missing, least):

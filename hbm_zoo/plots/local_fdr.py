@@ -41,11 +41,12 @@ def plot_local_fdr(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     ValueError
         If the fit has no null group.
     """
+    record = model_of(fit, model)
     require_null_group(fit, "plot_local_fdr")
     data, group = prepared(fit), word(fit, fit.attrs["group"])
     z = (data.effect / data.standard_error).values
     grid = np.linspace(z.min(), z.max(), POINTS)
-    everything, null = _densities(model_of(fit, model), fit, data, grid)
+    everything, null = _densities(record, fit, data, grid)
     count = z.size * (grid[-1] - grid[0]) / BINS
     figure = Picture(figsize=(7.4, 6.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])

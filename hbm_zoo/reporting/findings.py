@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -230,5 +231,6 @@ def _population(fits: Fits, record: HierarchicalModel) -> pd.DataFrame:
                 continue
             draws = fit["posterior"].dataset[parameter].values.ravel()
             low, high = np.quantile(draws, [tail, 1 - tail])
-            rows.append((name, parameter, draws.mean(), low, high, about.meaning))
+            meaning = re.sub(rf"\b{record.group}", word(fit, record.group), about.meaning)
+            rows.append((name, parameter, draws.mean(), low, high, meaning))
     return pd.DataFrame(rows, columns=["pooling", "parameter", "mean", "lower", "upper", "meaning"])

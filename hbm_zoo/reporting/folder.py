@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MARK = "report.html"
+OWN = re.compile(r"report\.(html|md)|(comparison|groups|discoveries)\.csv|\w+\.png|fits")
 
 
 def check_target(folder: str | Path, overwrite: bool = False) -> Path:
@@ -35,6 +37,9 @@ def check_target(folder: str | Path, overwrite: bool = False) -> Path:
         )
     if target.exists() and not (target / MARK).is_file():
         raise FileExistsError(f"{folder} holds something else than an earlier report: name another folder.")
+    strange = sorted(path.name for path in target.iterdir() if not OWN.fullmatch(path.name)) if target.exists() else []
+    if strange:
+        raise FileExistsError(f"{folder} holds {strange[0]} beside an earlier report: move it, or name another folder.")
     return target
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.convergence import convergence
+from hbm_zoo.fits import population_fixed_at, prepared
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "empirical_bayes.json").read_text())
 
@@ -160,6 +161,30 @@ def test_one_part_of_the_spread_may_vanish_alone():
     assert fit.attrs["boundary"] == "tau_slope = 0, rho = 0"
     assert fit["estimates"]["value"].sel(hyperparameter="tau_intercept") > 3
     np.testing.assert_allclose(fit["group_summary"]["mean"].sel(coefficient="slope"), 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_a_correlation_at_its_end_is_reported(method):
+    """Few lines, nearly parallel: the likelihood is largest where intercept and slope are one."""
+    rng = np.random.default_rng(2)
+    frame, _ = hz.reaction_norms.simulate(rng, genotypes=8, environments=4, tau_slope=0.4, rho=0.0)
+    fit = hz.empirical_bayes("reaction_norms", frame, method=method)
+    rho = fit["estimates"].to_dataset().sel(hyperparameter="rho")
+    assert fit.attrs["boundary"] == "rho = -1"
+    assert float(rho["value"]) == -1
+    assert np.isnan(rho["se"])
+    record = hz.reaction_norms.MODEL
+    h = population_fixed_at(json.loads(fit.attrs["fixed"]))
+    nearer = h.assign(rho=h.rho + 1e-3)
+    log_likelihoods = [float(record.closed_form.log_marginal(at, prepared(fit)).sum()) for at in (h, nearer)]
+    assert log_likelihoods[0] > log_likelihoods[1]
+    assert np.isfinite(fit["group_summary"]["mean"]).all()
+
+
+def test_a_likelihood_without_a_maximum_is_refused():
+    frame = pd.DataFrame({"hospital": list("abcd"), "observed": 0, "expected": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(ValueError, match="has no maximum on these data: it is still flat at mu = "):
+        hz.empirical_bayes("hospital_readmission", frame)
 
 
 def test_the_fourth_column_stands_beside_the_other_three(heart_fits):

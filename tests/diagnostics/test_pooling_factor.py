@@ -84,3 +84,19 @@ def test_a_model_with_several_coefficients_has_a_row_for_each():
     for k, name in enumerate(["intercept", "slope"]):
         exact = by_hand(draws.values[..., k], draws.values[..., k])
         assert float(found["pooling_factor"].sel(coefficient=name)) == pytest.approx(exact[0])
+
+
+@pytest.mark.parametrize(
+    "takes_one",
+    [
+        hz.pooling_factor,
+        hz.predict,
+        hz.discoveries,
+        hz.plot_estimates_over_heterogeneity,
+        hz.plot_volcano,
+        hz.plot_local_fdr,
+    ],
+)
+def test_what_takes_one_fit_refuses_several(three_hospitals_fits, takes_one):
+    with pytest.raises(ValueError, match="Expected one fit, got a dict: 'none', 'complete', 'partial'. Give one"):
+        takes_one(three_hospitals_fits)

@@ -132,3 +132,10 @@ def test_counts_are_whole_and_no_more_than_discharges(published):
 def test_every_hospital_left_out_is_counted(published):
     notes = quietly(published, "HF").attrs["notes"]
     assert any("1 hospitals have neither a count nor an expected rate" in note for note in notes)
+
+
+def test_a_count_without_discharges_is_not_called_withheld(published):
+    published.loc[1, "Number of Discharges"] = "N/A"
+    notes = quietly(published, "HF").attrs["notes"]
+    assert any("1 hospitals have a count, but no number of discharges" in note for note in notes)
+    assert any("1 of 2 hospitals (50.0 %) have no published count" in note for note in notes)
