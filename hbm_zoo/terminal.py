@@ -204,19 +204,5 @@ def _movements(head: str, rows: pd.DataFrame, width: int) -> Table:
     moves = pd.concat([rows["own"], rows["partial"]])
     own, partial = aligned(moves)[: len(rows)], aligned(moves)[len(rows) :]
     for index, before, after, kappa in zip(rows.index, own, partial, rows["kappa"], strict=True):
-        table.add_row(shortened(str(index), width), before, after, f"{kappa:.2f}")
+        table.add_row(words.shortened(str(index), width), before, after, f"{kappa:.2f}")
     return table
-
-
-def shortened(name: str, width: int) -> str:
-    """A name that is too long loses its middle: names that begin alike stay apart.
-
-    Examples
-    --------
-    >>> shortened("St. Mary and Sons, North", 12)
-    'St. Ma…North'
-    """
-    if len(name) <= width:
-        return name
-    tail = (width - 1) // 2
-    return f"{name[: width - 1 - tail]}…{name[-tail:]}"

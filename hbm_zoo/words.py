@@ -60,3 +60,17 @@ def plain(value: float) -> str:
     ('1,598', '0.5', '-2.88', '2e-07')
     """
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def shortened(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names that begin alike stay apart.
+
+    Examples
+    --------
+    >>> shortened("St. Mary and Sons, North", 12)
+    'St. Ma…North'
+    """
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[-tail:]}"

@@ -61,11 +61,7 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     >>> frame[["hospital", "observed", "expected"]].to_numpy().tolist()
     [['010001 A', 90, 80.0], ['010005 B', 60, 64.5]]
     """
-    missing = [name for name in (*TEXT, *NUMBERS) if name not in frame.columns]
-    if missing:
-        raise FrameError(f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.")
-    if isinstance(least_expected, str) or not least_expected >= 0:
-        raise ValueError(f"from_hrrp expected least_expected to be a number, 0 or more, got {least_expected!r}.")
+    _check(frame, least_expected)
     rows = frame[frame["Measure Name"].astype(str) == _measure(frame, measure)]
     discharges, rate, observed = (_published(rows[name]) for name in NUMBERS)
     if (more := observed > discharges).any():
@@ -94,6 +90,15 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     for note in serious:
         warnings.warn(note, FrameWarning, stacklevel=2)
     return table
+
+
+def _check(frame, least_expected):
+    """Refuse a frame that is not the published one, and a threshold that is no number."""
+    missing = [name for name in (*TEXT, *NUMBERS) if name not in frame.columns]
+    if missing:
+        raise FrameError(f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.")
+    if isinstance(least_expected, str) or not least_expected >= 0:
+        raise ValueError(f"from_hrrp expected least_expected to be a number, 0 or more, got {least_expected!r}.")
 
 
 def _measure(frame, given):

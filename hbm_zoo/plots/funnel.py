@@ -25,6 +25,7 @@ PROBABILITIES = (0.95, 0.998)
 DASHES = ("--", "-")
 CURVE_POINTS = 400
 MOST_NAMED = 20
+MANY = 300
 
 
 def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
@@ -66,8 +67,9 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     figure = Picture(figsize=(7.4, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.vlines(volume, own, mean, color=GREY, lw=0.5, zorder=1)
-    axes.plot(volume, own, "o", ms=4.5, mfc="white", mec=colour("own"), label="own estimate", zorder=2)
-    axes.plot(volume, mean, "o", ms=4, color=colour("partial"), alpha=0.8, lw=0, label="partial pooling", zorder=3)
+    size = 4.5 if own.size <= MANY else 2.0
+    axes.plot(volume, own, "o", ms=size, mfc="white", mec=colour("own"), label="own estimate", zorder=2)
+    axes.plot(volume, mean, "o", ms=size - 0.5, color=colour("partial"), alpha=0.8, label="partial pooling", zorder=3)
     _draw_limits(axes, limits, target, volume, own)
     lower, upper = limits(target, volume, PROBABILITIES[-1])
     beyond = (own < lower) | (own > upper)

@@ -19,6 +19,7 @@ from hbm_zoo.plots.style import (
     estimand_label,
     evenly,
     finish,
+    group_name,
     label_edge,
     legend_below,
     panels,
@@ -92,7 +93,7 @@ def plot_estimates_over_heterogeneity(
 
 def _draw_estimates(axes, estimate: xr.DataArray, averaged: xr.DataArray, dim: str, at_0: str, of_fit: str) -> None:
     t, lines = estimate["heterogeneity"].values, estimate.transpose("heterogeneity", dim).values
-    labels = [str(label) for label in averaged[dim].values]
+    labels = [group_name(label) for label in averaged[dim].values]
     few = len(labels) <= MOST_LABELLED
     axes.plot(t, lines, color=INK if few else GREY, lw=1.0 if few else 0.6, alpha=0.8 if few else 0.6)
     paint = colour("complete") if at_0 == "complete pooling" else INK

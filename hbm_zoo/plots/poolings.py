@@ -14,6 +14,7 @@ from hbm_zoo.plots.style import (
     estimand_label,
     evenly,
     finish,
+    group_name,
     interval_ends,
     legend_below,
     panels,
@@ -94,7 +95,7 @@ def _draw_forest(axes, summaries: dict[str, xr.Dataset], fits: Fits, dim: str) -
         axes.plot(mean, y, "o", ms=2.5 if many else 5, color=paint, label=label)
     own = np.arange(shown) + max(offsets.values(), default=0.0)
     axes.plot(first["own"].values, own, "|", ms=4 if many else 10, mew=1.2, color=colour("own"), label="own estimate")
-    axes.set_yticks(np.arange(shown), [str(label) for label in first[dim].values], fontsize=5.5 if many else 9)
+    axes.set_yticks(np.arange(shown), [group_name(label) for label in first[dim].values], fontsize=5.5 if many else 9)
     axes.set_ylim(-0.7, shown - 0.3)
     finish(axes)
 

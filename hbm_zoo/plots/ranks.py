@@ -8,7 +8,17 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from hbm_zoo.fits import Fits, check_together, word
-from hbm_zoo.plots.style import Picture, colour, estimand_label, evenly, finish, interval_ends, legend_below, panels
+from hbm_zoo.plots.style import (
+    Picture,
+    colour,
+    estimand_label,
+    evenly,
+    finish,
+    group_name,
+    interval_ends,
+    legend_below,
+    panels,
+)
 
 MOST_GROUPS = 100
 MANY = 25
@@ -74,7 +84,7 @@ def _draw_ranks(axes, rows: xr.Dataset, dim: str, pooling: str) -> None:
     axes.plot(rows["rank"].values, y, "o", ms=2.5 if many else 5, color=colour(pooling), label="mean rank, interval")
     own = rows["own_rank"].values
     axes.plot(own, y, "|", ms=4 if many else 10, mew=1.2, color=colour("own"), label="rank of the own estimate")
-    axes.set_yticks(y, [str(label) for label in rows[dim].values], fontsize=5.5 if many else 9)
+    axes.set_yticks(y, [group_name(label) for label in rows[dim].values], fontsize=5.5 if many else 9)
     axes.set_ylim(y.size - 0.3, -0.7)
     finish(axes)
 

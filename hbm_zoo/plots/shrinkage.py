@@ -16,6 +16,7 @@ from hbm_zoo.plots.style import (
     estimand_label,
     evenly,
     finish,
+    group_name,
     label_edge,
     legend_below,
     name_points,
@@ -96,7 +97,7 @@ def _draw_arrows(axes, summary: xr.Dataset, dim: str, group: str, unit: str) -> 
     if own.size <= MOST_LABELLED and x is volume:
         name_points(axes, x, np.where(known, own, mean), summary[dim].values)
     elif own.size <= MOST_LABELLED:
-        axes.set_xticks(x, [str(label) for label in summary[dim].values], rotation=90, fontsize=SMALL)
+        axes.set_xticks(x, [group_name(label) for label in summary[dim].values], rotation=90, fontsize=SMALL)
     finish(axes)
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
 from hbm_zoo.fits import settings
+from hbm_zoo.words import shortened
 
 # Okabe & Ito (2008), Color Universal Design.
 COLOURS = {
@@ -26,6 +28,7 @@ INK = "#333333"
 GREY = "#8C8C8C"
 FAINT = "#BBBBBB"
 SMALL = 8
+LONGEST_NAME = 28
 CHARACTERS_AN_INCH = 14
 WIDE_RANGE = 8
 
@@ -69,6 +72,17 @@ def interval_ends(summary: xr.Dataset, of: str = "") -> tuple[str, str]:
     """Names of the two ends of the interval of an estimate, or ``of`` something else such as its rank."""
     lower, upper = sorted(name for name in map(str, summary) if name.startswith(f"{of}eti"))
     return lower, upper
+
+
+def group_name(label: object) -> str:
+    r"""A group's name as a picture writes it: not too long, and a dollar is no mathematics.
+
+    Examples
+    --------
+    >>> print(group_name("$x$ of St. Mary and the Holy Cross"))
+    \$x\$ of St. Mar…he Holy Cross
+    """
+    return shortened(str(label), LONGEST_NAME).replace("$", r"\$")
 
 
 def finish(axes) -> None:
@@ -127,7 +141,7 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: b
     """
     places: dict[tuple, list[str]] = {}
     for place, label in zip(zip(x, y, strict=True), labels, strict=True):
-        places.setdefault(place, []).append(str(label))
+        places.setdefault(place, []).append(group_name(label))
     width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
     row, letter = 1.1 * SMALL, 0.62 * SMALL
     taken: list[tuple] = []
@@ -149,4 +163,6 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: b
             ha="left" if side > 0 else "right",
             fontsize=SMALL,
             color=INK,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=5,
         )
