@@ -6,11 +6,8 @@ import hbm_zoo as hz
 
 
 def pytest_collection_modifyitems(items):
-    """A file's tests share a worker and its fits; notebooks share nothing, and begin at once."""
+    """The notebooks take longest and share nothing with other files: they begin at once."""
     items.sort(key=lambda item: item.path.stem != "test_notebooks")
-    for item in items:
-        alone = item.path.stem == "test_notebooks"
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,23 @@
 """A report is whole, self-contained, and says what its figures mean."""
 
+import io
 import json
 import re
+from dataclasses import replace
 
 import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from rich.console import Console
 
 import hbm_zoo as hz
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target, whole
 from hbm_zoo.reporting.formatting import aligned, number
 from hbm_zoo.reporting.report import write
+from hbm_zoo.terminal import _shrinkage
 
 OBSERVED, EXPECTED = [6, 2, 48, 11, 0, 25], [4.0, 4.0, 40.0, 14.0, 1.5, 20.5]
 
@@ -229,3 +233,17 @@ def test_a_model_with_a_null_group_reports_its_discoveries(genes_fit, tmp_path):
         *re.findall(r"<dt>([^<]+)</dt>", page),
         *[c for c in listed if c.startswith("eti")],
     }
+
+
+def test_groups_shrunken_alike_are_shown_by_how_far_they_move(found):
+    """Equal weights are in no order; then the distance is."""
+    part = pd.DataFrame(
+        {"own": [1.0, 9.0, 3.0, 4.0, 5.0, 6.0], "partial": 4.0, "kappa": 0.5},
+        index=pd.Index(list("abcdef"), name=found.group),
+    )
+    for kappa, head, first in ((part["kappa"], "From most to least moved", "b"), (part["own"], "shrunken", "a")):
+        console = Console(file=io.StringIO(), width=80)
+        _shrinkage(replace(found, groups=part.assign(kappa=kappa)), console)
+        heading, top, *_ = console.file.getvalue().splitlines()
+        assert head in heading
+        assert top.split()[0] == first
