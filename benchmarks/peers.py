@@ -166,7 +166,7 @@ def tissues_numpyro(tissue, groups, y, numbers):
 
 
 def tissues() -> pd.DataFrame:
-    """1,000,000 cells in 50 tissues; PyMC gets 100 draws a chain, NumPyro 300: more would take an hour."""
+    """1,000,000 cells in 50 tissues; the peers get 100 draws a chain, or they would take an hour."""
     model = hz.tissue_expression
     rng = np.random.default_rng(1)
     tissue = rng.integers(50, size=1_000_000)
@@ -178,7 +178,7 @@ def tissues() -> pd.DataFrame:
     return race(
         hbm_zoo=lambda: zoo(model, frame, 1000),
         PyMC=lambda: by_nutpie(tissues_pymc(frame, priors), names, 100, time.perf_counter()),
-        NumPyro=lambda: by_numpyro(tissues_numpyro, names, 300, tissue, 50, expression, numbers_of(priors)),
+        NumPyro=lambda: by_numpyro(tissues_numpyro, names, 100, tissue, 50, expression, numbers_of(priors)),
     )
 
 

@@ -59,7 +59,8 @@ def fit(
     progressbar : bool
         Show the sampler's progress.
     **sampler
-        Options of the model's ``prepare``, or of the sampler (e.g. ``target_accept``).
+        Options of the model's ``prepare``, or of the sampler. Without ``target_accept`` it is 0.9,
+        and 0.98 if a draw diverged.
 
     Returns
     -------

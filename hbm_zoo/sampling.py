@@ -15,8 +15,9 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import to_json
 from hbm_zoo.transforms import normal_tails
 
-# Small steps: where the spread, or the share of what differs, may be 0 the posterior is sharply curved.
-TARGET_ACCEPT = 0.95
+# Small steps, and smaller ones if a draw diverged: where the spread, or the share of what differs, may be 0 the
+# posterior is sharply curved.
+TARGET_ACCEPT = (0.9, 0.98)
 
 _COMPILED: dict[tuple, Any] = {}
 
@@ -51,10 +52,21 @@ def sample(record, data, pooling, parameterization, priors, settings, progressba
     fixed = record.fixed[pooling](priors, data)
     exact = record.closed_form is not None and parameterization is None and set(fixed) >= set(record.parameters)
     if not exact:
-        return draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
+        return _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     empty = xr.Dataset(coords={"chain": np.arange(settings["chains"]), "draw": np.arange(settings["draws"])})
     tree = xr.DataTree.from_dict({"posterior": empty})
     tree.attrs["parameterization"] = "exact"
+    return tree
+
+
+def _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler):
+    """Draws by steps so small that none diverges, if that can be had; by those the caller asked for, if any."""
+    for target in [sampler["target_accept"]] if "target_accept" in sampler else TARGET_ACCEPT:
+        given = sampler | {"target_accept": target}
+        tree = draw(record, data, pooling, parameterization, priors, settings, progressbar, given)
+        tree.attrs["target_accept"] = target
+        if not tree["sample_stats"]["diverging"].any():
+            break
     return tree
 
 
@@ -74,7 +86,7 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
                 seed=settings["seed"],
                 progress_bar=progressbar,
                 save_warmup=False,
-                **({"target_accept": TARGET_ACCEPT} | sampler),
+                **({"target_accept": TARGET_ACCEPT[0]} | sampler),
             )
         except ValueError as error:
             if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw

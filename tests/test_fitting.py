@@ -1,6 +1,7 @@
 """What a fit holds, what becomes of it on disk, and that ArviZ takes it as it is."""
 
 import json
+import warnings
 
 import arviz as az
 import numpy as np
@@ -267,3 +268,25 @@ def test_fits_of_other_data_do_not_mix(three_hospitals_fits):
 def test_fit_poolings_takes_no_pooling():
     with pytest.raises(ValueError, match="leave out 'pooling'"):
         hz.fit_poolings("hospital_readmission", FRAME, pooling="none")
+
+
+@pytest.mark.parametrize(
+    ("diverged", "given", "targets"), [(1, {}, [0.9, 0.98]), (0, {}, [0.9]), (1, {"target_accept": 0.8}, [0.8])]
+)
+def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(monkeypatch, diverged, given, targets):
+    asked, draw = [], sampling.draw
+
+    def drawn(*arguments):
+        asked.append(arguments[-1]["target_accept"])
+        tree = draw(*arguments)
+        stats = tree["sample_stats"].to_dataset()
+        stats["diverging"].values[0, 0] = diverged and len(asked) == 1
+        tree["sample_stats"] = xr.DataTree(stats)
+        return tree
+
+    monkeypatch.setattr(sampling, "draw", drawn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = hz.fit("hospital_readmission", hz.load_data("three_hospitals"), "complete", random_seed=1, **given)
+    assert asked == targets
+    assert fit.attrs["target_accept"] == targets[-1]
