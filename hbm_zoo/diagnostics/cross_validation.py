@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from hbm_zoo.diagnostics.shared_parameters import FreeParameters, left_out, log_evidence
+from hbm_zoo.diagnostics.free_parameters import FreeParameters, left_out, log_evidence
 from hbm_zoo.fits import Fits, hyperparameters, prepared, thinned
 from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
 from hbm_zoo.model import HierarchicalModel
@@ -158,8 +158,8 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     if chosen.size > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
     chunks = in_chunks(data.isel({row: chosen}), row, h.sizes["sample"])
-    left_out = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
-    elpd, mcse, k_hat = (left_out[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
+    scored = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
+    elpd, mcse, k_hat = (scored[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
     few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and np.isfinite(k_hat).any()
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
     for i in doubtful:
@@ -169,7 +169,7 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     return Scores(
         elpd=elpd,
         mcse=mcse,
-        p=scale * float(left_out["lppd"].sum() - elpd.sum()),
+        p=scale * float(scored["lppd"].sum() - elpd.sum()),
         max_k_hat=float(k_hat.max()),
         refits=doubtful.size,
         scale=scale,

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp, softmax
 
-from hbm_zoo.diagnostics.shared_parameters import FreeParameters, log_density, means_of, on_path
+from hbm_zoo.diagnostics.free_parameters import FreeParameters, log_density, means_of, on_path
 from hbm_zoo.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.quadrature import quadrature

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.cross_validation import SPLITS, refitted
-from hbm_zoo.diagnostics.shared_parameters import left_out
+from hbm_zoo.diagnostics.free_parameters import left_out
 from hbm_zoo.fits import prepared, priors_of
 
 SETTINGS = {"random_seed": 1, "progressbar": False}

@@ -7,8 +7,8 @@ import xarray as xr
 from scipy import integrate, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.free_parameters import line, log_density
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity, grid_over
-from hbm_zoo.diagnostics.shared_parameters import line, log_density
 from hbm_zoo.fits import priors_of
 from hbm_zoo.fitting import attributes
 from hbm_zoo.priors import moments

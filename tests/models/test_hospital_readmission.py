@@ -12,7 +12,7 @@ from pymc_extras.prior import Prior
 from scipy import integrate, special, stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.shared_parameters import left_out
+from hbm_zoo.diagnostics.free_parameters import left_out
 from hbm_zoo.fits import hyperparameters
 from hbm_zoo.models.hospital_readmission import MODEL
 from hbm_zoo.sampling import refit
