@@ -94,6 +94,11 @@ def test_what_must_be_stated(page, folder, fits):
         assert stated in text
 
 
+def test_every_column_of_the_files_is_defined(page, folder):
+    columns = [*pd.read_csv(folder / "comparison.csv").columns, *pd.read_csv(folder / "groups.csv").columns[1:]]
+    assert [name for name in columns if not re.search(rf"<dt>{name}</dt><dd>[^<]+</dd>", page)] == []
+
+
 def test_names_are_the_owner_s_and_escaped(page, folder):
     assert "A &amp; &lt;b&gt;B&lt;/b&gt;" in page
     assert "<b>B</b>" not in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 COMPARISON = {
+    "question": "In comparison.csv, which: new_group, a group not seen before; new_observation, the same group again.",
     "pooling": "none: every group alone; complete: all groups lumped; partial: the data say how much to share.",
     "rank": "1 predicts best. No pooling has no rank for a new group: only its prior speaks.",
     "elpd": "Expected log predictive density of data left out [nats]; higher is better.",

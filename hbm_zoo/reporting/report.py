@@ -143,12 +143,14 @@ def _context(found: Findings) -> dict:
         "attributes": fit.attrs,
         "options": json.loads(fit.attrs["options"]),
         "versions": json.loads(fit.attrs["versions"]),
-        "definitions": _definitions(found, [column for _, _, table, _ in compared for column in table.columns]),
+        "definitions": _definitions(
+            found, {"question", "pooling", *(str(name) for table in answered.values() for name in table.columns)}
+        ),
     }
 
 
-def _definitions(found: Findings, compared: list[str]) -> dict[str, dict[str, str]]:
-    """What each figure of each table means; `compared` are the columns of the comparisons."""
+def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str]]:
+    """What each figure of each table and file means; `compared` are the columns of the comparisons."""
     volume = str(found.groups.columns[0])
     meanings = {
         "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in compared},

@@ -14,17 +14,7 @@ from hbm_zoo.reporting.formatting import aligned, fixed, interval, number
 
 MOST_GROUPS = 40
 K_HAT_HIGH = 0.7
-COMPARISON_DIGITS = {
-    "elpd": 1,
-    "se": 1,
-    "elpd_diff": 1,
-    "dse": 1,
-    "one_unit": 2,
-    "mcse": 2,
-    "p": 1,
-    "max_k_hat": 2,
-    "refits": 0,
-}
+COMPARISON_DIGITS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "mcse": 2, "p": 1, "max_k_hat": 2, "refits": 0}
 DEVIANCE_DIGITS = {"dic": 1, "p_d": 1, "sum_kappa": 1, "parameters": 0}
 
 
