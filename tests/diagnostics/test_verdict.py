@@ -159,7 +159,7 @@ def test_what_moves_farthest_does(cases, name):
     moved = abs(summary["own"] - summary["mean"])
     j = int(moved.values.argmax())
     own, mean = float(summary["own"][j]), float(summary["mean"][j])
-    if moved[j] <= 0.1 * summary["sd"][j]:
+    if moved[j] <= 0.2 * summary["sd"][j]:
         assert name == "huge spread"
         assert said(sentences, "no hospital moves noticeably")
         return

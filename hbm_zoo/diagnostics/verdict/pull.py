@@ -12,7 +12,7 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
 
 CONTRAST = 1.5
-NOTICEABLE = 0.1  # posterior standard deviations
+NOTICEABLE = 0.2  # posterior standard deviations
 
 
 def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
