@@ -15,6 +15,7 @@ import pymc as pm
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
+from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.convergence import ConvergenceWarning
@@ -191,6 +192,19 @@ def test_draws_are_checked_group_level_included(foreign):
     worst = max(float(v.max()) for v in az.rhat(foreign["partial"]["posterior"].dataset).data_vars.values())
     assert table.loc["partial", "r_hat"] == pytest.approx(worst)
     assert table.loc["partial", "passed"]
+
+
+def test_the_log_likelihood_is_of_each_pupil_given_the_groups(foreign):
+    fit = foreign["partial"]
+    data, posterior = fit["constant_data"].to_dataset(), fit["posterior"].dataset
+    theta = posterior["theta"].isel(school=data.school_index[data.class_index])
+    u = posterior["u"].values[..., data.class_index.values]
+    log_rate = theta.sel(coefficient="intercept") + theta.sel(coefficient="slope") * data.distance.values[:, None].T
+    rate = data.days.values[data.class_index.values] * np.exp(log_rate.transpose("chain", "draw", ...).values + u)
+    expected = stats.poisson.logpmf(data.absences.values, rate)
+    np.testing.assert_allclose(fit["log_likelihood"]["y"].values, expected, rtol=1e-8)
+    with pytest.warns(UserWarning, match="Pareto"):  # one pupil is too surprising; that it is asked is enough
+        assert az.loo(fit).n_data_points == data.sizes["pupil"]
 
 
 def test_posterior_predictive_repeats_the_data(foreign):
