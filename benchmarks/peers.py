@@ -26,7 +26,7 @@ import pymc as pm
 from numpyro.infer import MCMC, NUTS
 
 import hbm_zoo as hz
-from hbm_zoo import sampling
+from hbm_zoo.inference import sampling
 
 CHAINS, CORES = 4, 2
 numpyro.set_host_device_count(CORES)

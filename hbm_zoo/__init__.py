@@ -7,14 +7,16 @@ needs PyMC loads it.
 from importlib import import_module
 from typing import Any
 
+from hbm_zoo.zoo import NAMES
+
 _HOMES = {
     "MODELS": "zoo",
-    "load_data": "data",
-    "datasets": "data",
-    "fit": "fitting",
-    "fit_poolings": "fitting",
-    "recover": "fitting",
-    "convergence": "diagnostics.convergence",
+    "load_data": "zoo.data",
+    "datasets": "zoo.data",
+    "fit": "inference.fitting",
+    "fit_poolings": "inference.fitting",
+    "recover": "inference.fitting",
+    "convergence": "inference.convergence",
     "compare_poolings": "diagnostics.comparison",
     "groups": "diagnostics.groups",
     "predict": "diagnostics.prediction",
@@ -32,16 +34,14 @@ _HOMES = {
     "plot_volcano": "plots.volcano",
     "plot_local_fdr": "plots.local_fdr",
 }
-_MODEL_NAMES = ("hospital_readmission", "reaction_norms", "spike_slab_genes", "tissue_expression", "vaccine_clinics")
-
-__all__ = [*_HOMES, *_MODEL_NAMES]
+__all__ = [*_HOMES, *NAMES]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(f"hbm_zoo.{_HOMES[name]}"), name)
-    elif name in _MODEL_NAMES:
+    elif name in NAMES:
         value = import_module(f"hbm_zoo.models.{name}")
     else:
         raise AttributeError(f"module 'hbm_zoo' has no attribute {name!r}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,26 +13,11 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo import frames
+from hbm_zoo.frames import rules
 from hbm_zoo.priors import resolve
+from hbm_zoo.words import choose
 
 POOLINGS = ("none", "complete", "partial")
-
-
-def choose(given: Any, allowed: Iterable[str], what: str) -> str:
-    """Return `given` if it is one of the allowed names, else say which is nearest.
-
-    Raises
-    ------
-    ValueError
-        If the name is not among the allowed ones.
-    """
-    allowed = list(allowed)
-    if given in allowed:
-        return given
-    near = difflib.get_close_matches(str(given), allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"Unknown {what} {given!r}: expected one of {', '.join(allowed)}.{hint}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +170,7 @@ class HierarchicalModel:
     observed: str
     location: str
     heterogeneity: str
-    columns: Mapping[str, frames.Rule]
+    columns: Mapping[str, rules.Rule]
     parameters: Mapping[str, Parameter]
     default_priors: Callable[[xr.Dataset], dict[str, Prior]]
     matched_prior: Callable[[Mapping[str, Prior]], Prior | dict[str, Prior]]
@@ -227,9 +211,9 @@ class HierarchicalModel:
         """
         for name in options:
             choose(name, self.options, f"option of {self.name}")
-        data = self.prepare(frames.check(frame, self.columns, self.name), **options)
+        data = self.prepare(rules.check(frame, self.columns, self.name), **options)
         if data.sizes[self.group] < 2:
-            raise frames.FrameError(f"{self.name} expected at least 2 {self.group}s to compare, got 1.")
+            raise rules.FrameError(f"{self.name} expected at least 2 {self.group}s to compare, got 1.")
         return data
 
     def priors(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
+from typing import Any
 
 POOLINGS = {
     "none": "no pooling",
@@ -74,3 +76,19 @@ def shortened(name: str, width: int) -> str:
         return name
     tail = (width - 1) // 2
     return f"{name[: width - 1 - tail]}…{name[-tail:]}"
+
+
+def choose(given: Any, allowed: Iterable[str], what: str) -> str:
+    """Return `given` if it is one of the allowed names, else say which is nearest.
+
+    Raises
+    ------
+    ValueError
+        If the name is not among the allowed ones.
+    """
+    allowed = list(allowed)
+    if given in allowed:
+        return given
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"Unknown {what} {given!r}: expected one of {', '.join(allowed)}.{hint}")

@@ -104,7 +104,7 @@ def test_import_loads_nothing_heavy():
 def test_help_does_not_load_pymc():
     code = (
         "import sys\n"
-        "from hbm_zoo.cli import main\n"
+        "from hbm_zoo.command_line.cli import main\n"
         "sys.argv = ['hbm-zoo', '--help']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "print([n for n in ('pymc', 'pytensor', 'nutpie') if n in sys.modules])"

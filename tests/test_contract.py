@@ -18,8 +18,8 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.convergence import ConvergenceWarning
-from hbm_zoo.frames import count, label, number
+from hbm_zoo.frames.rules import count, label, number
+from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.model import HierarchicalModel, Parameter
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.conjugacy.distributions import CorrelatedNormal, Gamma, Normal, SpikeSlab
+from hbm_zoo.group_level.populations import CorrelatedNormal, Gamma, Normal, SpikeSlab
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
 

@@ -18,10 +18,10 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.cross_validation import SPLITS, Scores, new_group, same_group_halves, same_group_rows
-from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, word
-from hbm_zoo.model import POOLINGS, HierarchicalModel, choose
+from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, word
+from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import describe
-from hbm_zoo.words import with_article
+from hbm_zoo.words import choose, with_article
 
 GROUPS_FOR_SIGNIFICANCE = 10
 

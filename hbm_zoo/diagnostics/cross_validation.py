@@ -14,12 +14,12 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from hbm_zoo.diagnostics.free_parameters import FreeParameters, left_out, log_evidence
-from hbm_zoo.fits import Fits, hyperparameters, prepared, thinned
-from hbm_zoo.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
+from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, thinned
+from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evidence
+from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
+from hbm_zoo.inference.sampling import refit
+from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.sampling import refit
-from hbm_zoo.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 
 GROUPS_FOR_BRUTE_FORCE = 20
 GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200

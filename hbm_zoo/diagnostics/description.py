@@ -9,7 +9,7 @@ from pymc.distributions.custom import CustomDistRV
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
-from hbm_zoo.fits import zoo_records
+from hbm_zoo.inference.fits import zoo_records
 from hbm_zoo.model import HierarchicalModel
 
 

@@ -18,13 +18,14 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy.special import expit
 
-from hbm_zoo.completion import add_groups
-from hbm_zoo.fits import record_given
-from hbm_zoo.fitting import attributes
-from hbm_zoo.model import HierarchicalModel, choose
-from hbm_zoo.newton import STEP, climb, standard_errors, stencil
+from hbm_zoo.inference.completion import add_groups
+from hbm_zoo.inference.fits import record_given
+from hbm_zoo.inference.fitting import attributes
+from hbm_zoo.inference.newton import STEP, climb, standard_errors, stencil
+from hbm_zoo.inference.summary import in_chunks
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import ppf
-from hbm_zoo.summary import in_chunks
+from hbm_zoo.words import choose
 
 METHODS = ("ml", "reml")
 FLAT = 1e-5  # Curvature, in units of the prior's spread, of a likelihood that says nothing.

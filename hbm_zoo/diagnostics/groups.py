@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.conjugacy.distributions import exceedance
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, prepared, settings, thinned
+from hbm_zoo.group_level.populations import exceedance
+from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared, settings, thinned
+from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
 
 
 def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel | None = None) -> pd.DataFrame:

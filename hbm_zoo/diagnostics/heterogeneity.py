@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp, softmax
 
-from hbm_zoo.diagnostics.free_parameters import FreeParameters, log_density, means_of, on_path
-from hbm_zoo.fits import hyperparameters, model_of, prepared, priors_of
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
+from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
+from hbm_zoo.inference.quadrature import quadrature
+from hbm_zoo.inference.summary import in_chunks
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.quadrature import quadrature
-from hbm_zoo.summary import in_chunks
 
 GRID_POINTS = 80
 RANGE_SHOWN = 0.995

@@ -10,9 +10,9 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.fits import hyperparameters, model_of, population_fixed_at, prepared, thinned, word
+from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, prepared, thinned, word
+from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS, in_chunks
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.summary import DRAWS_FOR_INTERVALS, in_chunks
 
 STRONG_EVIDENCE = float(np.log(20))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.fits import hyperparameters, model_of, prepared, thinned
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
 from hbm_zoo.model import HierarchicalModel
 
 MOST_CELLS = 4_000_000

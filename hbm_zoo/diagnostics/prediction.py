@@ -17,13 +17,12 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from scipy.special import softmax
 
-from hbm_zoo.conjugacy.distributions import exceedance, quantile
-from hbm_zoo.diagnostics.convergence import ConvergenceWarning
-from hbm_zoo.fits import hyperparameters, model_of, thinned
-from hbm_zoo.loo import k_hat_threshold, relative_efficiency
-from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.new_rows import NewRows, read
-from hbm_zoo.summary import (
+from hbm_zoo.diagnostics.new_rows import NewRows, read
+from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import hyperparameters, model_of, thinned
+from hbm_zoo.inference.loo import k_hat_threshold, relative_efficiency
+from hbm_zoo.inference.summary import (
     CELLS_AT_ONCE,
     DRAWS_FOR_INTERVALS,
     above_reference,
@@ -31,6 +30,7 @@ from hbm_zoo.summary import (
     interval_name,
     interval_tails,
 )
+from hbm_zoo.model import HierarchicalModel
 
 LARGEST_ARRAY = 20_000_000
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from hbm_zoo.frames import FrameError, FrameWarning, check, label, number, positive
+from hbm_zoo.frames.rules import FrameError, FrameWarning, check, label, number, positive
 
 GENE_COLUMNS = ("gene", "ID", "row", "Unnamed: 0", "")
 MISSING = ("NA", "NaN", "nan", "")

@@ -56,10 +56,10 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special, stats
 
-from hbm_zoo.conjugacy import poisson_gamma
-from hbm_zoo.conjugacy.distributions import Gamma
-from hbm_zoo.conjugacy.evaluate import evaluate
-from hbm_zoo.frames import count, label, positive
+from hbm_zoo.frames.rules import count, label, positive
+from hbm_zoo.group_level import poisson_gamma
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.populations import Gamma
 from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
 from hbm_zoo.models.hrrp import from_hrrp
 from hbm_zoo.priors import describe, moments, ppf

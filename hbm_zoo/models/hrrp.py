@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hbm_zoo.frames import FrameError, FrameWarning
-from hbm_zoo.model import choose
+from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.words import choose
 
 TEXT = ("Facility Name", "Facility ID", "Measure Name")
 NUMBERS = ("Number of Discharges", "Expected Readmission Rate", "Number of Readmissions")

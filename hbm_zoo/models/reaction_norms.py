@@ -69,11 +69,11 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo import frames
-from hbm_zoo.conjugacy import normal_regression
-from hbm_zoo.conjugacy.distributions import CorrelatedNormal
-from hbm_zoo.conjugacy.evaluate import evaluate
-from hbm_zoo.frames import FrameError, label, number
+from hbm_zoo.frames import rules
+from hbm_zoo.frames.rules import FrameError, label, number
+from hbm_zoo.group_level import normal_regression
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.populations import CorrelatedNormal
 from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
 from hbm_zoo.priors import describe, lkj, moments
 
@@ -258,7 +258,7 @@ def environment_index(frame, scale: float = 1.0):
         raise ValueError(f"environment_index expected a scale above 0, got {scale!r}.")
     named = COLUMNS | {"environment": label("the environment's name")}
     named.pop("index_of")
-    frame = frames.check(frame, named, "environment_index")
+    frame = rules.check(frame, named, "environment_index")
     means = frame.groupby("environment")["response"].transform("mean")
     index = (means - frame["response"].mean()) / scale
     return frame.assign(environment=index, index_of=frame["environment"])

@@ -70,13 +70,14 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.conjugacy import normal, two_groups
-from hbm_zoo.conjugacy.distributions import SpikeSlab
-from hbm_zoo.conjugacy.evaluate import evaluate
-from hbm_zoo.frames import label, number, positive
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter, choose
+from hbm_zoo.frames.rules import label, number, positive
+from hbm_zoo.group_level import normal, two_groups
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.populations import SpikeSlab
+from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
 from hbm_zoo.priors import describe, moments
+from hbm_zoo.words import choose
 
 COLUMNS = {
     "gene": label("the gene's name", unique=True),

@@ -59,12 +59,13 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.conjugacy import normal
-from hbm_zoo.conjugacy.distributions import Normal
-from hbm_zoo.conjugacy.evaluate import evaluate
-from hbm_zoo.frames import FrameError, FrameWarning, label, number
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter, choose
+from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
+from hbm_zoo.group_level import normal
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.populations import Normal
+from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
 from hbm_zoo.priors import describe, moments
+from hbm_zoo.words import choose
 
 COLUMNS = {
     "tissue": label("the tissue a cell or sample is of"),

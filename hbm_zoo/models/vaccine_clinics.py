@@ -57,11 +57,11 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special
 
-from hbm_zoo.conjugacy import normal
-from hbm_zoo.conjugacy.distributions import Normal
-from hbm_zoo.conjugacy.evaluate import evaluate
-from hbm_zoo.effect_sizes import from_counts, from_escalc
-from hbm_zoo.frames import label, number, positive
+from hbm_zoo.frames.effect_sizes import from_counts, from_escalc
+from hbm_zoo.frames.rules import label, number, positive
+from hbm_zoo.group_level import normal
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
 from hbm_zoo.priors import describe, moments
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbm_zoo.fits import Fits, check_together, model_of, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.interpolate import PchipInterpolator
 
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
-from hbm_zoo.fits import model_of, word
+from hbm_zoo.inference.fits import model_of, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     FAINT,

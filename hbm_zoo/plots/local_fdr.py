@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hbm_zoo.diagnostics.multiplicity import require_null_group
-from hbm_zoo.fits import hyperparameters, model_of, prepared, thinned, word
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import FAINT, GREY, INK, Picture, colour, finish, legend_below
 

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hbm_zoo import words
-from hbm_zoo.fits import Fits, check_together, word
+from hbm_zoo.inference.fits import Fits, check_together, word
 from hbm_zoo.plots.style import (
     Picture,
     colour,

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hbm_zoo.fits import Fits, check_together, hyperparameters, model_of, settings, word
+from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, settings, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,

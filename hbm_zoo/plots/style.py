@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-from hbm_zoo.fits import settings
+from hbm_zoo.inference.fits import settings
 from hbm_zoo.words import shortened
 
 # Okabe & Ito (2008), Color Universal Design.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hbm_zoo.diagnostics.multiplicity import discoveries
-from hbm_zoo.fits import prepared, word
+from hbm_zoo.inference.fits import prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import FAINT, INK, SMALL, Picture, colour, finish, legend_below, name_points
 

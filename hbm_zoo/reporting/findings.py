@@ -13,9 +13,9 @@ import pandas as pd
 
 import hbm_zoo as hz
 from hbm_zoo import words
-from hbm_zoo.diagnostics.convergence import ConvergenceWarning
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
-from hbm_zoo.fits import Fits, check_together, model_of, prepared, priors_of, settings, word
+from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, settings, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, ppf, to_json
 

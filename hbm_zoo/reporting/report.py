@@ -12,12 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from matplotlib.figure import Figure
 
 import hbm_zoo as hz
-from hbm_zoo import pages
-from hbm_zoo.fits import Fits
+from hbm_zoo.inference.fits import Fits
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting import definitions, tables
 from hbm_zoo.reporting.findings import Findings, findings
 from hbm_zoo.reporting.folder import check_target, whole
+from hbm_zoo.zoo import pages
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),

@@ -10,8 +10,8 @@ from scipy.special import logsumexp
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.cross_validation import SPLITS, refitted
-from hbm_zoo.diagnostics.free_parameters import left_out
-from hbm_zoo.fits import prepared, priors_of
+from hbm_zoo.inference.fits import prepared, priors_of
+from hbm_zoo.inference.free_parameters import left_out
 
 SETTINGS = {"random_seed": 1, "progressbar": False}
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.convergence import convergence
-from hbm_zoo.fits import population_fixed_at, prepared
+from hbm_zoo.inference.convergence import convergence
+from hbm_zoo.inference.fits import population_fixed_at, prepared
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "empirical_bayes.json").read_text())
 

@@ -7,10 +7,10 @@ import xarray as xr
 from scipy import integrate, stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.free_parameters import line, log_density
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity, grid_over
-from hbm_zoo.fits import priors_of
-from hbm_zoo.fitting import attributes
+from hbm_zoo.inference.fits import priors_of
+from hbm_zoo.inference.fitting import attributes
+from hbm_zoo.inference.free_parameters import line, log_density
 from hbm_zoo.priors import moments
 from hbm_zoo.zoo import record_of
 

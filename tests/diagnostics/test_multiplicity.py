@@ -9,11 +9,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import hbm_zoo as hz
-from hbm_zoo.conjugacy.distributions import SpikeSlab
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified
-from hbm_zoo.fits import hyperparameters
+from hbm_zoo.group_level.populations import SpikeSlab
+from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.models import spike_slab_genes as genes
-from hbm_zoo.sampling import refit
 
 MODEL = genes.MODEL
 

@@ -7,10 +7,10 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.convergence import ConvergenceWarning
-from hbm_zoo.fits import hyperparameters, prepared
-from hbm_zoo.frames import FrameError
-from hbm_zoo.sampling import refit
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import hyperparameters, prepared
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.zoo import record_of
 
 NEW = pd.DataFrame({"hospital": ["Fourth", "Fifth"], "observed": [30, 2], "expected": [20.0, 9.0]})

@@ -12,10 +12,10 @@ from pymc_extras.prior import Prior
 from scipy import integrate, special, stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.free_parameters import left_out
-from hbm_zoo.fits import hyperparameters
+from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.free_parameters import left_out
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.models.hospital_readmission import MODEL
-from hbm_zoo.sampling import refit
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 WIDE = {"mu": Prior("LogNormal", mu=0.0, sigma=1.0), "cv": Prior("HalfNormal", sigma=1.0)}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import hbm_zoo as hz
-from hbm_zoo.frames import FrameError, FrameWarning
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 
 HEADER = (
     "Facility Name,Facility ID,State,Measure Name,Number of Discharges,Footnote,Excess Readmission Ratio,"

@@ -13,10 +13,10 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.frames import FrameError
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.models import reaction_norms as rn
 from hbm_zoo.priors import from_json, lkj, to_json
-from hbm_zoo.sampling import refit
 
 MODEL = rn.MODEL
 CLOSED = MODEL.closed_form

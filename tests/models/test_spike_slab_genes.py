@@ -13,8 +13,8 @@ from pymc_extras.prior import Prior
 from scipy import special, stats
 
 import hbm_zoo as hz
-from hbm_zoo.fits import hyperparameters
-from hbm_zoo.frames import FrameError, FrameWarning
+from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.models import spike_slab_genes as genes
 
 MODEL = genes.MODEL
@@ -397,7 +397,7 @@ def test_bad_frames():
 
 
 def test_beyond_the_budget_nothing_of_the_size_of_draws_times_genes_is_kept(few_fits, monkeypatch):
-    monkeypatch.setattr("hbm_zoo.completion.LARGEST_ARRAY", 10_000)
+    monkeypatch.setattr("hbm_zoo.inference.completion.LARGEST_ARRAY", 10_000)
     frame, fits = few_fits
     fit = hz.fit(genes, frame, random_seed=4, progressbar=False)
     assert all("gene" not in fit[group].dims for group in ("posterior", "prior"))

@@ -14,7 +14,7 @@ from pymc_extras.prior import Prior
 from scipy import sparse, stats
 
 import hbm_zoo as hz
-from hbm_zoo.frames import FrameError, FrameWarning
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.models import tissue_expression as tissues
 
 MODEL = tissues.MODEL

@@ -12,9 +12,9 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.conjugacy.distributions import Normal, exceedance, quantile
-from hbm_zoo.fits import hyperparameters
-from hbm_zoo.frames import FrameError
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level.populations import Normal, exceedance, quantile
+from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.models import vaccine_clinics as clinics
 
 MODEL = clinics.MODEL

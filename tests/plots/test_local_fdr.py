@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.fits import hyperparameters, thinned
+from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.plots.local_fdr import DRAWS
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import QUESTIONS, compare_poolings
-from hbm_zoo.diagnostics.convergence import ConvergenceWarning, convergence
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
 from hbm_zoo.diagnostics.verdict.next_step import next_steps
 from hbm_zoo.diagnostics.verdict.prediction import prediction
 from hbm_zoo.diagnostics.verdict.pull import pull
-from hbm_zoo.fits import Fits, check_together, model_of
+from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
+from hbm_zoo.inference.fits import Fits, check_together, model_of
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.words import listed, pooling
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE
 from hbm_zoo.diagnostics.verdict.prediction import is_behind
-from hbm_zoo.fits import word
+from hbm_zoo.inference.fits import word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.fits import word
-from hbm_zoo.loo import k_hat_threshold
+from hbm_zoo.inference.fits import word
+from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import listed, pooling, with_article
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from hbm_zoo.fits import hyperparameters, word
+from hbm_zoo.inference.fits import hyperparameters, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
 

@@ -1,0 +1,1 @@
+"""From a shell to a report, without writing Python."""

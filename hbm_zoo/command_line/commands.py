@@ -1,0 +1,224 @@
+"""What the commands do that need the models: read, fit, say, write."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+import hbm_zoo as hz
+from hbm_zoo import words
+from hbm_zoo.command_line import parsing, terminal
+from hbm_zoo.command_line.errors import BadInput
+from hbm_zoo.frames import reading
+from hbm_zoo.inference.fitting import OF_SAMPLER
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.reporting.findings import findings
+from hbm_zoo.reporting.folder import check_target
+from hbm_zoo.reporting.report import write
+from hbm_zoo.words import choose
+from hbm_zoo.zoo.data import data_folder
+
+#: What a person's names hold is text, not markup.
+plain_console = partial(Console, highlight=False, markup=False, emoji=False)
+#: An option as the library writes it, where the command line wants another form.
+OPTION = re.compile(r"\b(gene|measure|null|center)=(?:'([^']*)')?")
+LOGGERS = ("pymc", "pytensor", "arviz", "numba", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data come from: a file or a shipped data set, and how it is to be read."""
+
+    file: Path | None
+    dataset: str | None
+    reader: str | None
+    columns: tuple[str, ...]
+    options: tuple[str, ...]
+
+    def read(self, record: HierarchicalModel) -> tuple[pd.DataFrame, dict]:
+        """The frame in the model's columns, and the options that are not the reader's."""
+        if self.file and self.dataset:
+            raise BadInput("Give either --data or --dataset.")
+        if self.file is None and (self.columns or self.reader):
+            raise BadInput("--columns and --reader tell how to read a file: give it by --data.")
+        if self.reader and self.columns:
+            raise BadInput("A reader knows its columns: leave out --columns.")
+        reader = self._reader(record)
+        takers = [taker for taker in (reader, record.prepare) if taker]
+        options = parsing.options(self.options, takers)
+        known = [n for taker in takers for n in inspect.signature(taker).parameters if n != "frame"]
+        for name in options:
+            choose(name, [*known, *OF_SAMPLER], f"option of {record.name}")
+        if self.file is None:
+            name = choose(self.dataset or next(iter(record.datasets)), record.datasets, f"data set of {record.name}")
+            frame = hz.load_data(name)
+            frame.attrs["source"] = name
+            return frame, {**record.datasets[name], **options}
+        frame = reading.read(self.file)
+        if reader is None:
+            return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options
+        own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
+        with _bad_input(frame):
+            read = reader(frame, **own)
+        read.attrs = frame.attrs | read.attrs
+        return read, options
+
+    def _reader(self, record: HierarchicalModel):
+        if self.reader is None:
+            return None
+        if not record.readers:
+            raise BadInput(f"{record.name} has no reader: name the columns of your file by --columns.")
+        return record.readers[choose(self.reader, record.readers, f"reader of {record.name}")]
+
+
+def compare_poolings(
+    model: str,
+    source: Source,
+    poolings: Sequence[str],
+    priors: Sequence[str],
+    settings: dict,
+    threshold: float | None,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    """Fit, compare, print and, if asked, write a report; 1 if a fit or its check failed."""
+    record = hz.MODELS[model].MODEL
+    console, progress = plain_console(), plain_console(stderr=True, quiet=quiet)
+    with _silence(), _interrupts() as stop_if_interrupted:
+        with _bad_input():
+            target = check_target(out, overwrite) if out else None
+            frame, options = source.read(record)
+            given = parsing.priors(priors)
+        if settings["random_seed"] is None:
+            settings = settings | {"random_seed": int(np.random.SeedSequence().generate_state(1)[0] % 2**31)}
+        fits, failures = _fit(record, frame, dict.fromkeys(poolings), progress, priors=given, **options, **settings)
+        stop_if_interrupted()
+        if not fits:
+            raise RuntimeError(" ".join(f"{words.pooling(name)}: {why}." for name, why in failures.items()))
+        with progress.status("Comparing predictions"):
+            found = findings(fits, threshold, failures=failures)
+        stop_if_interrupted()
+        (terminal.show_verdict if quiet else terminal.show)(found, console)
+        if target:
+            with progress.status("Writing the report"):
+                write(found, target)
+            console.print(f"Report      {out / 'report.html'}", soft_wrap=True)
+    return 0 if found.passed else 1
+
+
+def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]]:
+    """Each pooling's fit, or why it broke off."""
+    fits, failures = {}, {}
+    for pooling in poolings:
+        start = time.perf_counter()
+        with progress.status(f"Fitting {words.pooling(pooling)}"), _bad_input(frame):
+            try:
+                fits[pooling] = hz.fit(record, frame, pooling=pooling, progressbar=False, **how)
+            except (ValueError, TypeError) as error:
+                if isinstance(error, np.linalg.LinAlgError):
+                    failures[pooling] = f"{error}"
+                else:
+                    raise
+            except Exception as error:  # the sampler and PyTensor raise what they like
+                failures[pooling] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        outcome = "broke off" if pooling in failures else f"{time.perf_counter() - start:.1f} s"
+        progress.print(f"{words.pooling(pooling).capitalize():<18}{outcome}", style="dim")
+    return fits, failures
+
+
+@contextmanager
+def _bad_input(frame: pd.DataFrame | None = None) -> Iterator[None]:
+    """Say what was wrong in the words of the data's owner."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        about = frame.attrs if frame is not None else {}
+        sentence = reading.in_their_words(str(error), about.get("labels", {}))
+        sentence = OPTION.sub(r"--option \1=\2", sentence)
+        raise BadInput(f"{about['source']}: {sentence}" if about.get("source") else sentence) from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Remember an interrupt: the sampler may take it for itself, and what follows must not go on as if nothing was."""
+    seen: list[int] = []
+
+    def remember(number, frame):
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    def stop_if_interrupted():
+        if seen:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_if_interrupted
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield stop_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the libraries' warnings and logs from the terminal: what matters is in the findings."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def show_data(name: str | None, out: Path | None) -> None:
+    """Print a shipped data set with its source, or the list of all; save it if asked."""
+    console = plain_console()
+    if name is None:
+        table = hz.datasets().reset_index()
+        drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in table.columns:
+            drawn.add_column(column, justify="right" if column == "rows" else "left")
+        for row in table.astype(str).itertuples(index=False):
+            drawn.add_row(*row)
+        console.print(drawn)
+        return
+    with _bad_input():
+        frame = hz.load_data(name)
+        if out and out.exists():
+            raise FileExistsError(f"{out} exists: name another file.")
+        if out:
+            frame.to_csv(out, index=False)
+    console.print(_where_from(name), soft_wrap=False)
+    console.print(f"\n{len(frame)} rows, the first of them:\n{frame.head(10).to_string(index=False)}", soft_wrap=True)
+
+
+def _where_from(name: str) -> str:
+    """What data/SOURCES.md says of a data set."""
+    lines = (data_folder() / "SOURCES.md").read_text(encoding="utf-8").splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("#") and f"{name}.csv" in line), None)
+    if start is None:
+        return name
+    end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("#")), len(lines))
+    return "\n".join(line.lstrip("# ") for line in lines[start:end]).strip()

@@ -1,0 +1,114 @@
+"""What the rows of a new frame ask: of which groups, what is known of each, and what is to be predicted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.frames import rules
+from hbm_zoo.inference.fits import prepared
+from hbm_zoo.model import HierarchicalModel
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """The groups asked about, what each is known by, and the rows to predict; labels are text.
+
+    The rows as the model sees them, and their covariates as they came.
+    """
+
+    groups: list[str]
+    known: xr.Dataset | None = None
+    brought: xr.Dataset | None = None
+    never_seen: tuple[str, ...] = ()
+    rows: xr.Dataset | None = None
+    table: pd.DataFrame | None = None
+
+    @property
+    def largest(self) -> int:
+        return max(len(self.groups), *(self.rows.sizes.values() if self.rows is not None else ()), 1)
+
+
+def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None, n_new: int | None) -> NewRows:
+    """Sort the rows of a frame by what their label and response say."""
+    if n_new is not None and (isinstance(n_new, bool) or not isinstance(n_new, int | np.integer) or n_new < 1):
+        raise ValueError(f"n_new must be a whole number of new {record.group}s, 1 or more, got {n_new!r}.")
+    data = _labelled(prepared(fit), record.group)
+    if frame is None and n_new is None:
+        return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
+    known_labels = data[record.group].values.tolist()
+    if frame is None:
+        extra = _names(n_new, known_labels)
+        return NewRows(groups=extra, never_seen=tuple(extra))
+
+    options = _options(record, fit)
+    frame = _completed(record, frame, options)
+    labels = frame[record.group].astype(str)
+    known = labels.isin(known_labels)
+    to_predict = known | frame[record.response].isna()
+    table = frame[to_predict]
+    rows = _prepare(record, table.assign(**{record.response: 0}), options)
+    brought = _prepare(record, frame[~to_predict], options)
+    groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
+    seen = {*known_labels, *labels[~to_predict]}
+    old = pd.Index(known_labels).get_indexer(labels[known].unique())
+    return NewRows(
+        groups=groups,
+        known=data.isel({record.group: old}) if old.size else None,
+        brought=brought,
+        never_seen=tuple(label for label in groups if label not in seen),
+        rows=rows,
+        table=table[[name for name in record.columns if name in table and name != record.response]],
+    )
+
+
+def _names(n_new: int, taken: Collection[str]) -> list[str]:
+    """Labels for groups that have none."""
+    return list(islice((name for i in count(1) if (name := f"new {i}") not in taken), n_new))
+
+
+def _options(record: HierarchicalModel, fit: xr.DataTree) -> dict:
+    """What the data of the fit were prepared with, e.g. their center."""
+    given = prepared(fit).attrs
+    return {name: given[name] for name in inspect.signature(record.prepare).parameters if given.get(name, "") != ""}
+
+
+def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) -> pd.DataFrame:
+    """The frame with its response, missing if it has none; an option that names a column selects rows.
+
+    Raises
+    ------
+    FrameError
+        If the frame lacks a column or its rows are of something else than the fit.
+    """
+    if not record.response:
+        raise ValueError(f"predict needs to know which column is the response, and {record.name} does not say.")
+    if not isinstance(frame, pd.DataFrame) or frame.empty or record.group not in frame.columns:
+        rules.check(frame, record.columns, record.name)
+    if record.response not in frame.columns:
+        frame = frame.assign(**{record.response: np.nan})
+    for name in set(options) & set(record.columns):
+        if name in frame.columns:
+            frame = frame[frame[name].astype(str) == options[name]]
+            if frame.empty:
+                raise rules.FrameError(f"The fit is of {name} {options[name]!r}: the frame has no row of it.")
+        else:
+            frame = frame.assign(**{name: options[name]})
+    return frame
+
+
+def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr.Dataset | None:
+    """Rows as the model sees them."""
+    if rows.empty:
+        return None
+    return _labelled(record.prepare(rules.check(rows, record.columns, record.name), **options), record.group)
+
+
+def _labelled(data: xr.Dataset, group: str) -> xr.Dataset:
+    return data.assign_coords({group: data[group].values.astype(str)})

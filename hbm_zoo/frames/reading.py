@@ -1,0 +1,176 @@
+"""Read a person's file as it is: separators, decimal commas, byte order marks, total rows.
+
+A frame read here knows where it came from: its index holds the lines of the file, so
+an error names the line, and its ``attrs`` hold the ``source``, the ``labels`` (what
+the file calls the model's columns) and ``notes`` on what was done to the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hbm_zoo.frames.numerals import as_numbers
+from hbm_zoo.frames.rules import FrameError, Rule
+
+SEPARATORS = ",;\t|"
+TOTALS = {"total", "totals", "grand total", "sum", "all", "overall", "gesamt", "summe", "totaal", "somme", "totale"}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a file as text, every cell as it stands in it; a parquet file with its types.
+
+    Raises
+    ------
+    FrameError
+        If the file is not there, not a table, or a line has more cells than the header.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FrameError(f"{path} is a folder: name a file in it.")
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
+        raise FrameError(f"There is no file {path}." + (f" Did you mean {near[0]}?" if near else ""))
+    content = path.read_bytes()
+    if content.startswith(b"PAR1"):
+        frame = pd.read_parquet(io.BytesIO(content))
+        frame.index = pd.RangeIndex(1, len(frame) + 1, name="row")
+    elif content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise FrameError(f"{path} is a workbook: save the sheet as CSV.")
+    else:
+        frame = _read_text(_decoded(content, path), path)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.attrs = {"source": path.name, "labels": {}, "notes": []}
+    return frame
+
+
+def for_model(frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[str, Rule]) -> pd.DataFrame:
+    """Give the model's names to a frame's columns, read its numbers, leave out its total row.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As `read` returns it.
+    columns : mapping of str to str
+        The model's name to the file's. A name not given is looked for, its case ignored.
+    rules : mapping of str to Rule
+        The model's columns.
+
+    Raises
+    ------
+    FrameError
+        If a column named is not in the file or not in the model, or a total row is doubtful.
+    """
+    source, labels = frame.attrs["source"], _labels(frame, columns, rules)
+    kept = frame.drop(columns=[name for name in labels if name in frame.columns and name not in labels.values()])
+    named = kept.rename(columns={theirs: ours for ours, theirs in labels.items()})
+    present = {name: rules[name] for name in labels}
+    named, notes = _without_total(as_numbers(named, present), present, source)
+    other = {ours: theirs for ours, theirs in labels.items() if ours != theirs}
+    named.attrs = {"source": source, "labels": other, "notes": [*frame.attrs["notes"], *notes]}
+    return named
+
+
+def in_their_words(sentence: str, labels: Mapping[str, str]) -> str:
+    """A sentence about the model's columns, with the file's names in their place."""
+    for ours, theirs in labels.items():
+        for before in ("column ", "Rescale "):
+            sentence = sentence.replace(f"{before}{ours!r}", f"{before}{theirs!r}")
+    return sentence
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise FrameError(f"{path} is not a text file: expected CSV or parquet.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def _read_text(text: str, path: Path) -> pd.DataFrame:
+    """Cells as text, empty ones missing; lines without a cell are skipped, the others keep their number."""
+    stated = re.match(r"sep=(.)\r?\n", text)
+    first = next((line for line in text.splitlines()[1 if stated else 0 :] if line.strip()), "")
+    separator = (
+        stated[1] if stated else max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header: list[str] = []
+    rows, lines, end = [], [], 0
+    for cells in reader:
+        line, end = end + 1, reader.line_num
+        cells = [cell.strip() for cell in cells]
+        if not any(cells) or (stated and line == 1):
+            continue
+        if not header:
+            header = _without_empty_end(cells)
+            continue
+        cells = _without_empty_end(cells)
+        if len(cells) > len(header):
+            raise FrameError(f"{path.name}: line {line} has {len(cells)} cells, the header has {len(header)}.")
+        rows.append([cell or None for cell in cells] + [None] * (len(header) - len(cells)))
+        lines.append(line)
+    if not header:
+        raise FrameError(f"{path.name} is empty: expected a header and rows.")
+    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line", dtype=int), dtype=object)
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    """Cells up to the last that holds something: spreadsheets pad lines with empty ones."""
+    return cells[: max((i + 1 for i, cell in enumerate(cells) if cell), default=0)]
+
+
+def _labels(frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[str, Rule]) -> dict[str, str]:
+    """The model's name of each column and the file's: as told, else the same but for case."""
+    for ours, theirs in columns.items():
+        _check_known(ours, rules, f"--columns {ours}={theirs}: the model")
+        _check_known(theirs, frame.columns, f"--columns {ours}={theirs}: {frame.attrs['source']}")
+    labels = {}
+    for ours in rules:
+        free = [name for name in frame.columns if name not in columns.values()]
+        alike = [ours] if ours in free else [name for name in free if name.lower() == ours.lower()]
+        if ours in columns:
+            labels[ours] = columns[ours]
+        elif len(alike) == 1:
+            labels[ours] = alike[0]
+    for theirs in labels.values():
+        if list(frame.columns).count(theirs) > 1 or list(labels.values()).count(theirs) > 1:
+            raise FrameError(f"{frame.attrs['source']}: expected one column {theirs!r} for one column of the model.")
+    return labels
+
+
+def _check_known(name: str, known: Iterable[str], owner: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FrameError(f"{owner} has no column {name!r}, only {', '.join(known)}.{hint}")
+
+
+def _without_total(frame: pd.DataFrame, rules: Mapping[str, Rule], source: str) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out a last row that is the sum of the others; refuse one that only says it is a total."""
+    last = frame.iloc[-1] if len(frame) > 2 else pd.Series(dtype=object)
+    said = [str(last[n]).strip(" :").lower() for n, rule in rules.items() if rule.label and pd.notna(last.get(n))]
+    named_total = any(word in TOTALS for word in said)
+    if last.empty or (said and not named_total):
+        return frame, []
+    place = f"{frame.index.name} {last.name} of {source}"
+    columns = [pd.to_numeric(frame[name], errors="coerce") for name, rule in rules.items() if not rule.label]
+    complete = [column for column in columns if np.isfinite(column.iloc[:-1]).all()]
+    if any(np.isclose(column.iloc[-1], column.iloc[:-1].sum(), rtol=1e-6, atol=0.01) for column in complete):
+        return frame.iloc[:-1], [f"{place.capitalize()} is the sum of the lines above it and was left out."]
+    if named_total and len(complete) == len(columns):
+        raise FrameError(
+            f"{place} looks like a summary ({said[0]!r}) but is not the sum of the lines above it: remove it, or give "
+            "it another name if it is data."
+        )
+    return frame, []

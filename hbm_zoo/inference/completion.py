@@ -1,0 +1,153 @@
+"""Complete a fit: everything that draws of the hyperparameters and the data determine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+from pymc.stats import compute_log_likelihood, compute_log_prior
+from pymc_extras.prior import Prior
+
+from hbm_zoo.inference.fits import hyperparameters, thinned
+from hbm_zoo.inference.loo import relative_efficiency
+from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
+from hbm_zoo.model import HierarchicalModel
+
+LARGEST_ARRAY = 20_000_000
+PREDICTIVE_DRAWS = 500
+
+
+def complete(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, priors: Mapping[str, Prior]) -> None:
+    """Add to a fit everything that draws of the hyperparameters and the data determine."""
+    _add_page(record, tree, data, priors)
+    if record.closed_form is None:
+        _complete_from_draws(record, tree, data, priors)
+    else:
+        add_groups(record, tree, data)
+
+
+def add_groups(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset) -> None:
+    """Add to a fit the summary and the draws of its groups, in closed form given its hyperparameters."""
+    rng = np.random.default_rng(tree.attrs["seed"])
+    h = hyperparameters(tree)
+    exact = tree.attrs["parameterization"] == "exact"
+    reff = 1.0 if exact else relative_efficiency(tree["posterior"].dataset[_free(record, tree)])
+    summary = group_summary(record, tree.attrs["pooling"], h, data, reff)
+    if tree.attrs["pooling"] != "complete":
+        summary = summary.merge(rank_summary(_rank_draws(record, tree, h, data, rng), record.group))
+    tree["group_summary"] = xr.DataTree(summary)
+    _add_arrays(record, tree, data, rng)
+
+
+def _complete_from_draws(record, tree, data, priors) -> None:
+    """Add to a fit what draws alone say of the groups: no kappa, nothing of a group left out."""
+    posterior = tree["posterior"].to_dataset()
+    if record.group not in posterior.get(record.estimand, xr.DataArray()).dims:
+        raise ValueError(
+            f"{record.name} has no closed form for its groups, so its {tree.attrs['pooling']} pooling must show "
+            f"{record.estimand!r} by {record.group}."
+        )
+    draws = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
+    summary = summary_of_draws(record, draws.drop_vars(["chain", "draw"], errors="ignore"), data)
+    if tree.attrs["pooling"] != "complete":
+        summary = summary.merge(rank_summary(draws, record.group))
+    tree["group_summary"] = xr.DataTree(summary)
+    sampled = record.write(data, tree.attrs["pooling"], tree.attrs["parameterization"], priors)
+    every = slice(None, None, max(1, posterior.sizes["draw"] // PREDICTIVE_DRAWS))
+    predictive = pm.sample_posterior_predictive(
+        xr.DataTree.from_dict({"posterior": posterior.isel(draw=every)}),
+        model=sampled,
+        random_seed=tree.attrs["seed"],
+        progressbar=False,
+        compile_kwargs={"mode": "FAST_COMPILE"},
+    )
+    tree["posterior_predictive"] = predictive["posterior_predictive"]
+    tree["log_likelihood"] = xr.DataTree(
+        compute_log_likelihood(
+            tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"}
+        )
+    )
+
+
+def _free(record, tree) -> list[str]:
+    fixed = json.loads(tree.attrs["fixed"])
+    return [name for name in record.parameters if name not in fixed]
+
+
+def _add_page(record, tree, data, priors) -> None:
+    """Prior, prior predictive, observed and constant data, from the model on the page."""
+    pooling = tree.attrs["pooling"]
+    page = record.write(data, pooling, next(iter(record.variants[pooling])), priors)
+    draws = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // max(data.sizes.values())))
+    shown = [variable.name for variable in page.free_RVs if not variable.type.ndim] if _too_large(tree, data) else None
+    quiet = {"mode": "FAST_COMPILE"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("pymc").setLevel(logging.ERROR)
+        prior = pm.sample_prior_predictive(
+            draws, model=page, var_names=shown, random_seed=tree.attrs["seed"], compile_kwargs=quiet
+        )
+    for group in ("prior", "prior_predictive", "observed_data"):
+        if group in prior and prior[group].data_vars:
+            tree[group] = prior[group]
+    tree["constant_data"] = xr.DataTree(data)
+    if tree.attrs["parameterization"] != "exact":
+        sampled = record.write(data, pooling, tree.attrs["parameterization"], priors)
+        tree["log_prior"] = xr.DataTree(
+            compute_log_prior(tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs=quiet)
+        )
+
+
+def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:
+    """Joint draws [sample, group] of every group, as many as the budget allows, 1000 at most."""
+    most = max(50, min(1000, LARGEST_ARRAY // 4 // data.sizes[record.group]))
+    few = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
+    closed = record.closed_form
+    return closed.population(closed.conditional(few, data)).sample(rng).transpose("sample", ...)
+
+
+def _add_arrays(record, tree, data, rng) -> None:
+    """Draws x groups for ArviZ and people, unless they would be too large."""
+    posterior = tree["posterior"].to_dataset()
+    if _too_large(tree, data):
+        tree.attrs["left_out"] = (
+            f"posterior[{record.estimand}], log_likelihood, prior_predictive, posterior_predictive: "
+            f"beyond {LARGEST_ARRAY:g} values"
+        )
+        return
+    closed = record.closed_form
+    fixed = json.loads(tree.attrs["fixed"])
+    h = posterior[_free(record, tree)].assign_coords(posterior.coords).assign(fixed)
+    theta = posterior.get(record.estimand)
+    if theta is None:
+        theta = recovered(record, h, data, rng)
+        tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: theta}))
+    kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // max(data.sizes.values())))
+    every = slice(None, None, -(-posterior.sizes["draw"] // kept))
+    replicated = closed.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data)
+    tree["posterior_predictive"] = xr.DataTree(
+        xr.Dataset({record.observed: replicated.transpose("chain", "draw", ...)})
+    )
+    if tree.attrs["pooling"] != "none" and _free(record, tree) and "circular" not in data.attrs:
+        log_marginal = closed.log_marginal(h, data).transpose("chain", "draw", ...)
+        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: log_marginal}))
+
+
+def _too_large(tree, data) -> bool:
+    """Whether an array of draws x groups would be beyond the budget."""
+    sizes = tree["posterior"].sizes
+    return sizes["chain"] * sizes["draw"] * data.sizes[tree.attrs["group"]] > LARGEST_ARRAY
+
+
+def recovered(record, h, data, rng) -> xr.DataArray:
+    """Exact draws of each group's parameter, one for each draw of the hyperparameters [chain, draw]."""
+    closed = record.closed_form
+    shape = xr.DataArray(np.ones((h.sizes["chain"], h.sizes["draw"])), dims=("chain", "draw"))
+    population = closed.population(closed.conditional(h, data))
+    spread = type(population)(*(value * shape for value in vars(population).values()))
+    return spread.sample(rng).transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)

@@ -1,0 +1,101 @@
+"""Can the draws be trusted? R-hat, effective sample size, divergences, tree depth, E-BFMI."""
+
+from __future__ import annotations
+
+import warnings
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.inference.fits import Fits
+
+RHAT_MOST = 1.01
+ESS_LEAST_PER_CHAIN = 100
+BFMI_LEAST = 0.3
+
+
+class ConvergenceWarning(UserWarning):
+    """Draws that failed a check: do not rely on the fit."""
+
+
+def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
+    """Check the draws of each fit, and say in words what holds.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree, or one fit
+        As `fit_poolings` or `fit` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a fit: worst ``r_hat``, smallest ``ess_bulk`` and ``ess_tail`` over the
+        sampled hyperparameters, ``divergences``, ``max_treedepth`` (draws that reached it),
+        smallest ``e_bfmi``, ``passed``, and a ``verdict`` in words. Exact draws need no check.
+
+    Warns
+    -----
+    ConvergenceWarning
+        For each fit that fails a check.
+
+    Notes
+    -----
+    R-hat at most 1.01 and at least 100 effective draws a chain (Vehtari et al. 2021,
+    Bayesian Anal 16:667-718); E-BFMI at least 0.3 (Betancourt 2016, arXiv:1604.00695).
+    """
+    fits = {fits.attrs.get("pooling", "fit"): fits} if isinstance(fits, xr.DataTree) else fits
+    table = pd.DataFrame({name: _checks(fit) for name, fit in fits.items()}).T.infer_objects()
+    table.index.name = "pooling"
+    for name, row in table.iterrows():
+        if not row["passed"]:
+            warnings.warn(f"The fit {name!r} cannot be trusted: {row['verdict']}", ConvergenceWarning, stacklevel=2)
+    return table
+
+
+def _checks(fit: xr.DataTree) -> dict:
+    if fit.attrs.get("parameterization") == "exact":
+        nothing = dict.fromkeys(["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"], np.nan)
+        return nothing | {"passed": True, "verdict": "exact: independent draws in closed form"}
+    sampled = [name for name, v in fit["log_prior"].data_vars.items()] if "log_prior" in fit else None
+    posterior = fit["posterior"].dataset if sampled is None else fit["posterior"].dataset[sampled]
+    stats = fit["sample_stats"]
+    checks = {
+        "r_hat": _extreme(az.rhat(posterior), max) if posterior.sizes["chain"] > 1 else np.nan,
+        "ess_bulk": _extreme(az.ess(posterior, method="bulk"), min),
+        "ess_tail": _extreme(az.ess(posterior, method="tail"), min),
+        "divergences": int(stats["diverging"].sum()),
+        "max_treedepth": int(stats["maxdepth_reached"].sum()),
+        "e_bfmi": float(np.min(az.bfmi(fit)["energy"])),
+    }
+    failures = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
+    return checks | {"passed": not failures, "verdict": "; ".join(failures) or "passed every check"}
+
+
+def _extreme(values: xr.Dataset, which) -> float:
+    """The worst value; NaN, a constant or a stuck chain, is worse than any number."""
+    flat = np.concatenate([v.values.ravel() for v in values.data_vars.values()])
+    return float("nan") if np.isnan(flat).any() else float(which(flat))
+
+
+def _failures(checks: dict, chains: int, parameterization: str) -> list[str]:
+    """Each failed check in words: what it is, and what to try."""
+    least = ESS_LEAST_PER_CHAIN * chains
+    failures = []
+    if chains < 2:
+        failures.append("one chain cannot show whether chains agree: run at least 4")
+    elif not checks["r_hat"] <= RHAT_MOST:
+        failures.append(f"R-hat {checks['r_hat']:.3f} is above {RHAT_MOST}: chains disagree, run longer")
+    if not min(checks["ess_bulk"], checks["ess_tail"]) >= least:
+        low = min(checks["ess_bulk"], checks["ess_tail"])
+        failures.append(f"{low:.0f} effective draws are fewer than {least}: raise draws")
+    if checks["divergences"]:
+        counted = f"{checks['divergences']} divergence{'s' if checks['divergences'] > 1 else ''}"
+        other_form = "" if parameterization == "marginalized" else " or integrate the group level out"
+        failures.append(f"{counted}: raise target_accept{other_form}")
+    if checks["max_treedepth"]:
+        failures.append(f"{checks['max_treedepth']} draws reached the largest tree depth: raise maxdepth")
+    if not checks["e_bfmi"] >= BFMI_LEAST:
+        failures.append(f"E-BFMI {checks['e_bfmi']:.2f} is below {BFMI_LEAST}: tails are not explored, reparameterize")
+    return failures

@@ -1,0 +1,251 @@
+"""Fit a model: compile once, draw the hyperparameters, recover the group level."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.inference import completion, sampling
+from hbm_zoo.inference.convergence import convergence
+from hbm_zoo.model import POOLINGS, HierarchicalModel
+from hbm_zoo.priors import to_json
+from hbm_zoo.words import choose
+from hbm_zoo.zoo import record_of
+
+OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
+
+
+def fit(
+    model: ModuleType | HierarchicalModel | str,
+    frame: pd.DataFrame,
+    pooling: str = "partial",
+    parameterization: str | None = None,
+    priors: Mapping[str, Prior] | None = None,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    random_seed: int | None = None,
+    progressbar: bool = True,
+    **sampler,
+) -> xr.DataTree:
+    """Fit one pooling of a model, its group level integrated out, then recovered.
+
+    Parameters
+    ----------
+    model : module, HierarchicalModel or str
+        A model of the zoo: ``hz.hospital_readmission``, its record or its name.
+    frame : pandas.DataFrame
+        The data, with the model's columns.
+    pooling : {"none", "complete", "partial"}
+        Every group alone, all lumped, or learn from the data how much to share.
+    parameterization : str, optional
+        How the group level is written while sampling. Default: integrated out; exact
+        independent draws where no hyperparameter is left to sample.
+    priors : mapping of str to Prior, optional
+        Replacements by name of the default priors.
+    draws, tune, chains : int
+        Draws kept and warm-up draws per chain, and chains.
+    random_seed : int, optional
+        Seed; drawn and recorded if not given.
+    progressbar : bool
+        Show the sampler's progress.
+    **sampler
+        Options of the model's ``prepare``, or of the sampler. Without ``target_accept`` it is 0.9,
+        and 0.98 if a draw diverged.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups posterior, group_summary, sample_stats, log_likelihood (one value a
+        group, its parameter integrated out [nats]; not under no pooling; of each observation
+        given the groups for a model without a closed form), log_prior, prior,
+        prior_predictive, posterior_predictive, observed_data, constant_data; attrs that
+        describe the fit.
+
+    Raises
+    ------
+    FrameError, ValueError
+        If the frame, a name, a prior or an option is not what is expected, or the data rule the priors out.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the draws fail a check of `convergence`.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("three_hospitals")
+    >>> alone = hz.fit("hospital_readmission", frame, pooling="none", random_seed=1)
+    >>> alone["group_summary"]["mean"].round(2).values.tolist()
+    [1.45, 0.58, 1.2]
+    """
+    record = record_of(model)
+    pooling = choose(pooling, record.variants, "pooling")
+    if parameterization is not None:
+        choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
+    options, sampler = _split(record, sampler)
+    _check_sizes(draws=draws, tune=tune, chains=chains)
+    data = record.data(frame, **options)
+    resolved = record.priors(data, priors, pooling)
+    if record.contradiction and (sentence := record.contradiction(data, resolved)):
+        raise ValueError(sentence)
+    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    settings = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
+    tree = sampling.sample(record, data, pooling, parameterization, resolved, settings, progressbar, sampler)
+    tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
+    completion.complete(record, tree, data, resolved)
+    convergence(tree)
+    return tree
+
+
+def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFrame, **same) -> dict[str, xr.DataTree]:
+    """Fit no, complete and partial pooling on the same data.
+
+    Parameters
+    ----------
+    model, frame
+        As in `fit`.
+    **same
+        What `fit` takes, the same for each pooling. ``random_seed`` is drawn once if not given.
+
+    Returns
+    -------
+    dict of str to xarray.DataTree
+        Keys ``none``, ``complete``, ``partial``: ``az.plot_forest(fits)`` works.
+
+    Raises
+    ------
+    FrameError, ValueError
+        As `fit`.
+    """
+    if "pooling" in same:
+        raise ValueError("fit_poolings fits every pooling: leave out 'pooling', or call fit for one.")
+    if same.get("random_seed") is None:
+        same["random_seed"] = fresh_seed()
+    return {pooling: fit(model, frame, pooling=pooling, **same) for pooling in POOLINGS}
+
+
+def recover(
+    idata: xr.DataTree,
+    model: ModuleType | HierarchicalModel | str,
+    frame: pd.DataFrame,
+    random_seed: int | None = None,
+    **options,
+) -> xr.DataTree:
+    """Add the group level to draws of the hyperparameters, whoever made them.
+
+    Given hyperparameters and data a group's parameter is drawn exactly from its
+    conditional distribution, one draw of it for each draw of the hyperparameters.
+
+    Parameters
+    ----------
+    idata : xarray.DataTree
+        Holds a ``posterior`` with the hyperparameters of partial pooling [chain, draw].
+    model, frame
+        As in `fit`.
+    random_seed : int, optional
+        Seed of the draws.
+    **options
+        Options of the model's ``prepare``.
+
+    Returns
+    -------
+    xarray.DataTree
+        A copy of `idata` whose posterior has the estimand by group as well.
+
+    Raises
+    ------
+    ValueError
+        If the model has no closed form, or a hyperparameter is missing.
+    """
+    record = record_of(model)
+    record.closed("recover")
+    posterior = idata["posterior"].to_dataset()
+    data = record.data(frame, **options)
+    fixed = record.fixed["partial"](record.priors(data, pooling="partial"), data)
+    needed = [name for name in record.parameters if name not in fixed]
+    missing = [name for name in needed if name not in posterior]
+    if missing:
+        raise ValueError(f"Expected draws of {', '.join(needed)}; the posterior has no {', '.join(missing)}.")
+    rng = np.random.default_rng(random_seed)
+    draws = completion.recovered(record, posterior[needed].assign(fixed), data, rng)
+    recovered = idata.copy()
+    recovered["posterior"] = xr.DataTree(posterior.assign({record.estimand: draws}))
+    return recovered
+
+
+def attributes(record, data, pooling, priors) -> dict[str, Any]:
+    """What makes a fit describe itself."""
+    return {
+        "model": record.name,
+        "pooling": pooling,
+        "group": record.group,
+        "estimand": record.estimand,
+        "estimand_label": record.estimand_label,
+        "hyperparameters": json.dumps(list(record.parameters)),
+        "priors": to_json(priors),
+        "fixed": json.dumps({name: float(value) for name, value in record.fixed[pooling](priors, data).items()}),
+        "options": json.dumps({name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}),
+        "data_hash": data_hash(data),
+        "left_out": "",
+        "ci_prob": float(az.rcParams["stats.ci_prob"]),
+        "versions": json.dumps({name: version(name) for name in ("hbm_zoo", "pymc", "arviz", "nutpie", "numpy")}),
+    }
+
+
+def _origin(frame: pd.DataFrame) -> dict[str, str]:
+    """Where a frame came from, what its owner calls the columns, and what was noted in reading it."""
+    labels, notes = frame.attrs.get("labels", {}), frame.attrs.get("notes", [])
+    return {"source": str(frame.attrs.get("source", "")), "labels": json.dumps(labels), "notes": json.dumps(notes)}
+
+
+def data_hash(data: xr.Dataset) -> str:
+    """A short fingerprint of prepared data: equal data, equal fingerprint."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, data.variables)):
+        values = data[name].values
+        digest.update(name.encode() + (repr(values.tolist()).encode() if values.dtype == object else values.tobytes()))
+    return digest.hexdigest()[:16]
+
+
+def _split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Options of the model's ``prepare``, and options of the sampler."""
+    own = record.options
+    for name in given:
+        choose(name, [*own, *OF_SAMPLER], f"option of {record.name}")
+    return {k: v for k, v in given.items() if k in own}, {k: v for k, v in given.items() if k not in own}
+
+
+def fresh_seed() -> int:
+    """A seed that nobody chose, to be recorded."""
+    return int(np.random.SeedSequence().generate_state(1)[0] % 2**31)
+
+
+def checked_seed(seed: int) -> int:
+    """Return a seed that is a whole number, 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ValueError(f"random_seed must be a whole number, 0 or more, or None, got {seed!r}.")
+    return int(seed)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < (0 if name == "tune" else 1):
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")

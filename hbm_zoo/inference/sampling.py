@@ -1,0 +1,124 @@
+"""Draw hyperparameters: a variant is compiled once and drawn again with other data."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import nutpie
+import xarray as xr
+
+from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
+from hbm_zoo.inference.transforms import normal_tails
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.priors import to_json
+
+# Small steps, and smaller ones if a draw diverged: where the spread, or the share of what differs, may be 0 the
+# posterior is sharply curved.
+TARGET_ACCEPT = (0.9, 0.98)
+
+_COMPILED: dict[tuple, Any] = {}
+
+
+def refit(
+    fit: xr.DataTree,
+    data: xr.Dataset,
+    random_seed: int,
+    model: HierarchicalModel | None = None,
+    draws: int | None = None,
+) -> xr.Dataset:
+    """Hyperparameters [sample] of the same model, priors and settings on other prepared data.
+
+    ``draws``, if given, is how many to keep of each chain, after a warm-up of no more.
+
+    The model is compiled once and kept, so a refit costs about as much as its draws.
+    """
+    record = model_of(fit, model)
+    fixed = json.loads(fit.attrs["fixed"])
+    if set(fixed) >= set(record.parameters):
+        return population_fixed_at(fixed)
+    settings = {name: int(fit.attrs[name]) for name in ("draws", "tune", "chains")} | {"seed": random_seed}
+    if draws is not None:
+        settings |= {"draws": draws, "tune": min(draws, settings["tune"])}
+    tree = draw(record, data, fit.attrs["pooling"], None, priors_of(fit), settings, False, {})
+    tree.attrs |= {"fixed": fit.attrs["fixed"], "hyperparameters": fit.attrs["hyperparameters"]}
+    return hyperparameters(tree)
+
+
+def sample(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
+    """Draws of one pooling; none are needed where the pooling leaves no hyperparameter free."""
+    fixed = record.fixed[pooling](priors, data)
+    exact = record.closed_form is not None and parameterization is None and set(fixed) >= set(record.parameters)
+    if not exact:
+        return _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
+    empty = xr.Dataset(coords={"chain": np.arange(settings["chains"]), "draw": np.arange(settings["draws"])})
+    tree = xr.DataTree.from_dict({"posterior": empty})
+    tree.attrs["parameterization"] = "exact"
+    return tree
+
+
+def _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler):
+    """Draws by steps so small that none diverges, if that can be had; by those the caller asked for, if any."""
+    for target in [sampler["target_accept"]] if "target_accept" in sampler else TARGET_ACCEPT:
+        given = sampler | {"target_accept": target}
+        tree = draw(record, data, pooling, parameterization, priors, settings, progressbar, given)
+        tree.attrs["target_accept"] = target
+        if not tree["sample_stats"]["diverging"].any():
+            break
+    return tree
+
+
+def draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
+    """Draws of one variant by NUTS."""
+    variants = record.variants[pooling]
+    parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
+    compiled = _compile(record, data, pooling, parameterization, priors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tree = nutpie.sample(
+                compiled,
+                draws=settings["draws"],
+                tune=settings["tune"],
+                chains=settings["chains"],
+                seed=settings["seed"],
+                progress_bar=progressbar,
+                save_warmup=False,
+                **({"target_accept": TARGET_ACCEPT[0]} | sampler),
+            )
+        except ValueError as error:
+            if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw
+                raise KeyboardInterrupt("sampling was interrupted") from None
+            raise
+    if tree["posterior"].sizes.get("draw", 0) < settings["draws"]:
+        raise KeyboardInterrupt("sampling was interrupted")  # the sampler returns what it has
+    stats = tree["sample_stats"].to_dataset()
+    kept = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
+    tree["sample_stats"] = xr.DataTree(stats[kept].assign(reached_max_treedepth=stats["maxdepth_reached"]))
+    tree.attrs["parameterization"] = parameterization
+    return tree
+
+
+def _compile(record, data, pooling, parameterization, priors):
+    """A compiled variant holding `data`; one whose group level is integrated out is kept."""
+    key = (record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str))
+    if key in _COMPILED:
+        compiled = _COMPILED[key]
+        used = {variable.name for variable in compiled.shared_var_keys}
+        return compiled.with_data(
+            **{name: v.values for name, v in record.derived(data).data_vars.items() if name in used}
+        )
+    model = record.write(data, pooling, parameterization, priors)
+    if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
+        raise ValueError(
+            f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."
+        )
+    sampled = [variable.name for variable in model.free_RVs + model.deterministics]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = nutpie.compile_pymc_model(normal_tails(model), var_names=sampled)
+    if not any(model.named_vars_to_dims.get(name) for name in sampled):
+        _COMPILED[key] = compiled
+    return compiled

@@ -1,0 +1,176 @@
+"""Every group in closed form, averaged over hyperparameter draws, chunk by chunk.
+
+Means, standard deviations and probabilities of a group's parameter are averages of
+closed forms over draws of the hyperparameters (Rao-Blackwell): next to no Monte
+Carlo error, and no array of draws x groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import arviz as az
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.inference.fits import thinned
+from hbm_zoo.inference.loo import leave_one_out
+from hbm_zoo.model import HierarchicalModel
+
+CELLS_AT_ONCE = 400_000
+CELLS_IN_ALL = 8_000_000
+DRAWS_FOR_INTERVALS = 400
+LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
+
+
+def interval_name() -> str:
+    """Name of the equal-tailed interval that ``az.rcParams`` asks for, e.g. ``eti89``."""
+    return f"eti{round(100 * az.rcParams['stats.ci_prob'])}"
+
+
+def interval_tails() -> tuple[float, float]:
+    """Lower and upper tail of that interval."""
+    tail = (1 - az.rcParams["stats.ci_prob"]) / 2
+    return tail, 1 - tail
+
+
+def in_chunks(data: xr.Dataset, dim: str, samples: int):
+    """Slices of a Dataset along a dim, each small enough for one array of draws x groups."""
+    size = data.sizes[dim]
+    step = max(1, CELLS_AT_ONCE // samples)
+    for start in range(0, size, step):
+        yield data.isel({dim: slice(start, start + step)})
+
+
+def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: xr.Dataset, reff: float) -> xr.Dataset:
+    """Summarise each group under one pooling.
+
+    Parameters
+    ----------
+    model : HierarchicalModel
+        A record with a closed form.
+    pooling : str
+        Which pooling the hyperparameters come from.
+    h : xarray.Dataset
+        Hyperparameters [sample].
+    data : xarray.Dataset
+        Prepared data.
+    reff : float
+        Relative efficiency of the draws.
+
+    Returns
+    -------
+    xarray.Dataset
+        By group: ``mean, sd``, the interval, ``p_above`` the reference value, ``own``,
+        ``volume``, ``kappa`` with interval, ``elpd, lppd, k_hat, elpd_mcse`` of leaving the
+        group out [nats], ``mean_log_likelihood`` (conditional, averaged over the
+        posterior), and ``fixed_log_likelihood`` (at the posterior means). If the data's attrs
+        say under ``circular`` why no group can be left out, what that needs is NaN.
+    """
+    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[model.group]))
+    plug_in = h.mean("sample").expand_dims("sample")
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // data.sizes[model.group]))
+    parts = [
+        _summarise(model, h, few, plug_in, chunk, reff) for chunk in in_chunks(data, model.group, h.sizes["sample"])
+    ]
+    summary = xr.concat(parts, dim=model.group)
+    if "circular" in data.attrs:
+        summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
+    if pooling == "none" and h.sizes["sample"] == 1:
+        summary = summary.drop_vars(["k_hat", "elpd_mcse", "lppd"])
+    return summary.assign(own=model.own(data), volume=model.volume(data)).drop_vars("sample", errors="ignore")
+
+
+def _summarise(
+    model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
+) -> xr.Dataset:
+    """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
+    closed = model.closed_form
+    posterior = closed.population(closed.conditional(h, data))
+    lower, upper = interval_tails()
+    name = interval_name()
+    of_few = closed.population(closed.conditional(few, data))
+    mean, spread = xr.broadcast(posterior.mean, posterior.sd)
+    estimate = mean.mean("sample")
+    kappa = closed.reliability(h, data)
+    kappa_interval = kappa.quantile([lower, upper], "sample", skipna=False)
+    log_marginal = closed.log_marginal(h, data).transpose("sample", ...)
+    further = closed.expectations(h, data) if closed.expectations else {}
+    return xr.Dataset(
+        {
+            "mean": estimate,
+            "sd": np.sqrt((spread**2).mean("sample") + mean.var("sample")),
+            f"{name}_lb": quantile(of_few, lower),
+            f"{name}_ub": quantile(of_few, upper),
+            "kappa": kappa.mean("sample"),
+            f"kappa_{name}_lb": kappa_interval.isel(quantile=0, drop=True),
+            f"kappa_{name}_ub": kappa_interval.isel(quantile=1, drop=True),
+            "mean_log_likelihood": closed.expected_log_likelihood(h, data).mean("sample"),
+            "fixed_log_likelihood": closed.log_likelihood(estimate, plug_in, data).isel(
+                sample=0, drop=True, missing_dims="ignore"
+            ),
+        }
+        | {name: value.mean("sample") for name, value in further.items()}
+        | above_reference(model, lambda reference: exceedance(posterior, reference))
+    ).merge(leave_one_out(log_marginal, reff))
+
+
+def above_reference(model: HierarchicalModel, probability: Callable) -> dict[str, xr.DataArray]:
+    """``p_above``, the probability of being above the reference, for a model that has one."""
+    return {} if model.reference is None else {"p_above": probability(model.reference)}
+
+
+def summary_of_draws(model: HierarchicalModel, draws: xr.DataArray, data: xr.Dataset) -> xr.Dataset:
+    """Summarise each group from draws [sample, group] of its parameter, where no closed form is known.
+
+    Returns
+    -------
+    xarray.Dataset
+        By group: ``mean, sd``, the interval, ``p_above`` the reference value, ``own``, ``volume``.
+    """
+    lower, upper = interval_tails()
+    name = interval_name()
+    return xr.Dataset(
+        {
+            "mean": draws.mean("sample"),
+            "sd": draws.std("sample"),
+            f"{name}_lb": draws.quantile(lower, "sample").drop_vars("quantile"),
+            f"{name}_ub": draws.quantile(upper, "sample").drop_vars("quantile"),
+            "own": model.own(data),
+            "volume": model.volume(data),
+        }
+        | above_reference(model, lambda reference: (draws > reference).mean("sample"))
+    )
+
+
+def rank_summary(draws: xr.DataArray, group: str) -> xr.Dataset:
+    """Ranks of the groups, 1 for the largest, ties shared, from joint draws [sample, group].
+
+    Returns
+    -------
+    xarray.Dataset
+        ``rank`` (mean) with interval, ``p_best`` (largest) and ``p_top10`` (among the
+        largest tenth), each with the Monte Carlo error of its mean under ``*_mcse``, as of
+        independent draws.
+    """
+    axis = draws.get_axis_num(group)
+    ranks = draws.copy(data=rankdata(-draws.values, axis=axis))
+    interval = ranks.quantile(interval_tails(), "sample", skipna=False)
+    name = interval_name()
+    top = max(1, round(draws.sizes[group] / 10))
+    n = draws.sizes["sample"]
+    best, top10 = (ranks == 1).mean("sample"), (ranks <= top).mean("sample")
+    return xr.Dataset(
+        {
+            "rank": ranks.mean("sample"),
+            "rank_mcse": ranks.std("sample", ddof=1) / np.sqrt(n),
+            f"rank_{name}_lb": interval.isel(quantile=0, drop=True),
+            f"rank_{name}_ub": interval.isel(quantile=1, drop=True),
+            "p_best": best,
+            "p_best_mcse": np.sqrt(best * (1 - best) / n),
+            "p_top10": top10,
+            "p_top10_mcse": np.sqrt(top10 * (1 - top10) / n),
+        }
+    )

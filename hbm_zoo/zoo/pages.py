@@ -1,0 +1,82 @@
+"""The page of a model, read from its module's source: PyMC need not be loaded."""
+
+import ast
+import textwrap
+from functools import cache
+from pathlib import Path
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@cache
+def _tree(model: str) -> ast.Module:
+    path = MODELS / f"{model}.py"
+    return ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
+
+
+def page(model: str) -> str:
+    """The docstring of a model's module; empty for a model that is not in the zoo.
+
+    Examples
+    --------
+    >>> page("hospital_readmission").splitlines()[0]
+    'Hospital readmission: whose rate is high, and whose is only noisy?'
+    """
+    return ast.get_docstring(_tree(model)) or ""
+
+
+def headline(model: str) -> str:
+    """The first line of a page: the model in words and its question."""
+    return page(model).partition("\n")[0]
+
+
+def options(model: str) -> dict[str, str]:
+    """What a model's ``prepare`` takes beside the frame: each option and its default, as written."""
+    prepare = next((n for n in _tree(model).body if isinstance(n, ast.FunctionDef) and n.name == "prepare"), None)
+    if prepare is None:
+        return {}
+    positional = prepare.args.args[1:]
+    defaults = prepare.args.defaults[-len(positional) :] if positional else []
+    pairs = [
+        *zip(positional, defaults, strict=False),
+        *zip(prepare.args.kwonlyargs, prepare.args.kw_defaults, strict=True),
+    ]
+    return {name.arg: ast.unparse(value) if value is not None else "" for name, value in pairs}
+
+
+def section(model: str, title: str) -> str:
+    """The text under a heading of a page, up to the next heading; empty if there is none.
+
+    Examples
+    --------
+    >>> section("hospital_readmission", "What it assumes").splitlines()[0]
+    '* Expected counts are known without error, and the case mix is in them.'
+    """
+    lines = page(model).splitlines()
+    starts = [i for i in range(len(lines) - 1) if lines[i] and set(lines[i + 1]) == {"-"}]
+    for start, end in zip(starts, [*starts, len(lines)][1:], strict=True):
+        if lines[start].strip() == title:
+            return "\n".join(lines[start + 2 : end]).strip("\n")
+    return ""
+
+
+def formula(model: str) -> str:
+    """The model in symbols: the first indented block of the section "The model"."""
+    block: list[str] = []
+    for line in section(model, "The model").splitlines():
+        if line.startswith("    "):
+            block.append(line)
+        elif block and line.strip():
+            break
+    return textwrap.dedent("\n".join(block)).strip()
+
+
+def assumptions(model: str) -> list[str]:
+    """The limits of a model, one sentence or more each, as its page lists them."""
+    items: list[str] = []
+    for line in section(model, "What it assumes").splitlines():
+        if line.startswith("* "):
+            items.append(line[2:].strip())
+        elif line.strip() and items:
+            items[-1] += " " + line.strip()
+    return items

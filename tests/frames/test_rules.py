@@ -1,0 +1,152 @@
+"""Bad input: the right result or one clear sentence, never a wrong number."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hbm_zoo as hz
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.models.hospital_readmission import MODEL
+
+GOOD = {"hospital": ["B", "A", "C"], "observed": [6, 2, 48], "expected": [4.0, 4.0, 40.0]}
+COUNT = "hospital_readmission: column 'observed' expected a whole number, 0 or more and at most 2e9, got "
+POSITIVE = "hospital_readmission: column 'expected' expected a finite number above 0, got "
+LABEL = "hospital_readmission: column 'hospital' expected a label, not empty, got "
+HAVE = "got 'hospital', 'observed', "
+
+
+def frame(**replaced):
+    return pd.DataFrame(GOOD | replaced)
+
+
+REFUSED = {
+    "missing column": (
+        frame().rename(columns={"expected": "Expcted"}),
+        "hospital_readmission expected a column 'expected' (readmissions expected from the case mix [patients]), "
+        + HAVE
+        + "'Expcted'. The nearest it has is 'Expcted'.",
+    ),
+    "missing column, nothing near": (
+        frame().rename(columns={"expected": "zz"}),
+        "hospital_readmission expected a column 'expected' (readmissions expected from the case mix [patients]), "
+        + HAVE
+        + "'zz'.",
+    ),
+    "not a frame": (GOOD, "hospital_readmission expected a pandas DataFrame, got dict."),
+    "empty frame": (frame().iloc[:0], "hospital_readmission expected at least one row, got an empty frame."),
+    "one hospital": (frame().iloc[:1], "hospital_readmission expected at least 2 hospitals to compare, got 1."),
+    "column twice": (
+        pd.concat([frame(), frame()[["observed"]]], axis=1),
+        "hospital_readmission expected one column 'observed', got 2 of that name.",
+    ),
+    "NaN count": (frame(observed=[6, np.nan, 48]), COUNT + "an empty cell in row 1."),
+    "None in text column": (frame(observed=[6, None, "x"]), COUNT + "an empty cell in row 1; 'x' in row 2."),
+    "nullable integer": (
+        frame(observed=pd.array([6, None, 48], dtype="Int64")),
+        COUNT + "an empty cell in row 1.",
+    ),
+    "text in a number": (frame(observed=[6, "2", 48]), COUNT + "'2' in row 1."),
+    "negative count": (frame(observed=[6, -2, 48]), COUNT + "-2 in row 1."),
+    "fractional count": (frame(observed=[6, 2.5, 48]), COUNT + "2.5 in row 1."),
+    "infinite count": (frame(observed=[6, np.inf, 48]), COUNT + "inf in row 1."),
+    "count that would wrap in 32 bits": (frame(observed=[6, 3_000_000_000, 48]), COUNT + "3000000000 in row 1."),
+    "count that would wrap in 64 bits": (frame(observed=[6, 1e19, 48]), COUNT + "1e+19 in row 1."),
+    "booleans": (frame(observed=[True, 2, 48]), COUNT + "True in row 0."),
+    "complex": (frame(expected=[4 + 0j, 4 + 1j, 40]), POSITIVE + "(4+0j) in row 0; (4+1j) in row 1; (40+0j) in row 2."),
+    "expected zero": (frame(expected=[4.0, 0.0, 40.0]), POSITIVE + "0.0 in row 1."),
+    "expected negative": (frame(expected=[4.0, -1.0, 40.0]), POSITIVE + "-1.0 in row 1."),
+    "expected infinite": (frame(expected=[4.0, np.inf, 40.0]), POSITIVE + "inf in row 1."),
+    "expected NaN": (frame(expected=[4.0, np.nan, 40.0]), POSITIVE + "an empty cell in row 1."),
+    "two columns at fault": (
+        frame(observed=[6, -2, 48], expected=[4.0, 4.0, 0.0]),
+        COUNT + "-2 in row 1. " + POSITIVE + "0.0 in row 2.",
+    ),
+    "rows by the caller's index": (
+        frame(observed=[6, -2, -3]).set_axis(["x", "y", "z"]),
+        COUNT + "-2 in row y; -3 in row z.",
+    ),
+    "repeated index": (frame(observed=[6, -2, -3]).set_axis(["x", "y", "y"]), COUNT + "-2 in row y; -3 in row y."),
+    "many rows": (
+        pd.DataFrame({"hospital": range(9), "observed": [-1] * 9, "expected": [1.0] * 9}),
+        COUNT + "-1 in row 0; -1 in row 1; -1 in row 2; -1 in row 3; -1 in row 4 and 4 more rows.",
+    ),
+    "duplicated hospital": (
+        frame(hospital=["B", "A", "B"]),
+        "hospital_readmission: column 'hospital' expected each value once, got 'B' in rows 0, 2.",
+    ),
+    "duplicated across types": (
+        frame(hospital=[1, "1", "B"]),
+        "hospital_readmission: column 'hospital' expected each value once, got 1 in rows 0, 1.",
+    ),
+    "hospital missing": (frame(hospital=["B", None, "C"]), LABEL + "an empty cell in row 1."),
+    "hospital blank": (frame(hospital=["B", " ", "C"]), LABEL + "' ' in row 1."),
+    "categorical hospital missing": (
+        frame(hospital=pd.Categorical(["B", None, "C"])),
+        LABEL + "an empty cell in row 1.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_one_sentence_says_what_is_wrong(case):
+    given, sentence = REFUSED[case]
+    with pytest.raises(FrameError) as error:
+        MODEL.data(given)
+    assert str(error.value) == sentence
+
+
+ACCEPTED = {
+    "unsorted labels": (frame(), ["B", "A", "C"]),
+    "integer labels": (frame(hospital=[30, 10, 20]), [30, 10, 20]),
+    "mixed-type labels": (frame(hospital=[1, "A", 2.5]), ["1", "A", "2.5"]),
+    "categorical labels": (frame(hospital=pd.Categorical(["B", "A", "C"])), ["B", "A", "C"]),
+    "categorical integers": (frame(hospital=pd.Categorical([3, 1, 2])), [3, 1, 2]),
+    "unused categories": (
+        frame(hospital=pd.Categorical(["B", "A", "C"], categories=["Z", "C", "A", "B"])),
+        ["B", "A", "C"],
+    ),
+    "nullable integers": (frame(observed=pd.array([6, 2, 48], dtype="Int64")), ["B", "A", "C"]),
+    "whole floats": (frame(observed=[6.0, 2.0, 48.0]), ["B", "A", "C"]),
+    "small unsigned integers": (frame(observed=np.array([6, 2, 48], dtype=np.uint8)), ["B", "A", "C"]),
+    "further columns": (frame(region=["n", None, "s"]), ["B", "A", "C"]),
+    "any index": (frame().set_axis(["r", "r", "s"]), ["B", "A", "C"]),
+    "arrow": (frame().convert_dtypes(dtype_backend="pyarrow"), ["B", "A", "C"]),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_each_hospital_keeps_its_own_numbers(case):
+    given, labels = ACCEPTED[case]
+    before = given.copy()
+    data = MODEL.data(given)
+    assert data.hospital.values.tolist() == labels
+    assert data.observed.values.tolist() == [6, 2, 48]
+    assert data.expected.values.tolist() == [4.0, 4.0, 40.0]
+    pd.testing.assert_frame_equal(given, before)
+
+
+def test_expected_in_another_unit():
+    with pytest.raises(ValueError, match=r"56 / 4800 = 0.0117 overall.*another unit\? Rescale 'expected'"):
+        hz.fit("hospital_readmission", frame(expected=[400.0, 400.0, 4000.0]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"pooling": "parti"}, "Unknown pooling 'parti': .* Did you mean 'partial'?"),
+        ({"parameterization": "noncentred"}, "Unknown parameterization .* Did you mean 'noncentered'?"),
+        ({"pooling": "none", "parameterization": "marginalized"}, "Unknown parameterization .* one of centered"),
+        ({"target_acept": 0.9}, "Did you mean 'target_accept'?"),
+        ({"draws": 0}, "draws must be a whole number, 1 or more, got 0"),
+        ({"chains": 2.5}, "chains must be a whole number, 1 or more, got 2.5"),
+        ({"tune": -1}, "tune must be a whole number"),
+    ],
+)
+def test_names_and_sizes_are_checked_before_sampling(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        hz.fit("hospital_readmission", frame(), **wrong)
+
+
+def test_unknown_model_gives_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'hospital_readmission'?"):
+        hz.fit("hospital_readmision", frame())
