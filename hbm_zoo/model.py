@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.frames import rules
-from hbm_zoo.priors import resolve
+from hbm_zoo.frames import inputs, rules
+from hbm_zoo.group_level.level import MISSING, GroupLevel
+from hbm_zoo.priors import check_name, check_prior
 from hbm_zoo.words import choose
 
 POOLINGS = ("none", "complete", "partial")
@@ -22,63 +24,82 @@ POOLINGS = ("none", "complete", "partial")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter on the page: what it means, and where it may lie."""
-
-    meaning: str
-    support: tuple[float, float] = (-np.inf, np.inf)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClosedForm:
-    """What is known of a group without sampling it, given the hyperparameters.
-
-    Every function takes ``h``, a Dataset of hyperparameters [sample], and ``data``,
-    the prepared Dataset; results broadcast over samples and groups by name.
+    """A hyperparameter on the page: what it means, and where it may lie.
 
     Attributes
     ----------
-    population
-        ``population(h)``: the distribution a group's parameter comes from.
-    conditional
-        ``conditional(h, data)``: hyperparameters of the population after the
-        group's own data (Bayes' theorem; a population of the same kind).
-    log_marginal
-        ``log_marginal(h, data)``: log likelihood of each group, its own parameter
-        integrated out [nats].
-    log_likelihood
-        ``log_likelihood(theta, h, data)``: log likelihood of each group at a given
-        value of its parameter [nats].
-    expected_log_likelihood
-        ``expected_log_likelihood(h, data)``: the same, averaged over
-        ``conditional`` [nats].
-    reliability
-        ``reliability(h, data)``: shrinkage weight kappa of the group's own data,
-        1 - E[Var(theta | y, h)] / Var(theta | h).
-    replicate
-        ``replicate(rng, theta, h, data)``: new observations like the data's.
-    leave_row_out
-        ``leave_row_out(h, data)``: log density of each row given the other rows of its
-        group [nats], for models with several rows a group; else None.
-    without_row
-        ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
-    expectations
-        ``expectations(h, data)``: further quantities of each group by name, whose average
-        over hyperparameter draws belongs in the summary; else None.
+    meaning, support
+        In words, with its unit; its two ends.
+    edges
+        Ends at which a likelihood may be largest, each with what else is settled there. The end
+        where complete pooling has a spread need not be named.
     """
 
-    population: Callable
-    conditional: Callable
-    log_marginal: Callable
-    log_likelihood: Callable
-    expected_log_likelihood: Callable
-    reliability: Callable
-    replicate: Callable
-    leave_row_out: Callable | None = None
-    without_row: Callable | None = None
-    expectations: Callable | None = None
+    meaning: str
+    support: tuple[float, float] = (-np.inf, np.inf)
+    edges: tuple[Mapping[str, float], ...] = ()
 
 
-class _Written:
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """A shipped data set as a model takes it.
+
+    Attributes
+    ----------
+    file
+        Its file in ``data/``, without its ending; by default the name of the data set.
+    columns
+        The model's names of columns, and the file's where they differ.
+    options
+        The options of the model to show it by.
+    """
+
+    file: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a model may have and need not.
+
+    Attributes
+    ----------
+    derived
+        ``derived(data)``: the data with what no parameter changes added, for forms that need it.
+    contradiction
+        ``contradiction(data, priors)``: one sentence if the data rule the priors out.
+    thin
+        ``thin(rng, data)``: two independent halves of the data, for models that see each group once.
+    path
+        ``path(t, means)``: the hyperparameters that a heterogeneity of t fixes, where the
+        heterogeneity is a matrix and t moves along one path through it, t = 1 at the posterior
+        ``means``.
+    control_limits
+        ``control_limits(target, volume, probability)``: the two ends between which chance
+        alone puts a group's own estimate, were all groups at the target.
+    readers
+        Functions that read other files, by name.
+    """
+
+    derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
+    contradiction: Callable[[xr.Dataset, Mapping[str, Prior]], str | None] | None = None
+    thin: Callable | None = None
+    path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
+    control_limits: Callable | None = None
+    readers: Mapping[str, Callable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model pools, recorded when it is written."""
+
+    record: HierarchicalModel
+    pooling: str
+    parameterization: str
+
+
+class _Seen:
     """Prepared data as a variant sees them: a ``pm.Data`` for each variable it asks for, and the attrs."""
 
     def __init__(self, data: xr.Dataset):
@@ -104,14 +125,24 @@ class HierarchicalModel:
     name, question
         The module's name, and the question it answers in one sentence.
     group, estimand, observed, estimand_label
-        The dim of the groups (and the column of their labels), the parameter each group has,
-        the symbol of the data; the parameter in words, with its unit.
+        The dim of the groups, the parameter each group has, the symbol of the data; the parameter in
+        words, with its unit.
+    key
+        The columns that together label a group; by default the one with the name of the group.
     response
         The column of the frame that holds the data, what `predict` predicts.
     location, heterogeneity
         The hyperparameters that say where the population sits and how wide it is.
+    reference
+        The value of the estimand that means "no effect"; None if none does.
     columns
-        The frame's columns, by name, each with its rule (`hbm_zoo.frames`).
+        The frame's columns, by name, each with its rule (`hbm_zoo.frames.rules`).
+    inputs
+        What the model takes beside the frame: by name, the columns of a second frame, each with its
+        rule, or `hbm_zoo.frames.inputs.SIMULATOR`.
+    fewest_groups
+        How many groups a data set must have: two, or one where a single experiment is a case; it
+        has no pooling but its own.
     parameters
         The hyperparameters by name.
     default_priors
@@ -124,43 +155,27 @@ class HierarchicalModel:
         ``prepare(frame)``: the only place that knows the columns; a Dataset. It takes a
         single row, too: what a whole data set must have is asked of it elsewhere. If no
         group can be left out as if it were new, its attrs say why under ``circular``.
-    derived
-        ``derived(data)``: the data with what no parameter changes added, for forms that need it.
     own, volume
-        ``own(data)``: the raw estimate of each group; ``volume(data)``: how much data
-        it has. `volume_label` names the latter.
+        ``own(data)``: the raw estimate of each group; ``volume(data)``: how much data it has, the
+        array's name saying of what.
     variants
         Pooling, then parameterization, then the function that writes the model; the
         form on the page comes first.
     fixed
         Pooling, then ``fixed[pooling](priors, data)``: what that pooling fixes of the
         population. No pooling fixes all of it in advance, complete pooling sets the
-        heterogeneity to 0, partial pooling fixes at most what an option of ``prepare``
-        switches off.
-    closed_form
-        What is known of a group without sampling; None if nothing is.
-    boundaries
-        Where the likelihood may be largest at the edge of the population, if not where complete
-        pooling is: what is fixed there.
-    kappa
-        The definition of its ``reliability``, named wherever it is printed.
-    reference
-        The value of the estimand that means "no effect"; None if none does.
-    contradiction
-        ``contradiction(data, priors)``: one sentence if the data rule the priors out.
-    thin
-        ``thin(rng, data)``: two independent halves of the data, for models that see
-        each group once.
-    path
-        ``path(t, means)``: the hyperparameters that a heterogeneity of t fixes, where the
-        heterogeneity is a matrix and t moves along one path through it, t = 1 at the posterior
-        ``means``; None if the heterogeneity is one number.
-    control_limits
-        ``control_limits(target, volume, probability)``: the two ends between which chance
-        alone puts a group's own estimate, were all groups at the target.
-    simulate, datasets, readers
-        A frame like the real one with its truth; shipped data, each with the options of
-        ``prepare`` to show it by; readers of other files.
+        heterogeneity to 0, partial pooling fixes at most what an option settles.
+    group_level
+        What is known of a group given the hyperparameters.
+    alternatives
+        Options that change the model: option, then value, then ``change(record)``, the record that
+        holds for it. The first value is this record, and changes nothing.
+    simulate, datasets
+        A frame like the real one with its truth; shipped data by name.
+    extras
+        What a model may have and need not.
+    changed, base
+        The alternatives that hold in this record and not in the one that it was changed from.
     """
 
     name: str
@@ -170,6 +185,7 @@ class HierarchicalModel:
     observed: str
     location: str
     heterogeneity: str
+    reference: float | None
     columns: Mapping[str, rules.Rule]
     parameters: Mapping[str, Parameter]
     default_priors: Callable[[xr.Dataset], dict[str, Prior]]
@@ -177,31 +193,80 @@ class HierarchicalModel:
     prepare: Callable[..., xr.Dataset]
     own: Callable[[xr.Dataset], xr.DataArray]
     volume: Callable[[xr.Dataset], xr.DataArray]
-    volume_label: str
     variants: Mapping[str, Mapping[str, Callable]]
     fixed: Mapping[str, Callable[[Mapping[str, Prior], xr.Dataset], dict[str, float]]]
     simulate: Callable
-    datasets: Mapping[str, Mapping[str, Any]]
-    reference: float | None
+    datasets: Mapping[str, Shipped]
+    group_level: GroupLevel = GroupLevel()
+    key: tuple[str, ...] = ()
+    inputs: Mapping[str, inputs.Input] = field(default_factory=dict)
+    fewest_groups: int = 2
     estimand_label: str = ""
     response: str = ""
-    closed_form: ClosedForm | None = None
-    kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
-    boundaries: tuple[Mapping[str, float], ...] = ()
-    derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
-    contradiction: Callable[[xr.Dataset, Mapping[str, Prior]], str | None] | None = None
-    thin: Callable | None = None
-    path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
-    control_limits: Callable | None = None
-    readers: Mapping[str, Callable] = field(default_factory=dict)
+    alternatives: Mapping[str, Mapping[str, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
+        default_factory=dict
+    )
+    extras: Extras = Extras()
+    changed: Mapping[str, str] = field(default_factory=dict)
+    base: HierarchicalModel | None = None
 
     @property
     def options(self) -> list[str]:
+        """What the model takes beside the frame: what changes it, further inputs, what ``prepare`` asks for."""
+        return [*self.alternatives, *self.options_of_data]
+
+    @property
+    def options_of_data(self) -> list[str]:
         """What ``prepare`` takes beside the frame."""
         return [name for name in inspect.signature(self.prepare).parameters if name != "frame"]
 
+    def under(self, **options: str) -> HierarchicalModel:
+        """The record that holds for some options; no formula asks which.
+
+        Raises
+        ------
+        ValueError
+            If an option does not exist, or has no such value; the nearest is given.
+
+        Examples
+        --------
+        >>> from hbm_zoo.models.spike_slab_genes import MODEL
+        >>> [record.fixed["partial"]({}, None) for record in (MODEL, MODEL.under(null="empirical"))]
+        [{'mu': 0.0, 'delta0': 0.0, 'sigma0': 1.0}, {'mu': 0.0}]
+        """
+        for name, value in options.items():
+            choose(value, self.alternatives[choose(name, self.alternatives, f"option of {self.name}")], name)
+        return _under(self.base or self, tuple((self.chosen | options).items()))
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The alternatives that hold in this record."""
+        return {name: next(iter(values)) for name, values in self.alternatives.items()} | dict(self.changed)
+
+    def split(self, options: Mapping[str, Any]) -> tuple[HierarchicalModel, dict[str, Any]]:
+        """The record under the options that change it, and the options that are left for its data.
+
+        Raises
+        ------
+        ValueError
+            If an option does not exist; the nearest is given.
+        """
+        for name in options:
+            choose(name, self.options, f"option of {self.name}")
+        changing = {name: value for name, value in options.items() if name in self.alternatives}
+        return self.under(**changing), {name: value for name, value in options.items() if name not in changing}
+
+    def labels(self, frame: pd.DataFrame) -> pd.Series:
+        """The label of each row's group: a column, or several joined by a slash."""
+        return rules.key(frame, self.key_columns, self.name)
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns that together label a group."""
+        return self.key or (self.group,)
+
     def data(self, frame: pd.DataFrame, **options) -> xr.Dataset:
-        """Check a frame and prepare it.
+        """Check a frame, and what comes with it, and prepare them.
 
         Raises
         ------
@@ -209,24 +274,46 @@ class HierarchicalModel:
             If the frame is not what the model expects: which column, which rows; or an
             option does not exist.
         """
-        for name in options:
-            choose(name, self.options, f"option of {self.name}")
-        data = self.prepare(rules.check(frame, self.columns, self.name), **options)
-        if data.sizes[self.group] < 2:
+        data = self.prepared(frame, **options)
+        if data.sizes[self.group] < self.fewest_groups:
             raise rules.FrameError(f"{self.name} expected at least 2 {self.group}s to compare, got 1.")
         return data
+
+    def prepared(self, frame: pd.DataFrame, **options) -> xr.Dataset:
+        """The same of rows that need not be a whole data set; further inputs are kept beside the data."""
+        for name in options:
+            choose(name, self.options_of_data, f"option of the data of {self.name}")
+        given = {name: inputs.given(self.name, name, kind, options) for name, kind in self.inputs.items()}
+        data = self.prepare(rules.check(frame, self.columns, self.name), **options | given)
+        return inputs.stored(data, given)
+
+    def matched(self, priors: Mapping[str, Prior]) -> dict[str, Prior]:
+        """The prior of one group by name: the estimand's, or one for each of its coefficients."""
+        matched = self.matched_prior(priors)
+        return {self.estimand: matched} if isinstance(matched, Prior) else matched
 
     def priors(
         self, data: xr.Dataset, given: Mapping[str, Prior] | None = None, pooling: str = "none"
     ) -> dict[str, Prior]:
         """Every prior of the model under a pooling, the caller's in place of the defaults.
 
+        Under no pooling the prior of one group is among them.
+
         Raises
         ------
         ValueError
-            If a name does not exist, or a prior is not proper where it must be.
+            If a name is unknown, a value is not a Prior, or a prior is not a proper
+            distribution on the support of its parameter.
         """
-        return resolve(self, data, given or {}, pooling)
+        defaults = self.default_priors(data)
+        of_group = self.matched(defaults)
+        for name, prior in (given or {}).items():
+            check_name(name, [*self.parameters, *of_group], self.name)
+            check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
+        resolved = defaults | dict(given or {})
+        if pooling != "none":
+            return {name: resolved[name] for name in defaults}
+        return resolved if set(of_group) <= set(resolved) else self.matched(resolved) | resolved
 
     def build(
         self,
@@ -249,38 +336,51 @@ class HierarchicalModel:
         priors : mapping of str to Prior, optional
             Replacements by name of the default priors.
         **options
-            What this model's ``prepare`` takes beside the frame.
+            What this model takes beside the frame.
 
         Raises
         ------
         FrameError, ValueError
             If the frame, a name or a prior is not what the model expects.
         """
-        pooling = choose(pooling, self.variants, "pooling")
-        variants = self.variants[pooling]
+        record, options = self.split(options)
+        pooling = choose(pooling, record.variants, "pooling")
+        variants = record.variants[pooling]
         if parameterization is None:
             parameterization = next(iter(variants))
         choose(parameterization, variants, f"parameterization of {pooling} pooling")
-        data = self.data(frame, **options)
-        return self.write(data, pooling, parameterization, self.priors(data, priors, pooling))
+        data = record.data(frame, **options)
+        record.check_shareable(data, pooling)
+        return record.write(data, pooling, parameterization, record.priors(data, priors, pooling))
 
-    def closed(self, purpose: str) -> ClosedForm:
-        """The closed form of a group, for a purpose that cannot do without.
+    def check_shareable(self, data: xr.Dataset, pooling: str) -> None:
+        """Refuse to share among groups where there is one.
 
         Raises
         ------
         ValueError
-            If the model has none.
+            If the pooling needs several groups and the data have one.
         """
-        if self.closed_form is None:
-            raise ValueError(
-                f"{purpose} needs what is known of a {self.group} in closed form, and {self.name} has none."
-            )
-        return self.closed_form
+        if pooling != "none" and data.sizes[self.group] < 2:
+            raise ValueError(f"One {self.group} has nothing to share with others: only no pooling can be fitted.")
+
+    def ask(self, purpose: str, *what: str) -> GroupLevel:
+        """The group level, for a purpose that cannot do without some of its members.
+
+        Raises
+        ------
+        ValueError
+            If one is missing: which.
+        """
+        for name in what:
+            if getattr(self.group_level, name) is None:
+                missing = MISSING[name].format(group=self.group)
+                raise ValueError(f"{purpose} needs {missing}, and {self.name} does not give it.")
+        return self.group_level
 
     def write(self, data: xr.Dataset, pooling: str, parameterization: str, priors: Mapping[str, Prior]) -> pm.Model:
         """Write a variant on prepared data and resolved priors; what a pooling fixes is a constant."""
-        seen = self.derived(data)
+        seen = self.extras.derived(data)
         with pm.Model(coords={dim: seen[dim].values for dim in seen.dims}) as model:
 
             def prior(name: str, dims: str | None = None):
@@ -290,5 +390,16 @@ class HierarchicalModel:
                 given.dims = dims
                 return given.create_variable(name)
 
-            self.variants[pooling][parameterization](_Written(seen), prior)
+            self.variants[pooling][parameterization](_Seen(seen), prior)
+        model.written = Written(self, pooling, parameterization)
         return model
+
+
+@cache
+def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str], ...]) -> HierarchicalModel:
+    """One record for one choice, so that what was compiled for it is found again."""
+    changes = {name: value for name, value in chosen if value != record.chosen[name]}
+    changed = record
+    for name, value in changes.items():
+        changed = record.alternatives[name][value](changed)
+    return replace(changed, changed=changes, base=record) if changes else record

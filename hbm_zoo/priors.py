@@ -1,4 +1,4 @@
-"""Resolve and guard the priors a caller passes, and carry them in a fit."""
+"""Guard the priors a caller passes, and carry them in a fit."""
 
 from __future__ import annotations
 
@@ -6,40 +6,15 @@ import difflib
 import importlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-import xarray as xr
 from pymc_extras.prior import Prior, register_tensor_transform
 from pytensor import function
 from scipy.integrate import tanhsinh
 
-if TYPE_CHECKING:
-    from hbm_zoo.model import HierarchicalModel
-
 register_tensor_transform("correlation", lambda share: 2 * share - 1)
-
-
-def resolve(model: HierarchicalModel, data: xr.Dataset, given: Mapping[str, Prior], pooling: str) -> dict[str, Prior]:
-    """The default priors with the caller's in their place; under no pooling the prior of one group, too.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, a value is not a Prior, or a prior is not a proper
-        distribution on the support of its parameter.
-    """
-    defaults = model.default_priors(data)
-    of_group = _matched(model, defaults)
-    for name, prior in given.items():
-        _check_name(name, [*model.parameters, *of_group], model.name)
-        _check_prior(name, prior, model.parameters[name].support if name in model.parameters else None)
-    resolved = defaults | dict(given)
-    if pooling != "none":
-        return {name: resolved[name] for name in defaults}
-    return resolved if set(of_group) <= set(resolved) else _matched(model, resolved) | resolved
 
 
 def lkj(eta: float) -> Prior:
@@ -124,20 +99,15 @@ def _quantile_function(prior: Prior):
     return lambda at: compiled(np.ravel(at)).reshape(np.shape(at))
 
 
-def _matched(model: HierarchicalModel, priors: Mapping[str, Prior]) -> dict[str, Prior]:
-    """The prior of one group by name: the estimand's, or one for each of its coefficients."""
-    matched = model.matched_prior(priors)
-    return {model.estimand: matched} if isinstance(matched, Prior) else matched
-
-
-def _check_name(name: str, names: list[str], model: str) -> None:
+def check_name(name: str, names: list[str], model: str) -> None:
+    """Refuse a prior of a name that does not exist, the nearest given."""
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{model} has no prior named {name!r}: expected one of {', '.join(names)}.{hint}")
 
 
-def _check_prior(name: str, prior: Prior, support: tuple[float, float] | None) -> None:
+def check_prior(name: str, prior: Prior, support: tuple[float, float] | None) -> None:
     """Refuse what is not a proper prior on its parameter's support."""
     if not isinstance(prior, Prior):
         raise ValueError(

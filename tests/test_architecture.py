@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,19 @@ import hbm_zoo
 PACKAGE = Path(hbm_zoo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
-LAYERS = {
-    # effect_sizes makes frames out of tables, as a reader does.
-    "models": {"model", "models", "conjugacy", "priors", "frames", "effect_sizes"},
-    "conjugacy": {"conjugacy"},
-}
+#: From the ground up; a room imports from the floors below its own. On the ground all may use the words.
+FLOORS = [
+    {"group_level", "frames", "priors", "words"},
+    {"model"},
+    {"models"},
+    {"zoo"},
+    {"inference"},
+    {"diagnostics"},
+    {"plots"},
+    {"reporting"},
+    {"command_line"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imported(path):
@@ -40,23 +49,61 @@ def imported(path):
     return found
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_models_and_closed_forms_import_only_what_is_below_them(layer):
-    for path in (PACKAGE / layer).glob("*.py"):
-        above = {name for name in imported(path) if name.split(".")[0] not in LAYERS[layer]}
-        assert not above, f"{path.name} imports {above}"
+def room(name):
+    return name.split(".")[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("layer", ["diagnostics", "plots", "reporting"])
-def test_diagnostics_and_plots_never_import_a_model(layer):
-    for path in (PACKAGE / layer).rglob("*.py"):
-        models = {name for name in imported(path) if name.split(".")[0] in ("models", "zoo")}
-        assert not models, f"{path.name} imports {models}"
+def rooms_above(path):
+    """What a file imports from its own floor or above it, its own room and the words aside."""
+    own = room(str(path.relative_to(PACKAGE)).replace("/", "."))
+    others = {name for name in imported(path) if room(name) in FLOOR and room(name) != own}
+    ground = {"words"} if FLOOR[own] == 0 else set()
+    return {name for name in others if FLOOR[room(name)] >= FLOOR[own] and room(name) not in ground}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=str)
+def test_no_arrow_runs_back_up(path):
+    assert not rooms_above(path)
+
+
+def test_an_arrow_that_runs_back_up_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "inference").mkdir()
+    planted = tmp_path / "inference" / "planted.py"
+    planted.write_text("def late():\n    from hbm_zoo.plots.style import colour\n    return colour\n")
+    assert rooms_above(planted) == {"plots.style"}
+
+
+def test_the_rooms_are_those_of_the_law():
+    assert {room(name) for name in NAMES} - {"__init__"} == set(FLOOR)
+
+
+def module_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_circle_within_a_room():
+    """Sorting the files so that each comes after those it imports would fail in a circle."""
+    modules = {module_of(path): path for path in FILES if path != PACKAGE / "__init__.py"}
+    TopologicalSorter({name: imported(path) & set(modules) - {name} for name, path in modules.items()}).prepare()
+
+
+@pytest.mark.parametrize("name", ["inference", "diagnostics", "plots"])
+def test_what_takes_fits_never_imports_a_model(name):
+    for path in (PACKAGE / name).rglob("*.py"):
+        assert not {other for other in imported(path) if room(other) == "models"}
+
+
+def test_the_public_names_are_for_reports_and_the_command_line():
+    users = {
+        room(module_of(path)) for path in FILES if "import hbm_zoo as hz\n" in path.read_text().replace(">>> ", "#")
+    }
+    assert users <= {"reporting", "command_line"}
 
 
 def test_the_command_line_imports_no_model_and_no_diagnostic():
-    inside = {name.split(".")[0] for name in imported(PACKAGE / "cli.py")}
-    assert not inside & {"models", "conjugacy", "diagnostics", "plots", "zoo", "model"}
+    inside = {room(name) for name in imported(PACKAGE / "command_line" / "cli.py")}
+    assert not inside & {"models", "group_level", "diagnostics", "plots", "model", "inference"}
 
 
 def lines_of_code(node_or_tree, source):

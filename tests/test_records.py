@@ -14,7 +14,7 @@ from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
 
 FEW = {"hospital_readmission": {"hospitals": 6}, "spike_slab_genes": {"genes": 12}}
-CLOSED = [name for name, module in hz.MODELS.items() if module.MODEL.closed_form]
+CLOSED = [name for name, module in hz.MODELS.items() if module.MODEL.group_level.conditional]
 VARIANTS = [
     (name, pooling, form)
     for name, module in hz.MODELS.items()
@@ -62,8 +62,8 @@ def test_every_symbol_of_the_page_exists_in_code(name):
     for pooling, forms in record.variants.items():
         for form in forms:
             known |= set(record.write(data, pooling, form, record.priors(data)).named_vars)
-    if record.closed_form and record.closed_form.expectations:
-        known |= set(record.closed_form.expectations(drawn_from_the_prior(record, data), data))
+    if record.group_level.expectations:
+        known |= set(record.group_level.expectations(drawn_from_the_prior(record, data), data))
     assert codes <= known
 
 
@@ -85,7 +85,7 @@ def test_columns_and_hyperparameters_say_what_they_mean(name):
 )
 def test_shipped_data_are_what_the_model_takes(name, dataset):
     record = hz.MODELS[name].MODEL
-    data = record.data(hz.load_data(dataset), **record.datasets[dataset])
+    data = record.data(hz.load_data(dataset), **record.datasets[dataset].options)
     assert data.sizes[record.group] >= 2
     assert np.isfinite(record.volume(data)).all()
 
@@ -163,13 +163,13 @@ def log_density(population, theta):
 def test_candidate_s_formula_at_random_hyperparameters(name):
     """Log p(theta | h) + log p(y | theta, h) - log p(theta | y, h) = log p(y | h), for any theta (Besag 1989)."""
     record = hz.MODELS[name].MODEL
-    closed, data = record.closed_form, record.data(frame_of(name)[0])
+    level, data = record.group_level, record.data(frame_of(name)[0])
     h = drawn_from_the_prior(record, data)
-    after = closed.population(closed.conditional(h, data))
+    after = level.conditional(h, data)
     theta = after.mean + 0.3 * after.sd
-    before = log_density(closed.population(h), theta)
-    likelihood = closed.log_likelihood(theta, h, data)
-    difference = before + likelihood - log_density(after, theta) - closed.log_marginal(h, data)
+    before = log_density(level.of_groups(h, data), theta)
+    likelihood = level.log_likelihood(theta, h, data)
+    difference = before + likelihood - log_density(after, theta) - level.log_left_out(h, data)
     assert set(difference.dims) == {"sample", record.group}
     np.testing.assert_allclose(difference, 0, atol=1e-7 * (1 + float(abs(likelihood).max())))
 
@@ -178,10 +178,10 @@ def test_candidate_s_formula_at_random_hyperparameters(name):
 def test_kappa_is_the_share_of_variance_that_the_data_remove(name):
     """Kappa is in [0, 1], and 1 - Var(theta | y, h) / Var(theta | h) where that variance ignores the data."""
     record = hz.MODELS[name].MODEL
-    closed, data = record.closed_form, record.data(frame_of(name)[0])
+    level, data = record.group_level, record.data(frame_of(name)[0])
     h = drawn_from_the_prior(record, data)
-    kappa, prior = closed.reliability(h, data), closed.population(h)
+    kappa, prior = level.reliability(h, data), level.of_groups(h, data)
     assert ((kappa >= 0) & (kappa <= 1)).all()
     if isinstance(prior, Normal):
-        after = closed.population(closed.conditional(h, data))
+        after = level.conditional(h, data)
         np.testing.assert_allclose(*xr.broadcast(kappa, 1 - after.sd**2 / prior.sd**2), atol=1e-9)

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -78,7 +78,7 @@ def describe(model: Model, /) -> None:
     """
     print(pages.page(model))
     for name, default in pages.options(model).items():
-        print(f"\nOption: --option {name}=..." + (f" (default {default})" if default else ""))
+        print(f"\nOption: --option {name}=..." + (f" ({default})" if default else ""))
     print(f"\nCompare its poolings: hbm-zoo compare {model}")
 
 
@@ -162,9 +162,7 @@ def compare(
 
     source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()))
     settings = {"draws": draws, "tune": tune, "chains": chains, "random_seed": seed}
-    return compare_poolings(
-        model, source, pooling or get_args(Pooling), prior or [], settings, threshold, out, overwrite, quiet
-    )
+    return compare_poolings(model, source, pooling or [], prior or [], settings, threshold, out, overwrite, quiet)
 
 
 def main(arguments: list[str] | None = None) -> int:

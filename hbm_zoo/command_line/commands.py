@@ -25,7 +25,7 @@ from hbm_zoo import words
 from hbm_zoo.command_line import parsing, terminal
 from hbm_zoo.command_line.errors import BadInput
 from hbm_zoo.frames import reading
-from hbm_zoo.inference.fitting import OF_SAMPLER
+from hbm_zoo.inference.fitting import OF_SAMPLER, poolings_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target
@@ -59,16 +59,14 @@ class Source:
         if self.reader and self.columns:
             raise BadInput("A reader knows its columns: leave out --columns.")
         reader = self._reader(record)
-        takers = [taker for taker in (reader, record.prepare) if taker]
-        options = parsing.options(self.options, takers)
-        known = [n for taker in takers for n in inspect.signature(taker).parameters if n != "frame"]
-        for name in options:
-            choose(name, [*known, *OF_SAMPLER], f"option of {record.name}")
+        options = self._options(record, reader)
         if self.file is None:
+            if not record.datasets:
+                raise BadInput(f"{record.name} has no shipped data: give a file by --data.")
             name = choose(self.dataset or next(iter(record.datasets)), record.datasets, f"data set of {record.name}")
-            frame = hz.load_data(name)
+            frame = hz.load_data(name, record)
             frame.attrs["source"] = name
-            return frame, {**record.datasets[name], **options}
+            return frame, {**record.datasets[name].options, **options}
         frame = reading.read(self.file)
         if reader is None:
             return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options
@@ -78,12 +76,27 @@ class Source:
         read.attrs = frame.attrs | read.attrs
         return read, options
 
+    def _options(self, record: HierarchicalModel, reader: Callable | None) -> dict:
+        """Options as the library takes them: text, numbers, frames out of files, functions out of modules."""
+        takers = [taker for taker in (reader, record.prepare) if taker]
+        options = parsing.options(self.options, takers, [*record.alternatives, *record.inputs])
+        of_reader = [name for name in inspect.signature(reader).parameters if name != "frame"] if reader else []
+        for name in options:
+            choose(name, [*of_reader, *record.options, *OF_SAMPLER], f"option of {record.name}")
+        for name in record.inputs.keys() & options.keys():
+            kind = record.inputs[name]
+            if isinstance(kind, str):
+                options[name] = parsing.function(name, options[name])
+            else:
+                options[name] = reading.for_model(reading.read(Path(options[name])), {}, kind)
+        return options
+
     def _reader(self, record: HierarchicalModel):
         if self.reader is None:
             return None
-        if not record.readers:
+        if not record.extras.readers:
             raise BadInput(f"{record.name} has no reader: name the columns of your file by --columns.")
-        return record.readers[choose(self.reader, record.readers, f"reader of {record.name}")]
+        return record.extras.readers[choose(self.reader, record.extras.readers, f"reader of {record.name}")]
 
 
 def compare_poolings(
@@ -107,7 +120,8 @@ def compare_poolings(
             given = parsing.priors(priors)
         if settings["random_seed"] is None:
             settings = settings | {"random_seed": int(np.random.SeedSequence().generate_state(1)[0] % 2**31)}
-        fits, failures = _fit(record, frame, dict.fromkeys(poolings), progress, priors=given, **options, **settings)
+        asked = dict.fromkeys(poolings or poolings_of(record, frame))
+        fits, failures = _fit(record, frame, asked, progress, priors=given, **options, **settings)
         stop_if_interrupted()
         if not fits:
             raise RuntimeError(" ".join(f"{words.pooling(name)}: {why}." for name, why in failures.items()))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pymc as pm
 from pymc_extras.prior import Prior
@@ -94,13 +96,34 @@ def priors(texts: Iterable[str]) -> dict[str, Prior]:
     return {name: prior(text) for name, text in pairs(texts, "--prior").items()}
 
 
-def options(texts: Iterable[str], takers: Iterable[Callable]) -> dict[str, str | float]:
-    """``gene=MAML1`` texts as options: text where a taker's default is text, else a number if it reads as one."""
+def options(texts: Iterable[str], takers: Iterable[Callable], as_text: Iterable[str] = ()) -> dict[str, Any]:
+    """``gene=MAML1`` texts as options: text where a default is text or it is wanted, else a number if it can be."""
     defaults = {name: p.default for taker in takers for name, p in inspect.signature(taker).parameters.items()}
+    text_wanted = {*as_text, *(name for name, default in defaults.items() if isinstance(default, str))}
     return {
-        name: text if isinstance(defaults.get(name), str) else _number_or_text(text)
-        for name, text in pairs(texts, "--option").items()
+        name: text if name in text_wanted else _number_or_text(text) for name, text in pairs(texts, "--option").items()
     }
+
+
+def function(name: str, text: str) -> Callable:
+    """``module:function`` as the function.
+
+    Raises
+    ------
+    ValueError
+        If there is no such module, or no such function in it.
+
+    Examples
+    --------
+    >>> function("simulator", "math:sqrt")(9.0)
+    3.0
+    """
+    module, _, called = text.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), called)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--option {name} expected module:function, got {text!r} ({error}).") from None
+    return found
 
 
 def _number_or_text(text: str) -> str | float:

@@ -88,17 +88,18 @@ def compare_poolings(
     choose(question, QUESTIONS, "question")
     fits = {name: fit for name, fit in check_together(fits).items() if fit.attrs["pooling"] in POOLINGS}
     record = model_of(next(iter(fits.values())), model)
-    closed, unit = record.closed("compare_poolings"), word(next(iter(fits.values())), record.group)
+    level = record.ask("compare_poolings", "log_left_out")
+    unit = word(next(iter(fits.values())), record.group)
     circular = prepared(next(iter(fits.values()))).attrs.get("circular")
     if question == "new_group":
         if circular:
             raise ValueError(circular)
         scores = {name: new_group(record, fit, random_seed) for name, fit in fits.items()}
         method = ""
-    elif closed.leave_row_out is not None:
+    elif level.leave_row_out is not None:
         scores = {name: same_group_rows(record, fit, random_seed) for name, fit in fits.items()}
         method, unit = "leave one row out, given the other rows", "row"
-    elif record.thin is not None:
+    elif record.extras.thin is not None:
         scores = same_group_halves(record, fits, random_seed)
         method = f"one random half predicts the other, {SPLITS} splits"
     else:
@@ -167,7 +168,7 @@ def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
 
 def _note(record: HierarchicalModel, fit: xr.DataTree, question: str, groups: int) -> str:
     if question == "new_group" and fit.attrs["pooling"] == "none":
-        own = [describe(prior) for name, prior in priors_of(fit).items() if name.startswith(record.estimand)]
+        own = [describe(prior) for name, prior in priors_of(fit).items() if name not in record.parameters]
         fixed = json.loads(fit.attrs["fixed"])
         shared = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
         beside = f", beside the shared {' and '.join(shared)}," if shared else ""

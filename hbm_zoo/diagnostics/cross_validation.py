@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
+from hbm_zoo.inference.chunks import in_chunks, of_groups
 from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, thinned
 from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evidence
 from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
 from hbm_zoo.inference.sampling import refit
-from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
+from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 GROUPS_FOR_BRUTE_FORCE = 20
@@ -113,12 +114,17 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
 
 def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
     """Elpd and its Monte Carlo error of each of some groups, by a fit without it."""
-    data, log_marginal = prepared(fit), record.closed("compare_poolings").log_marginal
-    every = np.arange(data.sizes[record.group])
+    data, level = prepared(fit), record.ask("compare_poolings", "log_left_out")
+
+    def of_group(h: xr.Dataset, j: int) -> xr.DataArray:
+        if level.independent:
+            return level.log_left_out(h, data.isel({record.group: [j]}))
+        return level.log_left_out(h, data).isel({record.group: j})
+
     bridges = []
     for j in which:
-        one, others = (data.isel({record.group: chosen}) for chosen in ([j], np.delete(every, j)))
-        bridges.append(_without(record, fit, others, lambda h, one=one: log_marginal(h, one), seed + int(j)))
+        others = level.without_group(data, record.group, j)
+        bridges.append(_without(record, fit, others, lambda h, j=j: of_group(h, j), seed + int(j)))
     return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
 
 
@@ -152,7 +158,7 @@ def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:
 def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
     h, data, reff = hyperparameters(fit), prepared(fit), _efficiency(record, fit)
-    leave_row_out = record.closed("compare_poolings").leave_row_out
+    leave_row_out = record.ask("compare_poolings", "leave_row_out").leave_row_out
     row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data).dims if dim != "sample")
     chosen = np.arange(data.sizes[row])
     if chosen.size > MOST_ROWS:
@@ -163,7 +169,7 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and np.isfinite(k_hat).any()
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
     for i in doubtful:
-        one, others = data.isel({row: [chosen[i]]}), record.closed_form.without_row(data, chosen[i])
+        one, others = data.isel({row: [chosen[i]]}), record.group_level.without_row(data, chosen[i])
         elpd[i], mcse[i] = _without(record, fit, others, lambda h, one=one: leave_row_out(h, one), seed + int(i))
     scale = data.sizes[row] / elpd.size
     return Scores(
@@ -185,7 +191,7 @@ def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[
     data = prepared(next(iter(fits.values())))
     scores: dict[str, list] = {name: [] for name in fits}
     for split in range(SPLITS):
-        first, second = record.thin(rng, data)
+        first, second = record.extras.thin(rng, data)
         for name, fit in fits.items():
             h = refit(fit, first, seed + split, record, draws=DRAWS_A_SPLIT)
             few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // data.sizes[record.group]))
@@ -195,9 +201,10 @@ def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[
 
 def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset, second: xr.Dataset) -> np.ndarray:
     """Log density of each group's second half given its first, averaged over draws, chunk by chunk."""
-    closed, chunks = record.closed_form, (in_chunks(half, record.group, h.sizes["sample"]) for half in (first, second))
+    level = record.group_level
+    chunks = (of_groups(record, half, h.sizes["sample"]) for half in (first, second))
     parts = []
     for seen, unseen in zip(*chunks, strict=True):
-        log_density = closed.log_marginal(closed.conditional(h, seen), unseen).transpose("sample", ...).values
+        log_density = level.log_predictive(h, unseen, seen).transpose("sample", ...).values
         parts.append(logsumexp(log_density, axis=0) - np.log(len(log_density)))
     return np.concatenate(parts)

@@ -1,20 +1,22 @@
-"""What does a model pool, over what, through what, and how is it written? Read from its graph."""
+"""What does a model pool, over what, through what, and how is it written?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pymc as pm
-from pymc.distributions.custom import CustomDistRV
+import xarray as xr
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
-from hbm_zoo.inference.fits import zoo_records
-from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.model import Written
 
 
 def describe_pooling(model: pm.Model) -> str:
-    """Say in words how a model pools its groups, from its graph alone.
+    """Say in words how a model pools its groups.
+
+    What is visible is read from the graph of the model; what is integrated out, or the same for
+    all groups, was recorded by ``build`` when it wrote the model.
 
     Parameters
     ----------
@@ -36,9 +38,8 @@ def describe_pooling(model: pm.Model) -> str:
     Notes
     -----
     Centered: a variable of the groups is drawn given hyperparameters. Noncentered: it is
-    computed from hyperparameters and from a variable of the groups drawn without them.
-    Marginalized: no variable of the groups is left, but a density of the zoo's own depends on the
-    width of the population (Betancourt & Girolami 2015, section 3, for the first two).
+    computed from hyperparameters and from a variable of the groups drawn without them
+    (Betancourt & Girolami 2015, section 3). Marginalized: no variable of the groups is left.
 
     Examples
     --------
@@ -97,8 +98,8 @@ def _sentence(model: pm.Model, variable: Variable, parts: list, through: list, d
     dims = _dims(model, variable)
     if not dims:
         raise ValueError(f"The structure is not known: {variable.name} is computed by group but has no dims.")
-    record = _record(model)
-    dim = record.group if record and record.group in dims else dims[0]
+    written = _written(model)
+    dim = written.record.group if written and written.record.group in dims else dims[0]
     made = f", made of {_names(parts)}," if parts != [variable] else ""
     if not through:
         return f"{variable.name}{made} is drawn for each {dim} alone, with a prior fixed in advance: no pooling."
@@ -107,33 +108,48 @@ def _sentence(model: pm.Model, variable: Variable, parts: list, through: list, d
 
 
 def _without_groups(model: pm.Model, observed: Variable, shared: list) -> str:
-    """No variable of the groups is left: they are one, or they are integrated out."""
-    record = _record(model)
-    names = {_names([v]) for v in shared}
-    if record is None or observed.name != record.observed or not names <= set(record.parameters):
+    """No variable of the groups is left: they are one, or they are integrated out, as was recorded."""
+    written = _written(model)
+    if written is None:
         raise ValueError(
-            "The structure is not known: no variable has the dim of a group, and the model is not one of the zoo's, so "
+            "The structure is not known: no variable has the dim of a group and the zoo did not build it, so "
             "complete pooling cannot be told from groups that are integrated out."
         )
-    estimand, group = record.estimand, record.group
-    if record.heterogeneity in names:
-        if not isinstance(observed.owner.op, CustomDistRV):
-            raise ValueError(
-                f"The structure is not known: {observed.name} depends on {record.heterogeneity}, but {estimand} is not "
-                "integrated out of its density."
-            )
+    estimand, group = written.record.estimand, written.record.group
+    if written.pooling == "partial":
         return (
             f"{estimand} is integrated out of the likelihood of {observed.name}, which depends on {_names(shared)}: "
-            f"partial pooling over {group}, marginalized."
+            f"partial pooling over {group}, {written.parameterization}."
         )
-    place = [v for v in shared if v.name.split("_")[0] == record.location.split("_")[0]]
-    if not place:
+    if written.pooling == "none":
         alone = f"{estimand}, with a prior fixed in advance for each {group} alone, is integrated out of the likelihood"
-        return f"{alone}: no pooling, marginalized. {_shared(shared, observed)}"
+        return f"{alone}: no pooling, {written.parameterization}. {_shared(shared, observed)}"
+    place = [v for v in shared if _names([v]) in _read_by(written.record.group_level.population)]
     rest = [v for v in shared if v not in place]
     verb = "is" if len(place) == 1 else "are"
     complete = f"{_names(place)} {verb} the same for every {group}: complete pooling."
     return f"{complete} {_shared(rest, observed)}" if rest else complete
+
+
+class _Noting:
+    """Hyperparameters that note which of them are read."""
+
+    def __init__(self):
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> xr.DataArray:
+        return self[name]
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        self.read.add(name)
+        return xr.DataArray(0.5)
+
+
+def _read_by(population: Callable) -> set[str]:
+    """The hyperparameters that a population is made of."""
+    noting = _Noting()
+    population(noting)
+    return noting.read
 
 
 def _named_nearest(computed: list, by_group: list, observed: Variable) -> list:
@@ -146,11 +162,9 @@ def _named_nearest(computed: list, by_group: list, observed: Variable) -> list:
     ]
 
 
-def _record(model: pm.Model) -> HierarchicalModel | None:
-    """The record of the zoo whose groups and data these are."""
-    data = {v.name for v in model.data_vars}
-    known = (r for r in zoo_records() if r.group in model.coords and r.observed in model.named_vars and data)
-    return next(known, None)
+def _written(model: pm.Model) -> Written | None:
+    """What was recorded when the zoo wrote the model, if it did."""
+    return getattr(model, "written", None)
 
 
 def _above(variable: Variable) -> set[Variable]:

@@ -6,7 +6,6 @@ hyperparameters in any interval, and a spread of the groups that may be exactly 
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy.special import expit
 
+from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
-from hbm_zoo.inference.fits import record_given
 from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.inference.newton import STEP, climb, standard_errors, stencil
-from hbm_zoo.inference.summary import in_chunks
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import ppf
 from hbm_zoo.words import choose
+from hbm_zoo.zoo import record_of
 
 METHODS = ("ml", "reml")
 FLAT = 1e-5  # Curvature, in units of the prior's spread, of a likelihood that says nothing.
@@ -56,7 +55,7 @@ def empirical_bayes(
     random_seed : int
         Seed of these draws.
     **options
-        Options of the model's ``prepare``.
+        Options of the model (``record.options``).
 
     Returns
     -------
@@ -71,7 +70,7 @@ def empirical_bayes(
     Raises
     ------
     FrameError, ValueError
-        If the frame, a name or an option is not what is expected, the model has no closed form,
+        If the frame, a name or an option is not what is expected, the model does not say what is known of a group,
         the likelihood has no maximum, or REML is asked of a model that is not normal in its mean.
 
     Notes
@@ -88,13 +87,11 @@ def empirical_bayes(
     >>> plug_in["estimates"]["value"].round(3).values.tolist()
     [0.652, 1.102]
     """
-    record = record_given(model)
-    record.closed("empirical_bayes")
+    record, options = record_of(model).split(options)
+    record.ask("empirical_bayes", "log_joint", "conditional")
     choose(method, METHODS, "method")
-    taken = [name for name in inspect.signature(record.prepare).parameters if name != "frame"]
-    for name in options:
-        choose(name, taken, f"option of {record.name}")
     data = record.data(frame, **options)
+    record.check_shareable(data, "partial")
     priors = record.default_priors(data)
     best = _best(record, data, priors, method)
 
@@ -156,20 +153,16 @@ def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prio
 
 
 def _boundaries(record: HierarchicalModel, complete: Mapping[str, float], known: Mapping[str, float]) -> list[dict]:
-    """What the spread of the population may vanish as: one part of it at a time, then all of it."""
-    if record.boundaries:
-        return [dict(boundary) for boundary in record.boundaries]
+    """The edges of each free hyperparameter; the spread vanishing, one part of it at a time, then all of it."""
+    free = {name: parameter for name, parameter in record.parameters.items() if name not in known}
+    edges = [dict(edge) for parameter in free.values() for edge in parameter.edges]
+    if not set(known) <= set(complete):  # what partial pooling fixes complete pooling does not: it is no special case
+        return edges
     complete = {name: value for name, value in complete.items() if name not in known}
     lowest = [name for name, value in complete.items() if value == record.parameters[name].support[0]]
     inside = {name: value for name, value in complete.items() if name not in lowest}
     parts = [{name: complete[name]} | inside for name in lowest] if len(lowest) > 1 else []
-    return [*_ends(record, known), *parts, complete]
-
-
-def _ends(record: HierarchicalModel, known: Mapping[str, float]) -> list[dict]:
-    """Both ends of a hyperparameter that has two: a correlation may be largest at -1 or 1."""
-    supports = {name: parameter.support for name, parameter in record.parameters.items() if name not in known}
-    return [{name: end} for name, support in supports.items() if np.isfinite(support).all() for end in support]
+    return [*edges, *parts, complete]
 
 
 class _Surface:
@@ -196,13 +189,9 @@ class _Surface:
         at = dict(zip([*self.searched, *self.means], np.hstack([searched, means]).T, strict=True))
         values = {name: self.lines[name].value(u) for name, u in at.items()}
         samples = {name: ("sample", np.broadcast_to(v, len(searched))) for name, v in (self.known | values).items()}
-        h, group = xr.Dataset(samples), self.record.group
         with np.errstate(all="ignore"):
-            parts = [
-                self.record.closed_form.log_marginal(h, part).sum(group)
-                for part in in_chunks(self.data, group, len(searched))
-            ]
-        return np.nan_to_num(sum(parts).values, nan=-np.inf)
+            total = log_joint(self.record, xr.Dataset(samples), self.data).values
+        return np.nan_to_num(total, nan=-np.inf)
 
     def height(self, searched: np.ndarray) -> np.ndarray:
         """What is maximised: the log likelihood, or its integral over the means."""

@@ -6,8 +6,18 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.group_level.populations import exceedance
-from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared, settings, thinned
-from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS, in_chunks
+from hbm_zoo.inference.chunks import of_groups
+from hbm_zoo.inference.fits import (
+    Fits,
+    check_together,
+    hyperparameters,
+    model_of,
+    prepared,
+    settings,
+    thinned,
+    volume_label,
+)
+from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 
@@ -52,7 +62,7 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
     record = model_of(leading, model)
     summary = leading["group_summary"].to_dataset()
     interval = _ends(summary)
-    columns = {record.volume_label: summary["volume"], "own": summary["own"]}
+    columns = {volume_label(record, leading): summary["volume"], "own": summary["own"]}
     for name, fit in fits.items():
         each = fit["group_summary"].to_dataset()
         columns |= {name: each["mean"], **{f"{name}_{end}": each[end] for end in _ends(each)}}
@@ -70,19 +80,18 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
 
 
 def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalModel | None = None) -> xr.DataArray:
-    """P(estimand > threshold) for each group, averaged over hyperparameter draws in closed form.
+    """P(estimand > threshold) for each group, averaged over hyperparameter draws.
 
-    Without a closed form it is the share of the draws beyond the threshold.
+    Where nothing is known of a group given them it is the share of the draws beyond the threshold.
     """
     record, data = model_of(fit, model), prepared(fit)
-    if record.closed_form is None:
+    if record.group_level.conditional is None:
         return (fit["posterior"].dataset[record.estimand] > threshold).mean(["chain", "draw"])
     h = hyperparameters(fit)
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[record.group]))
-    closed = record.closed_form
     parts = [
-        exceedance(closed.population(closed.conditional(h, chunk)), threshold)
-        for chunk in in_chunks(data, record.group, h.sizes["sample"])
+        exceedance(record.group_level.conditional(h, chunk), threshold)
+        for chunk in of_groups(record, data, h.sizes["sample"])
     ]
     return xr.concat(parts, dim=record.group)
 

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp, softmax
 
+from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
 from hbm_zoo.inference.quadrature import quadrature
-from hbm_zoo.inference.summary import in_chunks
 from hbm_zoo.model import HierarchicalModel
 
 GRID_POINTS = 80
@@ -48,7 +48,7 @@ def estimates_over_heterogeneity(
     Raises
     ------
     ValueError
-        If the fit is not of partial pooling, a group is unknown, or the model has no closed form.
+        If the fit is not of partial pooling, a group is unknown, or the model does not say what is known of a group.
 
     Notes
     -----
@@ -73,7 +73,7 @@ def estimates_over_heterogeneity(
     record = model_of(fit, model)
     if fit.attrs["pooling"] != "partial":
         raise ValueError(f"Estimates over the heterogeneity need partial pooling; got {fit.attrs['pooling']} pooling.")
-    closed = record.closed("The estimate at a given heterogeneity")
+    level = record.ask("The estimate at a given heterogeneity", "conditional", "log_joint")
     data, h = prepared(fit), hyperparameters(fit)
     draws = path_draws(record, h)
     t = grid_over(draws) if at is None else np.asarray(at, float)
@@ -82,15 +82,18 @@ def estimates_over_heterogeneity(
     nodes, log_weights = quadrature(lambda x: others.log_posterior(x, t), t.size, len(others.names))
     weights = xr.DataArray(softmax(log_weights, axis=1), dims=("heterogeneity", "node"), coords={"heterogeneity": t})
     given = others.at(nodes, t).rename(curve="heterogeneity")
-    wanted = data if groups is None else data.sel({record.group: known(groups, data[record.group])})
+    labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])
+    wanted = data.sel({record.group: labels}) if level.independent else data
     estimates = [
-        (closed.population(closed.conditional(given, chunk)).mean * weights).sum("node")
-        for chunk in in_chunks(wanted, record.group, weights.size)
+        (level.conditional(given, chunk).mean * weights).sum("node", skipna=False)
+        for chunk in of_groups(record, wanted, weights.size)
     ]
-    result = xr.Dataset({"estimate": xr.concat(estimates, dim=record.group), "draws": draws})
+    result = xr.Dataset(
+        {"estimate": xr.concat(estimates, dim=record.group).sel({record.group: labels}), "draws": draws}
+    )
     alike = set(others.names) == set(record.parameters) - set(record.fixed["complete"](priors_of(fit), data))
     result.attrs["at_0"] = "complete pooling" if alike else f"{record.group}s that do not differ"
-    if record.path is None:
+    if record.extras.path is None:
         log_prior = log_density(priors_of(fit)[record.heterogeneity])(t)
         result["log_density"] = ("heterogeneity", logsumexp(log_weights, axis=1) + log_prior)
     return result

@@ -10,8 +10,9 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, prepared, thinned, word
-from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS, in_chunks
+from hbm_zoo.inference.chunks import log_joint, of_groups
+from hbm_zoo.inference.fits import hyperparameters, model_of, options, population_fixed_at, prepared, thinned, word
+from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 STRONG_EVIDENCE = float(np.log(20))
@@ -104,7 +105,7 @@ def discoveries(
         "bonferroni": int((p_value * p_value.size <= fdr).sum()),
         "benjamini_hochberg": int((stats.false_discovery_control(p_value) <= fdr).sum()),
         "p_below_0.05": int((p_value < 0.05).sum()),
-        "null": data.attrs.get("null", "theoretical"),
+        "null": options(fit).get("null", "theoretical"),
         "log_evidence": evidence,
         "identified": identified,
     }
@@ -160,10 +161,10 @@ def _s_value(lfsr: xr.DataArray) -> xr.DataArray:
 
 def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, size: float) -> np.ndarray:
     """P(abs(theta) <= size | data) of each group, averaged over hyperparameter draws."""
-    h, closed = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS), record.closed_form
+    h = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS)
     parts = []
-    for chunk in in_chunks(data, record.group, h.sizes["sample"]):
-        posterior = closed.population(closed.conditional(h, chunk))
+    for chunk in of_groups(record, data, h.sizes["sample"]):
+        posterior = record.group_level.conditional(h, chunk)
         parts.append((posterior.cdf(size) - posterior.cdf(-size)).mean("sample").values)
     return np.concatenate(parts)
 
@@ -173,11 +174,7 @@ def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset)
     h, z = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS), data.effect / data.standard_error
     best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())} | json.loads(fit.attrs["fixed"])
     no_slab = population_fixed_at(best_null | {"pi0": 1.0, "tau": 0.0})
-    log_marginal = record.closed_form.log_marginal
-    return sum(
-        float(log_marginal(h, chunk).mean("sample").sum() - log_marginal(no_slab, chunk).sum())
-        for chunk in in_chunks(data, record.group, h.sizes["sample"])
-    )
+    return float(log_joint(record, h, data).mean() - log_joint(record, no_slab, data).item())
 
 
 def _verdict(found: pd.DataFrame, group: str) -> str:

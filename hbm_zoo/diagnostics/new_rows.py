@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count, islice
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.frames import rules
+from hbm_zoo.frames import inputs, rules
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.model import HierarchicalModel
 
@@ -49,7 +48,7 @@ def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None
 
     options = _options(record, fit)
     frame = _completed(record, frame, options)
-    labels = frame[record.group].astype(str)
+    labels = record.labels(frame).astype(str)
     known = labels.isin(known_labels)
     to_predict = known | frame[record.response].isna()
     table = frame[to_predict]
@@ -58,9 +57,10 @@ def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
     seen = {*known_labels, *labels[~to_predict]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
+    chosen = data.isel({record.group: old}) if record.group_level.independent else data
     return NewRows(
         groups=groups,
-        known=data.isel({record.group: old}) if old.size else None,
+        known=chosen if old.size else None,
         brought=brought,
         never_seen=tuple(label for label in groups if label not in seen),
         rows=rows,
@@ -74,9 +74,10 @@ def _names(n_new: int, taken: Collection[str]) -> list[str]:
 
 
 def _options(record: HierarchicalModel, fit: xr.DataTree) -> dict:
-    """What the data of the fit were prepared with, e.g. their center."""
-    given = prepared(fit).attrs
-    return {name: given[name] for name in inspect.signature(record.prepare).parameters if given.get(name, "") != ""}
+    """What the data of the fit were prepared with, e.g. their center; further frames as they were stored."""
+    data = prepared(fit)
+    asked = {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
+    return asked | inputs.restored(data, record.inputs, {})
 
 
 def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) -> pd.DataFrame:
@@ -89,7 +90,7 @@ def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) ->
     """
     if not record.response:
         raise ValueError(f"predict needs to know which column is the response, and {record.name} does not say.")
-    if not isinstance(frame, pd.DataFrame) or frame.empty or record.group not in frame.columns:
+    if not isinstance(frame, pd.DataFrame) or frame.empty or not {*record.key_columns} <= {*frame.columns}:
         rules.check(frame, record.columns, record.name)
     if record.response not in frame.columns:
         frame = frame.assign(**{record.response: np.nan})
@@ -107,7 +108,7 @@ def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr
     """Rows as the model sees them."""
     if rows.empty:
         return None
-    return _labelled(record.prepare(rules.check(rows, record.columns, record.name), **options), record.group)
+    return _labelled(record.prepared(rows, **options), record.group)
 
 
 def _labelled(data: xr.Dataset, group: str) -> xr.Dataset:

@@ -33,7 +33,7 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     Raises
     ------
     ValueError
-        If the model has no closed form, or is not the fit's.
+        If the model does not say what is known of a group, or is not the fit's.
 
     Notes
     -----
@@ -65,9 +65,9 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
 
 def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray]:
     """Draws [sample, group] of each group's parameter, and of what the population expects of it."""
-    closed = record.closed("pooling_factor")
+    level = record.ask("pooling_factor", "population", "conditional")
     h, data, posterior = hyperparameters(fit), prepared(fit), fit["posterior"].dataset
-    expected = closed.population(h).mean
+    expected = level.of_groups(h, data).mean
     if record.estimand in posterior:
         theta = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
         theta = theta.drop_vars(["chain", "draw"], errors="ignore")
@@ -75,7 +75,7 @@ def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, x
     most = max(50, MOST_CELLS // data.sizes[record.group])
     h = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
     rng = np.random.default_rng(int(fit.attrs["seed"]))
-    return closed.population(closed.conditional(h, data)).sample(rng), closed.population(h).mean
+    return level.conditional(h, data).sample(rng), level.of_groups(h, data).mean
 
 
 def _factors(outcome: xr.DataArray, errors: xr.DataArray, group: str) -> xr.Dataset:

@@ -18,18 +18,13 @@ from arviz_stats.base import array_stats
 from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, read
-from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.group_level.level import GroupLevel
+from hbm_zoo.group_level.populations import Population, exceedance, quantile
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import hyperparameters, model_of, thinned
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
 from hbm_zoo.inference.loo import k_hat_threshold, relative_efficiency
-from hbm_zoo.inference.summary import (
-    CELLS_AT_ONCE,
-    DRAWS_FOR_INTERVALS,
-    above_reference,
-    in_chunks,
-    interval_name,
-    interval_tails,
-)
+from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS, above_reference, interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 
 LARGEST_ARRAY = 20_000_000
@@ -82,7 +77,7 @@ def predict(
     FrameError
         If the frame is not what the model expects.
     ValueError
-        If the model has no closed form, or `n_new` is not a number of groups.
+        If the model does not say what is asked for, or `n_new` is not a number of groups.
 
     Warns
     -----
@@ -106,8 +101,8 @@ def predict(
     [1.45, 0.58, 1.2]
     """
     record = model_of(fit, model)
-    closed = record.closed("predict")
     asked = read(record, fit, frame, n_new)
+    _check_answerable(record, asked)
     rng = np.random.default_rng(random_seed)
     h = _draws(fit)
     attrs: dict[str, float] = {}
@@ -115,29 +110,36 @@ def predict(
         h, attrs = _updated(record, fit, h, asked.brought, rng)
     chains = fit["posterior"].sizes["chain"]
     h = _within_budget(h, chains, asked.largest)
-
-    cases = list(_after_own_data(record, h, asked))
-
-    def by_group(parts):
-        joined = xr.concat(parts, dim=record.group).sel({record.group: asked.groups})
-        return joined.transpose("sample", record.group, ..., missing_dims="ignore")
-
-    theta = by_group([closed.population(after).sample(rng) for _, after in cases])
-    averaged = cases if len(hyperparameters(fit)["sample"]) > 1 else _after_own_data(record, h.isel(sample=[0]), asked)
-    summary = by_group([_summary(record, case, after) for case, after in averaged])
+    one_known = len(hyperparameters(fit)["sample"]) == 1
+    tree = {"group_summary": _summaries(record, h.isel(sample=[0]) if one_known else h, asked)}
+    theta = _by_group(record, asked, [population.sample(rng) for _, population in _known_by(record, h, asked)])
     predictions = {record.estimand: theta}
-    tree = {"group_summary": summary}
     if asked.rows is not None:
         theirs = theta.sel({record.group: asked.rows[record.group].values})
-        y = _by_row(record, closed.replicate(rng, theirs, h, asked.rows), asked.table)
-        predictions[record.observed] = y
-        tree["row_summary"] = _describe(y, asked.table)
+        new = record.group_level.replicate(rng, theirs, h, asked.rows, prepared(fit))
+        predictions[record.observed] = _by_row(record, new, asked.table)
+        tree["row_summary"] = _describe(predictions[record.observed], asked.table)
     tree["predictions"] = xr.Dataset({name: _by_chain(value, chains) for name, value in predictions.items()})
     result = xr.DataTree.from_dict({name: _labels_as_in(fit, value, record.group) for name, value in tree.items()})
     about = ("model", "pooling", "group", "estimand", "estimand_label", "options")
-    described = {name: fit.attrs[name] for name in about}
-    result.attrs |= described | attrs | {"seed": random_seed}
+    result.attrs |= {name: fit.attrs[name] for name in about} | attrs | {"seed": random_seed}
     return result
+
+
+def _check_answerable(record: HierarchicalModel, asked: NewRows) -> None:
+    """Refuse what the model does not say, by the name of what is missing."""
+    level = record.group_level
+    needed = ["population"] if asked.never_seen else []
+    if asked.known is not None or asked.brought is not None:
+        needed.append("conditional")
+    record.ask("predict", *needed, *(["replicate"] if asked.rows is not None else []))
+    if not level.independent and (asked.brought is not None or asked.never_seen):
+        raise ValueError(
+            f"A new {record.group} of {record.name} depends on the others: fit again with its rows in the frame."
+        )
+    placed = level.at is not GroupLevel.at
+    if placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
+        raise ValueError(f"Where a new {record.group} of {record.name} lies depends on its columns: give it a row.")
 
 
 def _draws(fit: xr.DataTree) -> xr.Dataset:
@@ -150,8 +152,7 @@ def _draws(fit: xr.DataTree) -> xr.Dataset:
 def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.Dataset, dict[str, float]]:
     """Hyperparameters after the rows that new groups bring, by importance resampling."""
     samples = h.sizes["sample"]
-    parts = in_chunks(brought, record.group, samples)
-    log_ratio = sum(record.closed_form.log_marginal(h, part).sum(record.group) for part in parts).values
+    log_ratio = log_joint(record, h, brought).values
     if np.ptp(log_ratio) < 1e-12:
         return h, {}
     free = [name for name in record.parameters if name not in json.loads(fit.attrs["fixed"])]
@@ -179,26 +180,44 @@ def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
     return h.isel(sample=(draws * np.arange(chains)[:, None] + of_chain).ravel())
 
 
-def _after_own_data(record, h: xr.Dataset, asked: NewRows) -> Iterator[tuple[str, xr.Dataset]]:
+def _known_by(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> Iterator[tuple[str, Population]]:
     """The population that each group's parameter is of, by what the group has shown."""
+    level = record.group_level
     if asked.known is not None:
-        yield "known", record.closed_form.conditional(h, asked.known)
+        yield "known", level.conditional(h, asked.known)
     if asked.brought is not None:
-        yield "brings rows", record.closed_form.conditional(h, asked.brought)
+        yield "brings rows", level.conditional(h, asked.brought)
     if asked.never_seen:
-        yield "never seen", h.expand_dims({record.group: list(asked.never_seen)})
+        labels = list(asked.never_seen)
+        each = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
+        seen = asked.rows if asked.rows is not None else xr.Dataset()
+        new = (
+            seen.sel({record.group: labels}) if set(labels) <= set(seen.get(record.group, each[:, :0]).values) else seen
+        )
+        yield "never seen", level.of_groups(h, new).over(each)
 
 
-def _summary(record, case: str, after: xr.Dataset) -> xr.Dataset:
-    """Mean, sd, interval of each group's parameter, averaged over hyperparameters."""
-    most = max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // after.sizes[record.group])
-    population, few = (record.closed_form.population(h) for h in (after, thinned(after, most)))
+def _by_group(record, asked: NewRows, parts: list):
+    """What was computed by case, in the order of the groups asked about."""
+    joined = xr.concat(parts, dim=record.group).sel({record.group: asked.groups})
+    return joined.transpose("sample", record.group, ..., missing_dims="ignore")
+
+
+def _summaries(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> xr.Dataset:
+    """The summary of each group asked about; intervals from fewer draws."""
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // len(asked.groups)))
+    both = zip(_known_by(record, h, asked), _known_by(record, few, asked), strict=True)
+    return _by_group(record, asked, [_summary(record, case, one, of_few) for (case, one), (_, of_few) in both])
+
+
+def _summary(record, case: str, population: Population, of_few: Population) -> xr.Dataset:
+    """Mean, sd, interval of each group's parameter, averaged over hyperparameters; the interval over few of them."""
     mean, sd = xr.broadcast(population.mean, population.sd)
     ends = zip(("lb", "ub"), interval_tails(), strict=True)
     by_name = {
         "mean": mean.mean("sample"),
         "sd": np.sqrt((sd**2).mean("sample") + mean.var("sample")),
-        **{f"{interval_name()}_{end}": quantile(few, tail) for end, tail in ends},
+        **{f"{interval_name()}_{end}": quantile(of_few, tail) for end, tail in ends},
         **above_reference(record, lambda reference: exceedance(population, reference)),
     }
     labels = mean[record.group].values

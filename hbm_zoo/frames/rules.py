@@ -179,3 +179,30 @@ def _labels(column: pd.Series) -> pd.Series:
     if column.dtype.kind in "iuf":
         return column
     return column.astype(str).astype(object)
+
+
+BETWEEN = " / "
+
+
+def key(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> pd.Series:
+    """The label of each row's group: a column as it is, or several joined by a slash.
+
+    Raises
+    ------
+    FrameError
+        If a label holds the slash that would join it to another.
+
+    Examples
+    --------
+    >>> key(pd.DataFrame({"campaign": ["A", "A"], "batch": [1, 2]}), ("campaign", "batch"), "batches").tolist()
+    ['A / 1', 'A / 2']
+    """
+    if len(columns) == 1:
+        return frame[columns[0]]
+    for name in columns:
+        held = frame[name].astype(str).str.contains(BETWEEN, regex=False)
+        if held.any():
+            value = frame.loc[held, name].iloc[0]
+            raise FrameError(f"{model}: column {name!r} expected labels without {BETWEEN!r}, got {_plain(value)}.")
+    first, *others = (frame[name].astype(str) for name in columns)
+    return first.str.cat(others, sep=BETWEEN)

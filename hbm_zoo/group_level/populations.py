@@ -1,20 +1,90 @@
 """Populations: what is known of one group's parameter, given hyperparameters.
 
-A population is the same kind of thing before and after a group's data are seen.
-Parameters are ``xarray.DataArray``s; dims combine by name, so draws of the
-hyperparameters [sample] and groups meet in one expression.
+A population is a mean, an sd, a cdf, a ppf, a log density and draws; nobody asks which one it is.
+It is the same before and after a group's data are seen, or of another kind: a mixture, a table on
+nodes. Fields are ``xarray.DataArray``s; dims combine by name, so draws of the hyperparameters
+[sample] and groups meet in one expression. No spread (sd = 0) is a point, not a limit.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 from scipy import special
 from scipy.optimize import elementwise
 
+BEFORE_0 = -np.finfo(float).tiny
+
+
+class Population:
+    """What all populations share: their fields, spread over other dims or taken apart into cells.
+
+    Attributes
+    ----------
+    inner
+        Dims that lie inside one population, such as its nodes.
+    atom
+        Where a share of the probability may sit in one point, if anywhere.
+    """
+
+    inner: ClassVar[tuple[str, ...]] = ()
+    atom: ClassVar[float | None] = None
+    mean: xr.DataArray
+    sd: xr.DataArray
+
+    def sample(self, rng):
+        """A draw of each group's parameter, joint where groups depend on one another."""
+        raise NotImplementedError
+
+    def log_density(self, x):
+        """Log density of the continuous part [nats]."""
+        raise NotImplementedError
+
+    def cdf(self, x):
+        """P(theta <= x)."""
+        raise NotImplementedError
+
+    def ppf(self, p):
+        """The quantile of a probability."""
+        raise NotImplementedError
+
+    def over(self, like: xr.DataArray) -> Population:
+        """The same population for each entry of an array, so that each has a draw of its own."""
+        ones = xr.ones_like(like, dtype=float)
+        return self._with({name: value * ones for name, value in self._fields().items()})
+
+    def cells(self) -> tuple[Population, xr.DataArray]:
+        """Every field as [sample, cell, ...], and a template of the cells by name."""
+        template = xr.broadcast(*(self._outer(value) for value in self._fields().values()))[0]
+        template = template.transpose("sample", ...)
+        flat = {name: self._flat(value, template) for name, value in self._fields().items()}
+        return self._with(flat), template.isel(sample=0, drop=True)
+
+    def of(self, cells) -> Population:
+        """Some of the cells of a population taken apart."""
+        return self._with({name: value.isel(cell=cells) for name, value in self._fields().items()})
+
+    def _with(self, changed: dict[str, xr.DataArray]) -> Population:
+        return replace(self, **changed)  # type: ignore[type-var]
+
+    def _fields(self) -> dict[str, xr.DataArray]:
+        return {field.name: xr.DataArray(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+    def _outer(self, value: xr.DataArray) -> xr.DataArray:
+        return value.isel({dim: 0 for dim in self.inner if dim in value.dims}, drop=True)
+
+    def _flat(self, value: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
+        inside = [dim for dim in self.inner if dim in value.dims]
+        wide = (value * xr.ones_like(template, dtype=float)).transpose(*template.dims, *inside).values
+        sizes = template.sizes["sample"], -1, *(value.sizes[dim] for dim in inside)
+        return xr.DataArray(wide.reshape(sizes), dims=("sample", "cell", *inside))
+
 
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(Population):
     """Gamma with a mean and a coefficient of variation; cv = 0 is a point."""
 
     mean: xr.DataArray
@@ -32,6 +102,11 @@ class Gamma:
         shape = self.cv**-2.0
         return special.gammaincinv(shape, p) * self.mean / shape
 
+    def log_density(self, x):
+        shape = self.cv**-2.0
+        rate = shape / self.mean
+        return special.xlogy(shape, rate) + special.xlogy(shape - 1, x) - rate * x - special.gammaln(shape)
+
     def sample(self, rng):
         def draw(mean, cv):
             shape = np.maximum(cv, np.finfo(float).tiny ** 0.25) ** -2
@@ -41,7 +116,7 @@ class Gamma:
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Population):
     """Normal with a mean and a standard deviation; sd = 0 is a point."""
 
     mean: xr.DataArray
@@ -53,6 +128,9 @@ class Normal:
     def ppf(self, p):
         return self.mean + self.sd * special.ndtri(p)
 
+    def log_density(self, x):
+        return -0.5 * (np.log(2 * np.pi) + ((x - self.mean) / self.sd) ** 2) - np.log(self.sd)
+
     def sample(self, rng):
         return xr.apply_ufunc(rng.normal, *xr.broadcast(self.mean, self.sd))
 
@@ -62,6 +140,15 @@ class CorrelatedNormal(Normal):
     """Two normals, [..., coefficient], and their correlation; cdf and ppf are the marginals'."""
 
     correlation: xr.DataArray
+
+    def log_density(self, x):
+        """Of both coefficients together."""
+        z = (x - self.mean) / self.sd
+        first, second = (z.isel(coefficient=k, drop=True) for k in (0, 1))
+        unexplained = 1 - self.correlation**2
+        squares = (first**2 - 2 * self.correlation * first * second + second**2) / unexplained
+        scale = np.log(self.sd).sum("coefficient", skipna=False)
+        return -0.5 * (squares + np.log(unexplained)) - np.log(2 * np.pi) - scale
 
     def sample(self, rng):
         mean, correlation = xr.broadcast(self.mean * xr.ones_like(self.sd), self.correlation)
@@ -73,9 +160,10 @@ class CorrelatedNormal(Normal):
 
 
 @dataclass(frozen=True)
-class SpikeSlab:
+class SpikeSlab(Population):
     """Exactly 0 with probability `null`, else Normal; slab_sd = 0 is a point."""
 
+    atom = 0.0
     null: xr.DataArray
     slab_mean: xr.DataArray
     slab_sd: xr.DataArray
@@ -97,11 +185,15 @@ class SpikeSlab:
         return xr.where(self.slab_sd > 0, inside, x >= self.slab_mean)
 
     def ppf(self, p):
-        below = (1 - self.null) * self.slab_cdf(-np.finfo(float).tiny)
+        below = (1 - self.null) * self.slab_cdf(BEFORE_0)
         rest = xr.where(p <= below, p, p - self.null)
         with np.errstate(divide="ignore", invalid="ignore"):
             outside = self.slab_mean + self.slab_sd * special.ndtri(rest / (1 - self.null))
         return xr.where((p > below) & (p <= below + self.null), 0.0, outside)
+
+    def log_density(self, x):
+        """Of the continuous part, at effects that are not 0."""
+        return np.log1p(-self.null) + Normal(self.slab_mean, self.slab_sd).log_density(x)
 
     def sample(self, rng):
         def draw(null, mean, sd):
@@ -115,27 +207,25 @@ def quantile(population, p):
 
     Where hyperparameters leave the group no freedom (sd = 0) this is the quantile
     of the draws; otherwise the root of the averaged distribution function,
-    bracketed by the smallest and the largest quantile of any single draw. A spike may
-    hold the quantile: then it is exactly 0.
+    bracketed by the smallest and the largest quantile of any single draw. An atom may
+    hold the quantile: then it is exactly there.
     """
-    fields = [f.transpose("sample", ...) for f in xr.broadcast(*vars(population).values())]
-    template = fields[0].isel(sample=0, drop=True)
-    cells = type(population)(*(f.values.reshape(f.sizes["sample"], -1) for f in fields))
-    if not np.any(cells.sd > 0):
-        return template.copy(data=np.quantile(cells.mean, p, axis=0).reshape(template.shape))
-    ends = cells.ppf(p)
-    margin = 1e-9 * cells.sd.max(axis=0)
+    cells, template = population.cells()
+    mean, sd = cells.mean.values, cells.sd.values
+    if not np.any(sd > 0):
+        return template.copy(data=np.quantile(mean, p, axis=0).reshape(template.shape))
+    ends, margin = cells.ppf(p).values, 1e-9 * sd.max(axis=0)
     low, high = ends.min(axis=0) - margin, ends.max(axis=0) + margin
     result, free = np.zeros(margin.size), np.arange(margin.size)
-    if isinstance(cells, SpikeSlab):
-        low, high, free = _beside_the_spike(cells, p, low, high)
+    if cells.atom is not None:
+        low, high, free = _beside_the_atom(cells, p, low, high)
+        result[:] = cells.atom
     else:
-        points = ~(cells.sd > 0).any(axis=0)
-        result[points], free = np.quantile(cells.mean[:, points], p, axis=0), np.flatnonzero(~points)
+        points = ~(sd > 0).any(axis=0)
+        result[points], free = np.quantile(mean[:, points], p, axis=0), np.flatnonzero(~points)
 
     def excess(x, cell):
-        here = type(cells)(*(field[:, cell.astype(int)] for field in vars(cells).values()))
-        return here.cdf(x).mean(axis=0) - p
+        return cells.of(cell.astype(int)).cdf(xr.DataArray(x, dims="cell")).mean("sample").values - p
 
     if free.size:
         result[free] = elementwise.find_root(
@@ -147,11 +237,11 @@ def quantile(population, p):
     return template.copy(data=result.reshape(template.shape))
 
 
-def _beside_the_spike(cells, p, low, high):
-    """Brackets on one side of 0, and the cells whose quantile is not exactly 0."""
-    before = -np.finfo(float).tiny
-    below, up_to = cells.cdf(before).mean(axis=0), cells.cdf(0.0).mean(axis=0)
-    low, high = np.where(p > up_to, 0.0, low), np.where(p <= below, before, high)
+def _beside_the_atom(cells, p, low, high):
+    """Brackets on one side of the atom, and the cells whose quantile is not exactly there."""
+    before = np.nextafter(cells.atom, -np.inf)
+    below, up_to = (cells.cdf(at).mean("sample").values for at in (before, cells.atom))
+    low, high = np.where(p > up_to, cells.atom, low), np.where(p <= below, before, high)
     return low, high, np.flatnonzero((p <= below) | (p > up_to))
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from pymc.stats import compute_log_likelihood, compute_log_prior
 from pymc_extras.prior import Prior
 
+from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
@@ -25,14 +26,14 @@ PREDICTIVE_DRAWS = 500
 def complete(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, priors: Mapping[str, Prior]) -> None:
     """Add to a fit everything that draws of the hyperparameters and the data determine."""
     _add_page(record, tree, data, priors)
-    if record.closed_form is None:
+    if record.group_level.conditional is None:
         _complete_from_draws(record, tree, data, priors)
     else:
         add_groups(record, tree, data)
 
 
 def add_groups(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset) -> None:
-    """Add to a fit the summary and the draws of its groups, in closed form given its hyperparameters."""
+    """Add to a fit the summary and the draws of its groups, known given its hyperparameters."""
     rng = np.random.default_rng(tree.attrs["seed"])
     h = hyperparameters(tree)
     exact = tree.attrs["parameterization"] == "exact"
@@ -49,8 +50,8 @@ def _complete_from_draws(record, tree, data, priors) -> None:
     posterior = tree["posterior"].to_dataset()
     if record.group not in posterior.get(record.estimand, xr.DataArray()).dims:
         raise ValueError(
-            f"{record.name} has no closed form for its groups, so its {tree.attrs['pooling']} pooling must show "
-            f"{record.estimand!r} by {record.group}."
+            f"{record.name} does not say what is known of a {record.group} given the hyperparameters, so its "
+            f"{tree.attrs['pooling']} pooling must show {record.estimand!r} by {record.group}."
         )
     draws = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
     summary = summary_of_draws(record, draws.drop_vars(["chain", "draw"], errors="ignore"), data)
@@ -107,8 +108,8 @@ def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:
     """Joint draws [sample, group] of every group, as many as the budget allows, 1000 at most."""
     most = max(50, min(1000, LARGEST_ARRAY // 4 // data.sizes[record.group]))
     few = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
-    closed = record.closed_form
-    return closed.population(closed.conditional(few, data)).sample(rng).transpose("sample", ...)
+    parts = [record.group_level.conditional(few, part).sample(rng) for part in of_groups(record, data, most)]
+    return xr.concat(parts, dim=record.group).transpose("sample", ...)
 
 
 def _add_arrays(record, tree, data, rng) -> None:
@@ -120,7 +121,7 @@ def _add_arrays(record, tree, data, rng) -> None:
             f"beyond {LARGEST_ARRAY:g} values"
         )
         return
-    closed = record.closed_form
+    level = record.group_level
     fixed = json.loads(tree.attrs["fixed"])
     h = posterior[_free(record, tree)].assign_coords(posterior.coords).assign(fixed)
     theta = posterior.get(record.estimand)
@@ -129,13 +130,15 @@ def _add_arrays(record, tree, data, rng) -> None:
         tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: theta}))
     kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // max(data.sizes.values())))
     every = slice(None, None, -(-posterior.sizes["draw"] // kept))
-    replicated = closed.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data)
+    replicated = level.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data, data)
     tree["posterior_predictive"] = xr.DataTree(
         xr.Dataset({record.observed: replicated.transpose("chain", "draw", ...)})
     )
     if tree.attrs["pooling"] != "none" and _free(record, tree) and "circular" not in data.attrs:
-        log_marginal = closed.log_marginal(h, data).transpose("chain", "draw", ...)
-        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: log_marginal}))
+        samples = h.sizes["chain"] * h.sizes["draw"]
+        parts = [level.log_left_out(h, part) for part in of_groups(record, data, samples)]
+        log_left_out = xr.concat(parts, dim=record.group).transpose("chain", "draw", ...)
+        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: log_left_out}))
 
 
 def _too_large(tree, data) -> bool:
@@ -146,8 +149,9 @@ def _too_large(tree, data) -> bool:
 
 def recovered(record, h, data, rng) -> xr.DataArray:
     """Exact draws of each group's parameter, one for each draw of the hyperparameters [chain, draw]."""
-    closed = record.closed_form
     shape = xr.DataArray(np.ones((h.sizes["chain"], h.sizes["draw"])), dims=("chain", "draw"))
-    population = closed.population(closed.conditional(h, data))
-    spread = type(population)(*(value * shape for value in vars(population).values()))
-    return spread.sample(rng).transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)
+    parts = [
+        record.group_level.conditional(h, part).over(shape).sample(rng) for part in of_groups(record, data, shape.size)
+    ]
+    draws = xr.concat(parts, dim=record.group)
+    return draws.transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import from_json
-
-if TYPE_CHECKING:
-    from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.zoo import record_of
 
 Fits = Mapping[str, xr.DataTree]
 
 
 def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> HierarchicalModel:
-    """The record of the model that a fit came from: by name, or a record of the caller's own.
+    """The record that holds for a fit: by name, or a record of the caller's own, under the fit's options.
 
     Raises
     ------
     ValueError
         If the fit names no model of the zoo and none is given, or another one than given.
     """
-    from hbm_zoo.zoo import record_of
-
     if not isinstance(fit, xr.DataTree):
         several = f": {', '.join(map(repr, fit))}. Give one of them" if isinstance(fit, Mapping) else ""
         raise ValueError(f"Expected one fit, got a {type(fit).__name__}{several}.")
@@ -36,26 +32,23 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
     record = record_of(name if model is None else model)
     if record.name != name:
         raise ValueError(f"The fit is of {name!r}, but the model given is {record.name!r}.")
-    return record
-
-
-def record_given(model) -> HierarchicalModel:
-    """The record of a model given as a module, a record or a name."""
-    from hbm_zoo.zoo import record_of
-
-    return record_of(model)
-
-
-def zoo_records() -> list[HierarchicalModel]:
-    """Every record of the zoo."""
-    from hbm_zoo.zoo import MODELS
-
-    return [module.MODEL for module in MODELS.values()]
+    return record.under(**{name: value for name, value in options(fit).items() if name in record.alternatives})
 
 
 def prepared(fit: xr.DataTree) -> xr.Dataset:
-    """The data as the model saw them."""
-    return fit["constant_data"].to_dataset()
+    """The data as the model saw them, the nodes of its integrals among them."""
+    data = fit["constant_data"].to_dataset()
+    return data.merge(fit["nodes"].to_dataset()) if "nodes" in fit.children else data
+
+
+def volume_label(record: HierarchicalModel, fit: xr.DataTree) -> str:
+    """What the volume of a group's data is counted in, in the words of the record."""
+    return str(record.volume(prepared(fit)).name)
+
+
+def options(fit: xr.DataTree) -> dict:
+    """The options that a fit was made with."""
+    return json.loads(fit.attrs.get("options", "{}"))
 
 
 def word(fit: xr.DataTree, name: str) -> str:
@@ -65,8 +58,7 @@ def word(fit: xr.DataTree, name: str) -> str:
 
 def settings(fit: xr.DataTree) -> str:
     """The options that the data were prepared with, for all that is printed to repeat: ``center = 34.42``."""
-    chosen = json.loads(fit.attrs.get("options", "{}"))
-    return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in chosen.items())
+    return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in options(fit).items())
 
 
 def priors_of(fit: xr.DataTree) -> dict:

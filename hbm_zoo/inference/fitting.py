@@ -60,7 +60,7 @@ def fit(
     progressbar : bool
         Show the sampler's progress.
     **sampler
-        Options of the model's ``prepare``, or of the sampler. Without ``target_accept`` it is 0.9,
+        Options of the model (``record.options``), or of the sampler. Without ``target_accept`` it is 0.9,
         and 0.98 if a draw diverged.
 
     Returns
@@ -90,15 +90,15 @@ def fit(
     >>> alone["group_summary"]["mean"].round(2).values.tolist()
     [1.45, 0.58, 1.2]
     """
-    record = record_of(model)
+    record, options, sampler = _split(record_of(model), sampler)
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
-    options, sampler = _split(record, sampler)
     _check_sizes(draws=draws, tune=tune, chains=chains)
     data = record.data(frame, **options)
+    record.check_shareable(data, pooling)
     resolved = record.priors(data, priors, pooling)
-    if record.contradiction and (sentence := record.contradiction(data, resolved)):
+    if record.extras.contradiction and (sentence := record.extras.contradiction(data, resolved)):
         raise ValueError(sentence)
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
     settings = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
@@ -133,7 +133,14 @@ def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFram
         raise ValueError("fit_poolings fits every pooling: leave out 'pooling', or call fit for one.")
     if same.get("random_seed") is None:
         same["random_seed"] = fresh_seed()
-    return {pooling: fit(model, frame, pooling=pooling, **same) for pooling in POOLINGS}
+    return {pooling: fit(model, frame, pooling=pooling, **same) for pooling in poolings_of(model, frame)}
+
+
+def poolings_of(model: ModuleType | HierarchicalModel | str, frame: pd.DataFrame) -> tuple[str, ...]:
+    """The poolings that data allow: a single group, where the model takes one, has nothing to share."""
+    record = record_of(model)
+    alone = record.fewest_groups == 1 and isinstance(frame, pd.DataFrame) and set(record.key_columns) <= set(frame)
+    return ("none",) if alone and record.labels(frame).nunique() == 1 else POOLINGS
 
 
 def recover(
@@ -157,7 +164,7 @@ def recover(
     random_seed : int, optional
         Seed of the draws.
     **options
-        Options of the model's ``prepare``.
+        Options of the model (``record.options``).
 
     Returns
     -------
@@ -167,10 +174,10 @@ def recover(
     Raises
     ------
     ValueError
-        If the model has no closed form, or a hyperparameter is missing.
+        If the model does not say what is known of a group after its data, or a hyperparameter is missing.
     """
-    record = record_of(model)
-    record.closed("recover")
+    record, options = record_of(model).split(options)
+    record.ask("recover", "conditional")
     posterior = idata["posterior"].to_dataset()
     data = record.data(frame, **options)
     fixed = record.fixed["partial"](record.priors(data, pooling="partial"), data)
@@ -196,12 +203,18 @@ def attributes(record, data, pooling, priors) -> dict[str, Any]:
         "hyperparameters": json.dumps(list(record.parameters)),
         "priors": to_json(priors),
         "fixed": json.dumps({name: float(value) for name, value in record.fixed[pooling](priors, data).items()}),
-        "options": json.dumps({name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}),
+        "options": json.dumps(_options(record, data)),
+        "group_level": record.group_level.kind,
         "data_hash": data_hash(data),
         "left_out": "",
         "ci_prob": float(az.rcParams["stats.ci_prob"]),
         "versions": json.dumps({name: version(name) for name in ("hbm_zoo", "pymc", "arviz", "nutpie", "numpy")}),
     }
+
+
+def _options(record: HierarchicalModel, data: xr.Dataset) -> dict[str, Any]:
+    """The options that hold: those that change the model, and those that were settled in preparing the data."""
+    return record.chosen | {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
 
 
 def _origin(frame: pd.DataFrame) -> dict[str, str]:
@@ -219,12 +232,12 @@ def data_hash(data: xr.Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[dict, dict]:
-    """Options of the model's ``prepare``, and options of the sampler."""
-    own = record.options
+def _split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
+    """The record under the options given, what is left of them for its data, and options of the sampler."""
     for name in given:
-        choose(name, [*own, *OF_SAMPLER], f"option of {record.name}")
-    return {k: v for k, v in given.items() if k in own}, {k: v for k, v in given.items() if k not in own}
+        choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
+    record, options = record.split({name: value for name, value in given.items() if name in record.options})
+    return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
 
 
 def fresh_seed() -> int:

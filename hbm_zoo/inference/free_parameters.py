@@ -14,10 +14,10 @@ from pytensor import function
 from scipy.special import expit, log_expit, logit, logsumexp
 from scipy.stats import multivariate_normal
 
+from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of
 from hbm_zoo.inference.loo import bridge
 from hbm_zoo.inference.quadrature import quadrature
-from hbm_zoo.inference.summary import in_chunks
 from hbm_zoo.model import HierarchicalModel
 
 
@@ -30,13 +30,10 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
     half as many nodes in each dimension change.
     """
     free = FreeParameters(record, fit)
-    curves = which.size + 1
-    counted = xr.DataArray(np.ones((curves, free.data.sizes[record.group])), dims=("curve", record.group))
-    counted.values[np.arange(which.size), which] = 0
 
     def elpd(finer: int) -> np.ndarray:
-        log_f, size = lambda x: free.log_posterior(x, counted=counted), len(free.names)
-        log_evidence = logsumexp(quadrature(log_f, curves, size, finer)[1], axis=1)
+        log_f, size = lambda x: free.log_posterior(x, without=which), len(free.names)
+        log_evidence = logsumexp(quadrature(log_f, which.size + 1, size, finer)[1], axis=1)
         return log_evidence[-1] - log_evidence[:-1]
 
     coarse, fine = elpd(1), elpd(2)
@@ -61,7 +58,8 @@ def log_evidence(
 
 def on_path(record: HierarchicalModel, t, means: Mapping[str, float]) -> dict:
     """The hyperparameters that the heterogeneity t fixes."""
-    return {record.heterogeneity: t} if record.path is None else record.path(t, means)
+    path = record.extras.path
+    return {record.heterogeneity: t} if path is None else path(t, means)
 
 
 def means_of(h: xr.Dataset) -> dict[str, float]:
@@ -79,7 +77,7 @@ class FreeParameters:
         h, priors = hyperparameters(fit), priors_of(fit)
         self.record, self.data = record, prepared(fit)
         self.path = path or (lambda t: {})
-        self.log_marginal = record.closed("The posterior of the hyperparameters").log_marginal
+        record.ask("The posterior of the hyperparameters", "log_joint")
         self.fixed = json.loads(fit.attrs["fixed"])
         self.names = [n for n in record.parameters if n not in self.fixed and n not in self.path(1.0)]
         self.lines = {name: line(record.parameters[name].support) for name in self.names}
@@ -100,13 +98,23 @@ class FreeParameters:
         named |= self.fixed | self.path(t[:, None])
         return xr.Dataset({name: (("curve", "node"), np.broadcast_to(value, shape)) for name, value in named.items()})
 
-    def log_posterior(self, x: np.ndarray, t: np.ndarray | None = None, counted: xr.DataArray | None = None):
+    def log_posterior(self, x: np.ndarray, t: np.ndarray | None = None, without: np.ndarray | None = None):
         """Log p(y | h, t) + log p(h) + log Jacobian [curve, node] at points x [curve, node, dimension], t [curve].
 
-        ``counted`` [curve, group] says which groups' data are in y; all if not given.
+        ``without`` says which group is not in y, one for each curve but the last; all are in y if not given.
         """
-        data = self.data if counted is None else self.data.assign(_counted=counted)
-        return self._log_density(self.on_line(x), np.zeros(len(x)) if t is None else t, x.shape[:2], data)
+        t = np.zeros(len(x)) if t is None else t
+        total = self._log_density(self.on_line(x), t, x.shape[:2], self.data)
+        for curve, j in enumerate([] if without is None else without):
+            total[curve] -= self._of_group(self.at(x[curve : curve + 1], t[curve : curve + 1]), j)
+        return total
+
+    def _of_group(self, h: xr.Dataset, j: int) -> np.ndarray:
+        """Log p(y_j | the other groups' y, h) [node]."""
+        level, group = self.record.group_level, self.record.group
+        if level.independent:
+            return level.log_left_out(h, self.data.isel({group: [j]})).transpose("curve", "node", group).values[0, :, 0]
+        return level.log_left_out(h, self.data).transpose("curve", "node", group).values[0, :, j]
 
     def log_density(self, u: np.ndarray, data: xr.Dataset) -> np.ndarray:
         """The same [point] for other data, at points u [point, dimension] of the lines themselves."""
@@ -114,11 +122,8 @@ class FreeParameters:
         return self._log_density(on_line, np.zeros(1), (1, len(u)), data)[0]
 
     def _log_density(self, on_line: Mapping[str, np.ndarray], t: np.ndarray, shape: tuple, data: xr.Dataset):
-        h, group = self._at(on_line, t, shape), self.record.group
-        total = np.zeros(shape)
-        for chunk in in_chunks(data, group, total.size):
-            each = self.log_marginal(h, chunk)
-            total += (each * chunk.get("_counted", 1.0)).sum(group).transpose("curve", "node").values
+        h = self._at(on_line, t, shape)
+        total = log_joint(self.record, h, data).transpose("curve", "node").values.copy()
         for name, u in on_line.items():
             total += self.log_priors[name](h[name].values.ravel()).reshape(shape) + self.lines[name][2](u)
         return total

@@ -26,7 +26,9 @@ def relative_efficiency(posterior: xr.Dataset) -> float:
     return float(np.clip(np.nanmean([np.mean(e) for e in ess]) / sizes, 1e-3, 1))
 
 
-def leave_one_out(log_likelihood: xr.DataArray, reff: float = 1.0) -> xr.Dataset:
+def leave_one_out(
+    log_likelihood: xr.DataArray, reff: float = 1.0, integration_error: xr.DataArray | None = None
+) -> xr.Dataset:
     """Expected log predictive density of each unit left out, with its trustworthiness.
 
     Parameters
@@ -35,11 +37,14 @@ def leave_one_out(log_likelihood: xr.DataArray, reff: float = 1.0) -> xr.Dataset
         Log likelihood [sample, unit] of each unit given the hyperparameters [nats].
     reff : float
         Relative efficiency of the draws.
+    integration_error : xarray.DataArray, optional
+        Standard error [sample, unit] of the log likelihood, where it is a numerical integral [nats].
 
     Returns
     -------
     xarray.Dataset
-        ``elpd`` and ``lppd`` [nats], ``k_hat``, ``elpd_mcse`` [nats], each by unit.
+        ``elpd`` and ``lppd`` [nats], ``k_hat``, ``elpd_mcse`` [nats], each by unit; the last holds the
+        error of the integrals as well as that of the draws.
 
     Notes
     -----
@@ -60,6 +65,9 @@ def leave_one_out(log_likelihood: xr.DataArray, reff: float = 1.0) -> xr.Dataset
     elpd = logsumexp(log_weights + values, axis=-1)
     deviation = np.expm1(values - elpd[..., None]) * np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
+    if integration_error is not None:  # the nodes are the same for every draw: their errors do not average out
+        error = integration_error.transpose(*log_likelihood.transpose(..., "sample").dims).values
+        mcse = np.hypot(mcse, (np.exp(log_weights) * error).sum(axis=-1))
     template = log_likelihood.isel(sample=0, drop=True)
     named = {"elpd": elpd, "lppd": lppd, "k_hat": k_hat, "elpd_mcse": mcse}
     return xr.Dataset({name: template.copy(data=value) for name, value in named.items()})

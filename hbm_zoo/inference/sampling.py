@@ -50,8 +50,8 @@ def refit(
 def sample(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
     """Draws of one pooling; none are needed where the pooling leaves no hyperparameter free."""
     fixed = record.fixed[pooling](priors, data)
-    exact = record.closed_form is not None and parameterization is None and set(fixed) >= set(record.parameters)
-    if not exact:
+    known = record.group_level.conditional is not None
+    if not (known and parameterization is None and set(fixed) >= set(record.parameters)):
         return _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     empty = xr.Dataset(coords={"chain": np.arange(settings["chains"]), "draw": np.arange(settings["draws"])})
     tree = xr.DataTree.from_dict({"posterior": empty})
@@ -108,7 +108,7 @@ def _compile(record, data, pooling, parameterization, priors):
         compiled = _COMPILED[key]
         used = {variable.name for variable in compiled.shared_var_keys}
         return compiled.with_data(
-            **{name: v.values for name, v in record.derived(data).data_vars.items() if name in used}
+            **{name: v.values for name, v in record.extras.derived(data).data_vars.items() if name in used}
         )
     model = record.write(data, pooling, parameterization, priors)
     if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):

@@ -1,4 +1,4 @@
-"""Every group in closed form, averaged over hyperparameter draws, chunk by chunk.
+"""Every group given the hyperparameters, averaged over their draws, chunk by chunk.
 
 Means, standard deviations and probabilities of a group's parameter are averages of
 closed forms over draws of the hyperparameters (Rao-Blackwell): next to no Monte
@@ -15,11 +15,11 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.model import HierarchicalModel
 
-CELLS_AT_ONCE = 400_000
 CELLS_IN_ALL = 8_000_000
 DRAWS_FOR_INTERVALS = 400
 LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
@@ -36,21 +36,13 @@ def interval_tails() -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def in_chunks(data: xr.Dataset, dim: str, samples: int):
-    """Slices of a Dataset along a dim, each small enough for one array of draws x groups."""
-    size = data.sizes[dim]
-    step = max(1, CELLS_AT_ONCE // samples)
-    for start in range(0, size, step):
-        yield data.isel({dim: slice(start, start + step)})
-
-
 def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: xr.Dataset, reff: float) -> xr.Dataset:
     """Summarise each group under one pooling.
 
     Parameters
     ----------
     model : HierarchicalModel
-        A record with a closed form.
+        A record whose groups are known given the hyperparameters.
     pooling : str
         Which pooling the hyperparameters come from.
     h : xarray.Dataset
@@ -69,12 +61,11 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
         posterior), and ``fixed_log_likelihood`` (at the posterior means). If the data's attrs
         say under ``circular`` why no group can be left out, what that needs is NaN.
     """
-    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[model.group]))
+    cells = data.sizes[model.group] * model.group_level.cells(data)
+    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     plug_in = h.mean("sample").expand_dims("sample")
-    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // data.sizes[model.group]))
-    parts = [
-        _summarise(model, h, few, plug_in, chunk, reff) for chunk in in_chunks(data, model.group, h.sizes["sample"])
-    ]
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
+    parts = [_summarise(model, h, few, plug_in, chunk, reff) for chunk in of_groups(model, data, h.sizes["sample"])]
     summary = xr.concat(parts, dim=model.group)
     if "circular" in data.attrs:
         summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
@@ -87,17 +78,18 @@ def _summarise(
     model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
 ) -> xr.Dataset:
     """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
-    closed = model.closed_form
-    posterior = closed.population(closed.conditional(h, data))
+    level = model.group_level
+    posterior = level.conditional(h, data)
     lower, upper = interval_tails()
     name = interval_name()
-    of_few = closed.population(closed.conditional(few, data))
+    of_few = level.conditional(few, data)
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
     estimate = mean.mean("sample")
-    kappa = closed.reliability(h, data)
+    kappa = level.reliability(h, data)
     kappa_interval = kappa.quantile([lower, upper], "sample", skipna=False)
-    log_marginal = closed.log_marginal(h, data).transpose("sample", ...)
-    further = closed.expectations(h, data) if closed.expectations else {}
+    log_left_out = level.log_left_out(h, data).transpose("sample", ...)
+    error = level.integration_error(h, data) if level.integration_error else None
+    further = level.expectations(h, data) if level.expectations else {}
     return xr.Dataset(
         {
             "mean": estimate,
@@ -107,14 +99,14 @@ def _summarise(
             "kappa": kappa.mean("sample"),
             f"kappa_{name}_lb": kappa_interval.isel(quantile=0, drop=True),
             f"kappa_{name}_ub": kappa_interval.isel(quantile=1, drop=True),
-            "mean_log_likelihood": closed.expected_log_likelihood(h, data).mean("sample"),
-            "fixed_log_likelihood": closed.log_likelihood(estimate, plug_in, data).isel(
+            "mean_log_likelihood": level.expected_log_likelihood(h, data).mean("sample"),
+            "fixed_log_likelihood": level.log_likelihood(estimate, plug_in, data).isel(
                 sample=0, drop=True, missing_dims="ignore"
             ),
         }
         | {name: value.mean("sample") for name, value in further.items()}
         | above_reference(model, lambda reference: exceedance(posterior, reference))
-    ).merge(leave_one_out(log_marginal, reff))
+    ).merge(leave_one_out(log_left_out, reff, error))
 
 
 def above_reference(model: HierarchicalModel, probability: Callable) -> dict[str, xr.DataArray]:

@@ -59,8 +59,9 @@ from scipy import special, stats
 from hbm_zoo.frames.rules import count, label, positive
 from hbm_zoo.group_level import poisson_gamma
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Gamma
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.hrrp import from_hrrp
 from hbm_zoo.priors import describe, moments, ppf
 
@@ -310,12 +311,9 @@ MODEL = HierarchicalModel(
     parameters=PARAMETERS,
     default_priors=default_priors,
     matched_prior=matched_prior,
-    contradiction=contradiction,
     prepare=prepare,
-    derived=derived,
     own=lambda data: data.observed / data.expected,
     volume=lambda data: data.expected,
-    volume_label="expected",
     variants={
         "none": {"centered": no_pooling},
         "complete": {"centered": complete_pooling},
@@ -326,7 +324,7 @@ MODEL = HierarchicalModel(
         },
     },
     fixed={"none": fixed_in_advance, "complete": lambda priors, data: {"cv": 0.0}, "partial": lambda priors, data: {}},
-    closed_form=ClosedForm(
+    group_level=closed_form(
         population=population,
         conditional=conditional,
         log_marginal=log_marginal,
@@ -334,12 +332,16 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        kappa="1 - E[Var(lam | y, h)] / Var(lam | h)",
     ),
-    kappa="1 - E[Var(lam | y, h)] / Var(lam | h)",
-    thin=thin,
-    control_limits=control_limits,
     simulate=simulate,
-    datasets={"heart_transplants": {}, "pumps": {}, "three_hospitals": {}, "simulated_readmissions": {}},
-    readers={"hrrp": from_hrrp},
+    datasets={name: Shipped() for name in ("heart_transplants", "pumps", "three_hospitals", "simulated_readmissions")},
+    extras=Extras(
+        derived=derived,
+        contradiction=contradiction,
+        thin=thin,
+        control_limits=control_limits,
+        readers={"hrrp": from_hrrp},
+    ),
 )
 build = MODEL.build

@@ -69,12 +69,14 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.frames import rules
 from hbm_zoo.frames.rules import FrameError, label, number
 from hbm_zoo.group_level import normal_regression
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import CorrelatedNormal
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.environment_index import circularity
+from hbm_zoo.models.environment_index import environment_index as environment_index
 from hbm_zoo.priors import describe, lkj, moments
 
 COLUMNS = {
@@ -89,18 +91,15 @@ PARAMETERS = {
     "mu_slope": Parameter("mean change of the response per unit of the environment"),
     "tau_intercept": Parameter("spread (sd) of the genotypes' responses at the center", (0, np.inf)),
     "tau_slope": Parameter("spread (sd) of the genotypes' slopes", (0, np.inf)),
-    "rho": Parameter("correlation of intercept and slope; depends on where the center is", (-1, 1)),
+    "rho": Parameter(
+        "correlation of intercept and slope; depends on where the center is", (-1, 1), ({"rho": -1.0}, {"rho": 1.0})
+    ),
     "sigma": Parameter("noise (sd) of one measurement around its genotype's line", (0, np.inf)),
 }
 
 COEFFICIENTS = ["intercept", "slope"]
 DESIGN = ["r11", "r12", "r22"]
 STATISTICS = ["n", *DESIGN, "z1", "z2", "rss"]
-
-CIRCULAR = (
-    "The environment is an index made of the responses themselves (environment_index), so a genotype cannot be left "
-    "out as if it were new: its own responses are in x. Ask question='new_observation', or measure the environment."
-)
 
 
 def default_priors(data):
@@ -110,7 +109,7 @@ def default_priors(data):
     the sd of the genotypes' mean responses moved along the common line to the center, plus
     what slopes of that size add if the center is far from the data; m0 is their mean.
     """
-    spread_y, spread_x, distance = _spreads(data)
+    spread_y, spread_x, distance = spreads(data)
     within = float((data.r22 * data.z2).sum()) / max(float((data.r22**2).sum()), np.finfo(float).tiny)
     level = (data.z1 - data.r12 * within) / data.r11
     slopes = spread_y / spread_x
@@ -124,36 +123,6 @@ def default_priors(data):
         "rho": lkj(2.0),
         "sigma": Prior("HalfNormal", sigma=spread_y),
     }
-
-
-def _spreads(data):
-    """Sd of the responses, sd of the environments, distance of the center from their mean.
-
-    Raises
-    ------
-    FrameError
-        If the frame cannot tell lines, or their noise, apart.
-    """
-    spread_y, spread_x = float(data.response.std(ddof=1)), float(data.x.std(ddof=1))
-    if not data.x.max() > data.x.min():
-        at = float(data.x[0]) + data.attrs["center"]
-        raise FrameError(f"reaction_norms: column 'environment' expected at least 2 values, got {at:g} in every row.")
-    if not data.response.max() > data.response.min():
-        at = float(data.response[0])
-        raise FrameError(f"reaction_norms: column 'response' expected values that differ, got {at:g} in every row.")
-    freedom = float((data.n - 1 - (data.r22 > 0)).sum())
-    if freedom == 0:
-        warnings.warn(
-            "No genotype has a row to spare beside its line, so sigma and the spread of lines are told apart by "
-            "their priors more than by the data.",
-            stacklevel=2,
-        )
-    elif float(data.rss.sum()) <= 1e-20 * float((data.response**2).sum()):
-        raise FrameError(
-            "reaction_norms: column 'response' expected some noise, but every genotype's rows lie exactly on a line: "
-            "sigma would be 0."
-        )
-    return spread_y, spread_x, float(data.x.mean())
 
 
 def matched_prior(priors):
@@ -203,65 +172,8 @@ def prepare(frame, center: float | None = None):
             **{name: ("genotype", values) for name, values in statistics.items()},
         },
         coords={"observation": np.arange(len(frame)), "genotype": np.asarray(genotypes), "coefficient": COEFFICIENTS},
-        attrs={"center": float(center)} | _circularity(frame),
+        attrs={"center": float(center)} | circularity(frame),
     )
-
-
-def _circularity(frame):
-    """What an index made of the responses settles: the mean slope; that no genotype is new."""
-    if "index_of" not in frame:
-        return {}
-    means = frame.groupby("index_of")[["environment", "response"]].mean()
-    x = means["environment"] - means["environment"].mean()
-    if not (x**2).sum() > 0:
-        return {}
-    return {"index_slope": float((x * means["response"]).sum() / (x**2).sum()), "circular": CIRCULAR}
-
-
-def environment_index(frame, scale: float = 1.0):
-    """Make the gradient out of the responses: each environment's mean (joint regression).
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        Columns genotype, environment (a name), response.
-    scale : float
-        How many units of the response are one unit of the index.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns genotype, environment, response, index_of: ``environment`` is the mean
-        response there, less the grand mean, over `scale`; ``index_of`` is its name. That
-        column marks the frame, wherever it goes: the population slope is then `scale` by
-        construction, so it is fixed and has no interval, and `compare_poolings` refuses
-        to leave a genotype out.
-
-    Raises
-    ------
-    FrameError, ValueError
-        If a column is missing or wrong, or the scale is not above 0.
-
-    Notes
-    -----
-    Finlay & Wilkinson (1963), who fix the mean slope at 1. Each row is a small part of its
-    own x, so that leaving one row out still flatters every pooling a little. If genotypes
-    are not all in the same environments, the means mix environments with genotypes.
-
-    Examples
-    --------
-    >>> rows = {"genotype": ["A", "B"] * 2, "environment": ["wet", "wet", "dry", "dry"], "response": [5, 7, 1, 3]}
-    >>> environment_index(pd.DataFrame(rows))["environment"].tolist()
-    [2.0, 2.0, -2.0, -2.0]
-    """
-    if not (np.isscalar(scale) and np.isfinite(scale) and scale > 0):
-        raise ValueError(f"environment_index expected a scale above 0, got {scale!r}.")
-    named = COLUMNS | {"environment": label("the environment's name")}
-    named.pop("index_of")
-    frame = rules.check(frame, named, "environment_index")
-    means = frame.groupby("environment")["response"].transform("mean")
-    index = (means - frame["response"].mean()) / scale
-    return frame.assign(environment=index, index_of=frame["environment"])
 
 
 # The variants, each as it stands on the page.
@@ -436,6 +348,36 @@ def shrink_together(t, means):
     return {"tau_intercept": t * means["tau_intercept"], "tau_slope": t * means["tau_slope"], "rho": means["rho"]}
 
 
+def spreads(data):
+    """Sd of the responses, sd of the environments, distance of the center from their mean.
+
+    Raises
+    ------
+    FrameError
+        If the frame cannot tell lines, or their noise, apart.
+    """
+    spread_y, spread_x = float(data.response.std(ddof=1)), float(data.x.std(ddof=1))
+    if not data.x.max() > data.x.min():
+        at = float(data.x[0]) + data.attrs["center"]
+        raise FrameError(f"reaction_norms: column 'environment' expected at least 2 values, got {at:g} in every row.")
+    if not data.response.max() > data.response.min():
+        at = float(data.response[0])
+        raise FrameError(f"reaction_norms: column 'response' expected values that differ, got {at:g} in every row.")
+    freedom = float((data.n - 1 - (data.r22 > 0)).sum())
+    if freedom == 0:
+        warnings.warn(
+            "No genotype has a row to spare beside its line, so sigma and the spread of lines are told apart by "
+            "their priors more than by the data.",
+            stacklevel=2,
+        )
+    elif float(data.rss.sum()) <= 1e-20 * float((data.response**2).sum()):
+        raise FrameError(
+            "reaction_norms: column 'response' expected some noise, but every genotype's rows lie exactly on a line: "
+            "sigma would be 0."
+        )
+    return spread_y, spread_x, float(data.x.mean())
+
+
 def simulate(
     rng,
     *,
@@ -512,9 +454,7 @@ MODEL = HierarchicalModel(
     matched_prior=matched_prior,
     prepare=prepare,
     own=own_line,
-    volume=lambda data: data.n,
-    volume_label="rows",
-    path=shrink_together,
+    volume=lambda data: data.n.rename("rows"),
     variants={
         "none": {"centered": no_pooling, "marginalized": marginalized},
         "complete": {"centered": complete_pooling, "marginalized": marginalized},
@@ -525,7 +465,7 @@ MODEL = HierarchicalModel(
         },
     },
     fixed={"none": in_advance, "complete": one_line, "partial": by_construction},
-    closed_form=ClosedForm(
+    group_level=closed_form(
         population=population,
         conditional=conditional,
         log_marginal=log_marginal,
@@ -537,6 +477,7 @@ MODEL = HierarchicalModel(
         without_row=without_row,
     ),
     simulate=simulate,
-    datasets={"barley_minnesota": {}, "sleepstudy": {}},
+    datasets={"barley_minnesota": Shipped(), "sleepstudy": Shipped()},
+    extras=Extras(path=shrink_together),
 )
 build = MODEL.build

@@ -64,6 +64,8 @@ Stat Assoc 99:96-104. Efron B (2008) Microarrays, empirical Bayes and the two-gr
 Sci 23:1-22. Stephens M (2017) False discovery rates: a new deal. Biostatistics 18:275-294.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -73,11 +75,11 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal, two_groups
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
 from hbm_zoo.priors import describe, moments
-from hbm_zoo.words import choose
 
 COLUMNS = {
     "gene": label("the gene's name", unique=True),
@@ -86,7 +88,7 @@ COLUMNS = {
 }
 
 PARAMETERS = {
-    "pi0": Parameter("share of genes whose effect is exactly 0", (0, 1)),
+    "pi0": Parameter("share of genes whose effect is exactly 0", (0, 1), ({"pi0": 0.0}, {"pi0": 1.0, "tau": 0.0})),
     "tau": Parameter("sd of the effects that are not 0 [unit of the effect]", (0, np.inf)),
     "mu": Parameter("the one effect of all genes under complete pooling, 0 otherwise [unit of the effect]"),
     "delta0": Parameter("centre of the empirical null [standard errors]; 0 is the theoretical null"),
@@ -118,13 +120,11 @@ def matched_prior(priors):
     return Prior("Normal", mu=0.0, sigma=float(np.sqrt((1 - pi0) * (tau**2 + tau_variance))))
 
 
-def prepare(frame, null="theoretical"):
+def prepare(frame):
     """One row a gene becomes ``effect`` and ``standard_error`` [gene]."""
-    choose(null, ("theoretical", "empirical"), "null")
     return xr.Dataset(
         {name: ("gene", frame[name].to_numpy(float)) for name in ("effect", "standard_error")},
         coords={"gene": frame["gene"].to_numpy()},
-        attrs={"null": null},
     )
 
 
@@ -152,7 +152,7 @@ def partial_pooling_indicator(data, prior):
     gamma = pm.Bernoulli("gamma", 1 - prior("pi0"), dims="gene")
     beta = pm.Normal("beta", 0, prior("tau"), dims="gene")
     theta = pm.Deterministic("theta", gamma * beta, dims="gene")
-    delta0, sigma0 = null(data, prior)
+    delta0, sigma0 = null(prior)
     se = data.standard_error
     pm.Normal("y", theta + delta0 * se, sigma0 * se, observed=data.effect, dims="gene")
 
@@ -162,19 +162,17 @@ def partial_pooling_noncentered(data, prior):
     pi0, tau = prior("pi0"), prior("tau")
     z = pm.Normal("z", dims="gene")
     beta = pm.Deterministic("beta", tau * z, dims="gene")
-    two_groups_effect(data, pi0, beta, 0.0, *null(data, prior))
+    two_groups_effect(data, pi0, beta, 0.0, *null(prior))
 
 
 def partial_pooling_marginalized(data, prior):
     """effect_g ~ pi0 N(0, se_g^2) + (1 - pi0) N(0, se_g^2 + tau^2): gamma_g and beta_g are integrated out."""
-    two_groups_effect(data, prior("pi0"), 0.0, prior("tau"), *null(data, prior))
+    two_groups_effect(data, prior("pi0"), 0.0, prior("tau"), *null(prior))
 
 
-def null(data, prior):
+def null(prior):
     """Centre and width of the null, in standard errors."""
-    if data.null == "empirical":
-        return prior("delta0"), prior("sigma0")
-    return THEORETICAL_NULL["delta0"], THEORETICAL_NULL["sigma0"]
+    return prior("delta0"), prior("sigma0")
 
 
 def two_groups_effect(data, *parameters):
@@ -249,15 +247,7 @@ def expectations(h, data):
 
 
 def thin(rng, data):
-    """Add and subtract independent noise: two independent halves, each with variance 2 se_g^2.
-
-    Independent only if the standard errors are true, which the empirical null doubts.
-    """
-    if data.attrs["null"] == "empirical":
-        raise ValueError(
-            "The same gene, again, is asked of two halves of the data that are independent only if the standard "
-            "errors are true; the empirical null doubts them: fit with null='theoretical' for this question."
-        )
+    """Add and subtract independent noise: two independent halves, each with variance 2 se_g^2."""
     noise = rng.normal(0.0, data.standard_error)
     se = data.standard_error * np.sqrt(2)
     return tuple(data.assign(effect=data.effect + sign * noise, standard_error=se) for sign in (1, -1))
@@ -281,8 +271,28 @@ def fixed_in_complete(priors, data):
 
 
 def fixed_in_partial(priors, data):
-    """The slab lies around 0; the theoretical null is fixed, the empirical one is not."""
-    return {"mu": 0.0} | (THEORETICAL_NULL if data.attrs["null"] == "theoretical" else {})
+    """The slab lies around 0, and the null is the theoretical one."""
+    return {"mu": 0.0} | THEORETICAL_NULL
+
+
+# The empirical null.
+
+
+def with_empirical_null(record):
+    """The null has a centre and a width of its own; the data cannot be halved by noise of a known size."""
+    fixed = {**record.fixed, "partial": lambda priors, data: {"mu": 0.0}}
+    return replace(record, fixed=fixed, extras=replace(record.extras, thin=refuse_to_halve))
+
+
+def refuse_to_halve(rng, data):
+    """The empirical null doubts the standard errors that independent halves rest on."""
+    raise ValueError(
+        "The same gene, again, is asked of two halves of the data that are independent only if the standard "
+        "errors are true; the empirical null doubts them: fit with null='theoretical' for this question."
+    )
+
+
+ALTERNATIVES = {"null": {"theoretical": lambda record: record, "empirical": with_empirical_null}}
 
 
 def simulate(
@@ -344,10 +354,8 @@ MODEL = HierarchicalModel(
     default_priors=default_priors,
     matched_prior=matched_prior,
     prepare=prepare,
-    derived=derived,
     own=lambda data: data.effect,
-    volume=lambda data: data.standard_error**-2,
-    volume_label="precision, 1 / standard_error^2",
+    volume=lambda data: (data.standard_error**-2).rename("precision, 1 / standard_error^2"),
     variants={
         "none": {"centered": no_pooling},
         "complete": {"centered": complete_pooling},
@@ -358,7 +366,7 @@ MODEL = HierarchicalModel(
         },
     },
     fixed={"none": fixed_in_advance, "complete": fixed_in_complete, "partial": fixed_in_partial},
-    closed_form=ClosedForm(
+    group_level=closed_form(
         population=population,
         conditional=conditional,
         log_marginal=log_marginal,
@@ -367,12 +375,11 @@ MODEL = HierarchicalModel(
         reliability=reliability,
         replicate=replicate,
         expectations=expectations,
+        kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
     ),
-    boundaries=({"pi0": 0.0}, {"pi0": 1.0, "tau": 0.0}),
-    kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
-    thin=thin,
+    alternatives=ALTERNATIVES,
     simulate=simulate,
-    datasets={"leukemia_genes": {}, "simulated_genes": {}},
-    readers={"deseq2": from_deseq2, "limma": from_limma},
+    datasets={"leukemia_genes": Shipped(), "simulated_genes": Shipped()},
+    extras=Extras(derived=derived, thin=thin, readers={"deseq2": from_deseq2, "limma": from_limma}),
 )
 build = MODEL.build

@@ -62,8 +62,10 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -278,36 +280,6 @@ def fixed_in_advance(priors, data):
     return {"mu": mean, "tau": np.sqrt(variance)}
 
 
-def from_anndata(adata, gene, tissue_key):
-    """Expression of one gene from an AnnData object, the field's own format.
-
-    Parameters
-    ----------
-    adata : anndata.AnnData
-        ``X`` holds expression [cell, gene] on a log scale, dense or sparse. Needs the
-        extra ``hbm_zoo[anndata]``.
-    gene : str
-        One of ``adata.var_names``.
-    tissue_key : str
-        The column of ``adata.obs`` that names the tissue of a cell.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns tissue, expression, gene.
-
-    Raises
-    ------
-    ValueError
-        If there is no such gene or column; the nearest name is given.
-    """
-    choose(gene, adata.var_names, "gene")
-    choose(tissue_key, adata.obs.columns, "column of adata.obs")
-    column = adata[:, gene].X
-    expression = np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=float).ravel()
-    return pd.DataFrame({"tissue": adata.obs[tissue_key].to_numpy(), "expression": expression, "gene": gene})
-
-
 def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, sigma_cells=1.0):
     """A frame like the real one and the truth that made it.
 
@@ -365,8 +337,7 @@ MODEL = HierarchicalModel(
     matched_prior=matched_prior,
     prepare=prepare,
     own=lambda data: data.y_bar,
-    volume=lambda data: data.n,
-    volume_label="cells",
+    volume=lambda data: data.n.rename("cells"),
     variants={
         "none": {"centered": no_pooling, "marginalized": marginalized},
         "complete": {"centered": complete_pooling, "marginalized": marginalized},
@@ -377,7 +348,7 @@ MODEL = HierarchicalModel(
         },
     },
     fixed={"none": fixed_in_advance, "complete": lambda priors, data: {"tau": 0.0}, "partial": lambda priors, data: {}},
-    closed_form=ClosedForm(
+    group_level=closed_form(
         population=population,
         conditional=conditional,
         log_marginal=log_marginal,
@@ -389,6 +360,6 @@ MODEL = HierarchicalModel(
         without_row=without_row,
     ),
     simulate=simulate,
-    datasets={"tissue_expression": {"gene": "MAML1"}, "dyestuff": {}},
+    datasets={"tissue_expression": Shipped(options={"gene": "MAML1"}), "dyestuff": Shipped()},
 )
 build = MODEL.build

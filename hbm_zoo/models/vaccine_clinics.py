@@ -61,8 +61,9 @@ from hbm_zoo.frames.effect_sizes import from_counts, from_escalc
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import ClosedForm, HierarchicalModel, Parameter
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -283,8 +284,7 @@ MODEL = HierarchicalModel(
     matched_prior=matched_prior,
     prepare=prepare,
     own=lambda data: data.effect,
-    volume=lambda data: data.standard_error**-2,
-    volume_label="precision",
+    volume=lambda data: (data.standard_error**-2).rename("precision"),
     variants={
         "none": {"centered": no_pooling},
         "complete": {"centered": complete_pooling},
@@ -295,7 +295,7 @@ MODEL = HierarchicalModel(
         },
     },
     fixed={"none": fixed_in_advance, "complete": lambda priors, data: {"tau": 0.0}, "partial": lambda priors, data: {}},
-    closed_form=ClosedForm(
+    group_level=closed_form(
         population=population,
         conditional=conditional,
         log_marginal=log_marginal,
@@ -304,10 +304,8 @@ MODEL = HierarchicalModel(
         reliability=reliability,
         replicate=replicate,
     ),
-    thin=thin,
-    control_limits=control_limits,
     simulate=simulate,
-    datasets={"bcg_vaccine": {}, "eight_schools": {}, "simulated_platform_trial": {}},
-    readers={"counts": from_counts, "escalc": from_escalc},
+    datasets={name: Shipped() for name in ("bcg_vaccine", "eight_schools", "simulated_platform_trial")},
+    extras=Extras(thin=thin, control_limits=control_limits, readers={"counts": from_counts, "escalc": from_escalc}),
 )
 build = MODEL.build

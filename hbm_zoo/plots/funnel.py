@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbm_zoo.inference.fits import Fits, check_together, model_of, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,
@@ -76,7 +76,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     out = np.maximum(own - upper, lower - own) / (upper - lower)
     named = np.argsort(-out, kind="stable")[: min(MOST_NAMED, own.size if own.size <= MOST_NAMED else beyond.sum())]
     name_points(axes, volume[named], own[named], summary[dim].values[named])
-    axes.set(xlabel=f"amount of data: {word(partial, record.volume_label)}", ylabel=estimand_label(partial))
+    axes.set(xlabel=f"amount of data: {word(partial, volume_label(record, partial))}", ylabel=estimand_label(partial))
     finish(axes)
     lie = f"{beyond.sum()} of {own.size} {word(partial, dim)}s {'lies' if beyond.sum() == 1 else 'lie'}"
     figure.suptitle(f"{lie} beyond the 99.8 % limits of chance", fontsize="medium")
@@ -86,12 +86,12 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
 
 def _limits(record: HierarchicalModel) -> Callable:
     """The control limits of a model that has them."""
-    if record.control_limits is None:
+    if record.extras.control_limits is None:
         raise ValueError(
             f"{record.name} has no control limits: a funnel needs an estimate of each {record.group} whose noise is "
             "known from the volume of its data alone."
         )
-    return record.control_limits
+    return record.extras.control_limits
 
 
 def _draw_limits(axes, limits: Callable, target: float, volume: np.ndarray, own: np.ndarray) -> None:

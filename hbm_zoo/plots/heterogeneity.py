@@ -78,7 +78,9 @@ def plot_estimates_over_heterogeneity(
     figure = Picture(figsize=(max(7.0, 5.6 * len(parts)), 6.0), layout="constrained")
     grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, height_ratios=[3, 1])
     for (above, below), (title, selection) in zip(grid.T, parts, strict=True):
-        of_fit = "partial pooling: the average" if record.path is None else "partial pooling: averaged over all T"
+        of_fit = (
+            "partial pooling: the average" if record.extras.path is None else "partial pooling: averaged over all T"
+        )
         estimates = over["estimate"].sel(selection)
         _draw_estimates(above, estimates, averaged.sel(selection), dim, over.attrs["at_0"], of_fit)
         _draw_posterior(below, over)
@@ -127,7 +129,7 @@ def _draw_posterior(axes, over: xr.Dataset) -> None:
 
 
 def _in_words(record: HierarchicalModel, group: str) -> str:
-    if record.path is not None:
+    if record.extras.path is not None:
         return f"t: spread of the {group}s, in units of the estimated one (T = t² T̂)"
     meaning = record.parameters[record.heterogeneity].meaning.partition(";")[0]
     return f"{record.heterogeneity}: {meaning}"

@@ -69,10 +69,10 @@ def plot_local_fdr(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
 
 def _densities(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, grid: np.ndarray):
     """Density of z over all groups, and its null part, averaged over posterior and standard errors."""
-    h, closed = thinned(hyperparameters(fit), DRAWS), record.closed_form
+    h, level = thinned(hyperparameters(fit), DRAWS), record.group_level
     some = np.quantile(data.standard_error, (np.arange(STANDARD_ERRORS) + 0.5) / STANDARD_ERRORS)
     error, z = xr.DataArray(some, dims="error"), xr.DataArray(grid, dims="z")
     imagined = xr.Dataset({"effect": z * error, "standard_error": error}, attrs=data.attrs)
-    density = np.exp(closed.log_marginal(h, imagined)) * error
-    null = density * closed.expectations(h, imagined)["lfdr"]
+    density = np.exp(level.log_left_out(h, imagined)) * error
+    null = density * level.expectations(h, imagined)["lfdr"]
     return (part.mean(["sample", "error"]).transpose("z").values for part in (density, null))

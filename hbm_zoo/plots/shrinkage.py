@@ -6,7 +6,16 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, settings, word
+from hbm_zoo.inference.fits import (
+    Fits,
+    check_together,
+    hyperparameters,
+    model_of,
+    prepared,
+    settings,
+    volume_label,
+    word,
+)
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,
@@ -58,8 +67,9 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
         raise ValueError(f"plot_shrinkage needs a fit of partial pooling; got {', '.join(fits)}.")
     complete = next((fit for fit in fits.values() if fit.attrs["pooling"] == "complete"), None)
     record = model_of(partial, model)
-    population = record.closed("The target of shrinkage").population(hyperparameters(partial))
-    summary = partial["group_summary"].to_dataset().assign(target=population.mean.mean("sample"))
+    level = record.ask("The target of shrinkage", "population", "reliability")
+    target = level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
+    summary = partial["group_summary"].to_dataset().assign(target=target)
     if complete is not None:
         summary["complete"] = complete["group_summary"].to_dataset()["mean"].isel({record.group: 0})
     parts = panels(summary["mean"], record.group)
@@ -68,7 +78,7 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
     for axes, (title, selection) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         here = summary.sel(selection)
         here = here.isel({record.group: evenly(np.argsort(here["own"].values, kind="stable"), MOST_GROUPS)})
-        _draw_arrows(axes, here, record.group, group, word(partial, record.volume_label))
+        _draw_arrows(axes, here, record.group, group, word(partial, volume_label(record, partial)))
         _draw_targets(axes, here)
         axes.set_ylabel(title or estimand_label(partial))
     some = f" ({MOST_GROUPS} of {summary.sizes[record.group]})" if summary.sizes[record.group] > MOST_GROUPS else ""
@@ -90,6 +100,8 @@ def _draw_arrows(axes, summary: xr.Dataset, dim: str, group: str, unit: str) -> 
         x = np.arange(1.0, own.size + 1)
         axes.set_xlabel(f"{group}s in the order of their own estimates; {unit}: {volume[0]:g} each")
     known = np.isfinite(own)
+    if dim in summary["target"].dims:
+        axes.scatter(x, summary["target"], marker="_", color=colour("partial"), lw=1.2, label="target of each")
     axes.scatter(x, own, s=size, facecolors="white", edgecolors=colour("own"), lw=0.8, label="own estimate")
     axes.scatter(x, mean, s=size, color=colour("partial"), alpha=0.8, lw=0, label="partial pooling")
     for at, start, end in zip(x[known], own[known], mean[known], strict=True):
@@ -104,7 +116,9 @@ def _draw_arrows(axes, summary: xr.Dataset, dim: str, group: str, unit: str) -> 
 def _draw_targets(axes, summary: xr.Dataset) -> None:
     """The population's mean, the target, and complete pooling's estimate, each named at the edge."""
     lines = {"target": ("target: population mean", "partial", "--"), "complete": ("complete pooling", "complete", ":")}
-    lines = {name: line for name, line in lines.items() if name in summary}
+    lines = {name: line for name, line in lines.items() if name in summary and not summary[name].ndim}
+    if not lines:
+        return
     for name, (_, pooling, dashes) in lines.items():
         axes.axhline(float(summary[name]), color=colour(pooling), lw=1.2, ls=dashes, zorder=0.7)
     texts, poolings, _ = zip(*lines.values(), strict=True)

@@ -15,7 +15,7 @@ import hbm_zoo as hz
 from hbm_zoo import words
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, settings, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, settings, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, ppf, to_json
 
@@ -96,7 +96,7 @@ class Findings:
         fit = self.leading
         volume = fit["group_summary"]["volume"]
         volume = volume.isel({dim: 0 for dim in volume.dims if dim != self.record.group}).values
-        unit = word(fit, self.record.volume_label)
+        unit = word(fit, volume_label(self.record, fit))
         source = f"{fit.attrs['source']}: " if fit.attrs.get("source") else ""
         least, middle, most = np.quantile(volume, [0, 0.5, 1])
         spread = (

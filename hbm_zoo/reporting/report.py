@@ -101,9 +101,9 @@ def write(found: Findings, target: Path) -> Path:
 def _figures(found: Findings) -> dict[str, Figure]:
     """The pictures that these fits and this model have."""
     figures = {"poolings": hz.plot_poolings(found.fits)}
-    if "partial" in found.fits and found.record.closed_form is not None:
+    if "partial" in found.fits and found.record.group_level.reliability is not None:
         figures["shrinkage"] = hz.plot_shrinkage(found.fits, found.record)
-    if found.record.control_limits is not None and {"complete", "partial"} <= set(found.fits):
+    if found.record.extras.control_limits is not None and {"complete", "partial"} <= set(found.fits):
         figures["funnel"] = hz.plot_funnel(found.fits, found.record)
     if found.discoveries is not None:
         figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)
@@ -151,10 +151,10 @@ def _context(found: Findings) -> dict:
 
 def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str]]:
     """What each figure of each table and file means; `compared` are the columns of the comparisons."""
-    volume = str(found.groups.columns[0])
+    volume, kappa = str(found.groups.columns[0]), found.record.group_level.kappa
     meanings = {
         "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in compared},
-        "Groups": {str(c): definitions.define(str(c), volume, found.record.kappa) for c in found.groups.columns},
+        "Groups": {str(c): definitions.define(str(c), volume, kappa) for c in found.groups.columns},
         "Checks": definitions.CHECKS,
     }
     return meanings if found.discoveries is None else meanings | {"Discoveries": definitions.DISCOVERIES}

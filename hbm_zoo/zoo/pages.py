@@ -31,7 +31,30 @@ def headline(model: str) -> str:
 
 
 def options(model: str) -> dict[str, str]:
-    """What a model's ``prepare`` takes beside the frame: each option and its default, as written."""
+    """What a model takes beside the frame: each option and its default, or the values it may have, as written.
+
+    Examples
+    --------
+    >>> options("spike_slab_genes"), options("tissue_expression")
+    ({'null': 'theoretical or empirical'}, {'gene': 'None'})
+    """
+    return _alternatives(model) | _asked_by_prepare(model)
+
+
+def _alternatives(model: str) -> dict[str, str]:
+    """The options that change the model, from the dict of that name; the first value is the default."""
+    for node in _tree(model).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ALTERNATIVES":
+            names, values = node.value.keys, node.value.values  # type: ignore[attr-defined]
+            return {
+                name.value: " or ".join(value.value for value in which.keys)
+                for name, which in zip(names, values, strict=True)
+            }
+    return {}
+
+
+def _asked_by_prepare(model: str) -> dict[str, str]:
+    """The arguments of ``prepare`` beside the frame, and their defaults."""
     prepare = next((n for n in _tree(model).body if isinstance(n, ast.FunctionDef) and n.name == "prepare"), None)
     if prepare is None:
         return {}

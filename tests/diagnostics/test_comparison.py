@@ -97,7 +97,7 @@ def test_the_same_hospital_again_against_scipy_and_quadrature(three):
     a0, b0 = mean**2 / variance, mean / variance
     exact = {"none": 0.0, "partial": 0.0}
     for _ in range(SPLITS):
-        first, second = hz.hospital_readmission.MODEL.thin(rng, data)
+        first, second = hz.hospital_readmission.MODEL.extras.thin(rng, data)
         O1, O2, half = first["observed"].values, second["observed"].values, data["expected"].values / 2
         exact["none"] += negative_binomial(O2, half, a0 + O1, b0 + half).sum() / SPLITS
         mu, cv, log_weight = posterior_grid(O1, half)
@@ -112,7 +112,7 @@ def test_thinning_makes_two_independent_poissons():
     data = xr.Dataset({"observed": ("hospital", np.full(200_000, 6)), "expected": ("hospital", np.full(200_000, 5.0))})
     rng = np.random.default_rng(0)
     data["observed"] = ("hospital", rng.poisson(6.0, 200_000))
-    first, second = hz.hospital_readmission.MODEL.thin(rng, data)
+    first, second = hz.hospital_readmission.MODEL.extras.thin(rng, data)
     O1, O2 = first["observed"].values, second["observed"].values
     assert (O1 + O2 == data["observed"].values).all()
     assert (first["expected"] == 2.5).all()
@@ -279,7 +279,7 @@ def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
     log_prior += sum(stats.halfnorm.logpdf(h[name].values, scale=priors[name]["sigma"]) for name in ("tau", "sigma"))
 
     def log_evidence(data):
-        return logsumexp(log_prior + record.closed_form.log_marginal(h, data).sum("tissue").values)
+        return logsumexp(log_prior + record.group_level.log_left_out(h, data).sum("tissue").values)
 
-    exact = sum(log_evidence(data) - log_evidence(record.closed_form.without_row(data, i)) for i in range(8))
+    exact = sum(log_evidence(data) - log_evidence(hz.MODELS[record.name].without_row(data, i)) for i in range(8))
     assert row["elpd"] == pytest.approx(exact, abs=4.5 * row["mcse"])

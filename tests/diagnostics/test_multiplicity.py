@@ -50,7 +50,7 @@ def test_intervals_hold_their_share_of_the_mixture(genes_fit, every):
     """An endpoint off the spike cuts its tail off exactly; at exactly 0 the spike covers the tail."""
     h = hyperparameters(genes_fit).isel(sample=slice(None, None, 10))
     data = MODEL.data(hz.load_data("simulated_genes"))
-    posterior = MODEL.closed_form.population(MODEL.closed_form.conditional(h, data))
+    posterior = hz.spike_slab_genes.population(hz.spike_slab_genes.conditional(h, data))
     for name, tail in (("eti89_lb", 0.055), ("eti89_ub", 0.945)):
         end = xr.DataArray(every.loc[data.gene.values, name].to_numpy(), dims="gene")
         upto = posterior.cdf(end).mean("sample")
@@ -129,7 +129,7 @@ def lists_of_one_study(fit, rng, alpha):
     frame, truth = genes.simulate(rng, genes=1000, pi0=0.9)
     data = MODEL.data(frame)
     h = refit(fit, data, random_seed=int(rng.integers(1e6)), draws=150)
-    lfdr = MODEL.closed_form.expectations(h, data)["lfdr"].mean("sample").values
+    lfdr = hz.spike_slab_genes.expectations(h, data)["lfdr"].mean("sample").values
     order = np.argsort(lfdr)
     listed = order[np.cumsum(lfdr[order]) / np.arange(1, lfdr.size + 1) <= alpha]
     p_value = 2 * stats.norm.sf(abs(frame["effect"] / frame["standard_error"]))
@@ -156,10 +156,10 @@ def test_evidence_of_the_slab_is_never_below_the_log_bayes_factor(genes_fit):
     median = float(np.median(data.standard_error))
     weights = stats.beta(9, 1).pdf(pi0)[:, None] * stats.norm(np.log(2 * median), 1).pdf(np.log(tau))[None]
     grid = xr.Dataset({"pi0": ("p", pi0), "tau": ("t", tau), "mu": 0.0, "delta0": 0.0, "sigma0": 1.0})
-    log_likelihood = MODEL.closed_form.log_marginal(grid, data).sum("gene").transpose("p", "t").values
+    log_likelihood = MODEL.group_level.log_left_out(grid, data).sum("gene").transpose("p", "t").values
     null = stats.norm.logpdf(frame["effect"], 0, frame["standard_error"]).sum()
     bayes_factor = np.average(np.exp(log_likelihood - null), weights=weights)
     mean = np.average(log_likelihood - null, weights=weights * np.exp(log_likelihood - log_likelihood.max()))
     assert evidence == pytest.approx(mean, abs=0.3)
     assert evidence > np.log(bayes_factor)
-    assert isinstance(MODEL.closed_form.population(grid), SpikeSlab)
+    assert isinstance(hz.spike_slab_genes.population(grid), SpikeSlab)

@@ -149,7 +149,7 @@ def test_candidates_formula_whatever_lam_is(compiled):
 
 
 def test_no_spread_is_complete_pooling():
-    data, closed = MODEL.data(FRAME), MODEL.closed_form
+    data, closed = MODEL.data(FRAME), hz.hospital_readmission
     h = xr.Dataset({"mu": ("sample", [0.7, 1.2]), "cv": ("sample", [0.0, 0.0])})
     poisson = stats.poisson.logpmf(O, np.outer(h.mu, E))
     np.testing.assert_allclose(closed.log_marginal(h, data).transpose("sample", ...), poisson, rtol=1e-12)
@@ -162,7 +162,7 @@ def test_no_spread_is_complete_pooling():
 
 
 def test_log_marginal_tends_to_poisson_linearly_in_the_variance():
-    data, closed = MODEL.data(FRAME), MODEL.closed_form
+    data, closed = MODEL.data(FRAME), hz.hospital_readmission
     h = xr.Dataset({"mu": ("sample", [1.1] * 3), "cv": ("sample", [0.0, 1e-4, 1e-3])})
     at_zero, *near = closed.log_marginal(h, data).sum("hospital").values
     slope = 0.5 * ((O - 1.1 * E) ** 2 - O).sum()
@@ -171,7 +171,7 @@ def test_log_marginal_tends_to_poisson_linearly_in_the_variance():
 
 
 def test_expected_log_likelihood_is_the_integral_over_lam():
-    data, closed = MODEL.data(FRAME), MODEL.closed_form
+    data, closed = MODEL.data(FRAME), hz.hospital_readmission
     for mu, cv in [(1.2, 0.4), (0.9, 1.3)]:
         h = xr.Dataset({"mu": ("sample", [mu]), "cv": ("sample", [cv])})
         got = closed.expected_log_likelihood(h, data).squeeze("sample")
@@ -183,7 +183,7 @@ def test_expected_log_likelihood_is_the_integral_over_lam():
 
 def test_expected_log_likelihood_is_right_where_the_gamma_is_nearly_a_point():
     """Either side of the switch at cv = .01 of the population after the data."""
-    data, closed = MODEL.data(FRAME), MODEL.closed_form
+    data, closed = MODEL.data(FRAME), hz.hospital_readmission
     h = xr.Dataset({"mu": ("sample", [1.2] * 3), "cv": ("sample", [0.0099, 0.01, 0.0101])})
     a = h.cv**-2
     shape, rate = data.observed + a, data.expected + a / h.mu
@@ -198,7 +198,7 @@ def test_expected_log_likelihood_is_right_where_the_gamma_is_nearly_a_point():
 def test_thinning_makes_two_independent_halves():
     data = MODEL.data(hz.load_data("heart_transplants"))
     rng = np.random.default_rng(1)
-    halves = [MODEL.thin(rng, data) for _ in range(400)]
+    halves = [MODEL.extras.thin(rng, data) for _ in range(400)]
     first, second = (np.array([pair[i].observed.values for pair in halves]) for i in range(2))
     assert (first + second == data.observed.values).all()
     assert all(np.allclose(half.expected, data.expected / 2) for half in halves[0])
@@ -214,10 +214,10 @@ def test_our_log_likelihood_at_the_reference_maximum(name):
     best = reference[key]["estimates"]
     data = MODEL.data(hz.load_data(name))
     h = xr.Dataset({"mu": ("sample", [best["a"] / best["b"]]), "cv": ("sample", [best["a"] ** -0.5])})
-    total = float(MODEL.closed_form.log_marginal(h, data).sum())
+    total = float(MODEL.group_level.log_left_out(h, data).sum())
     assert total == pytest.approx(best["loglik"], abs=2e-5 if name == "heart_transplants" else 1e-6)
     for nearby in (0.98, 1.02):
-        assert float(MODEL.closed_form.log_marginal(h * nearby, data).sum()) < total
+        assert float(MODEL.group_level.log_left_out(h * nearby, data).sum()) < total
 
 
 class Quadrature:

@@ -116,7 +116,7 @@ def test_nothing_left_is_refused(published):
 
 def test_the_record_lists_the_reader():
     record = hz.hospital_readmission.MODEL
-    assert record.readers["hrrp"] is hz.hospital_readmission.from_hrrp
+    assert record.extras.readers["hrrp"] is hz.hospital_readmission.from_hrrp
 
 
 def test_counts_are_whole_and_no_more_than_discharges(published):

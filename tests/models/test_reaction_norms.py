@@ -19,7 +19,7 @@ from hbm_zoo.models import reaction_norms as rn
 from hbm_zoo.priors import from_json, lkj, to_json
 
 MODEL = rn.MODEL
-CLOSED = MODEL.closed_form
+CLOSED = hz.reaction_norms
 SLEEP, BARLEY = hz.load_data("sleepstudy"), hz.load_data("barley_minnesota")
 NAMES = list(rn.PARAMETERS)
 H = xr.Dataset(dict(zip(NAMES, (51.0, 1.7, 5.0, 0.9, -0.4, 3.0), strict=True))).expand_dims("sample")

@@ -18,7 +18,7 @@ from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.models import spike_slab_genes as genes
 
 MODEL = genes.MODEL
-CLOSED = MODEL.closed_form
+CLOSED = hz.spike_slab_genes
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "leukemia_genes.json").read_text())["analyses"]
 ABL1 = {"1635_at", "1636_g_at", "39730_at"}
 DEGREES_OF_FREEDOM = 77
@@ -243,7 +243,7 @@ def test_the_matched_prior_has_the_moments_of_the_partial_model():
 
 def test_kappa_is_the_weight_of_the_gene_given_hyperparameters():
     h = at(pi0=0.8, tau=0.4, delta0=0.3, sigma0=0.9)
-    data = MODEL.data(FEW, null="empirical")
+    data = MODEL.data(FEW)
     mean = CLOSED.population(CLOSED.conditional(h, data)).mean
     centred = data.effect - 0.3 * data.standard_error
     np.testing.assert_allclose(mean, CLOSED.reliability(h, data) * centred)
@@ -291,7 +291,7 @@ def test_halves_are_independent_with_twice_the_variance():
     frame = pd.DataFrame({"gene": np.arange(50_000), "effect": 0.0, "standard_error": 0.3})
     rng = np.random.default_rng(5)
     frame["effect"] = rng.normal(0.7, 0.3, 50_000)
-    first, second = MODEL.thin(rng, MODEL.data(frame))
+    first, second = MODEL.extras.thin(rng, MODEL.data(frame))
     for half in (first, second):
         assert half.effect.std().item() == pytest.approx(0.3 * np.sqrt(2), rel=0.02)
         np.testing.assert_allclose(half.standard_error, 0.3 * np.sqrt(2))
@@ -301,7 +301,7 @@ def test_halves_are_independent_with_twice_the_variance():
 
 def test_the_empirical_null_has_no_independent_halves():
     with pytest.raises(ValueError, match="independent only if the standard errors are true"):
-        MODEL.thin(np.random.default_rng(1), MODEL.data(FEW, null="empirical"))
+        MODEL.under(null="empirical").extras.thin(np.random.default_rng(1), MODEL.data(FEW))
 
 
 # The empirical null.
@@ -319,7 +319,7 @@ def test_a_null_that_is_shifted_and_wide_is_found():
 
 def test_the_name_of_a_null_is_checked():
     with pytest.raises(ValueError, match="Unknown null 'empiric'.*Did you mean 'empirical'"):
-        MODEL.data(FEW, null="empiric")
+        MODEL.under(null="empiric")
 
 
 # Readers.
@@ -381,7 +381,7 @@ def test_a_reader_takes_a_file_whose_cells_are_text():
 )
 def test_tables_that_cannot_be_read(reader, table, sentence):
     with pytest.raises(FrameError, match=sentence):
-        MODEL.readers[reader](pd.DataFrame(table) if isinstance(table, dict) else table)
+        MODEL.extras.readers[reader](pd.DataFrame(table) if isinstance(table, dict) else table)
 
 
 def test_bad_frames():

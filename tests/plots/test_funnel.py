@@ -15,7 +15,7 @@ def test_hospital_limits_lie_between_poisson_quantiles(probability):
     """With whole counts no limit has exactly the probability: it lies between the counts that bracket it."""
     expected, target = np.geomspace(0.3, 5000, 60), 1.1
     for limit, tail in zip(
-        hz.hospital_readmission.MODEL.control_limits(target, expected, probability),
+        hz.hospital_readmission.MODEL.extras.control_limits(target, expected, probability),
         ((1 - probability) / 2, (1 + probability) / 2),
         strict=True,
     ):
@@ -27,7 +27,7 @@ def test_hospital_limits_lie_between_poisson_quantiles(probability):
 
 def test_clinic_limits_are_normal_quantiles():
     precision = np.array([0.5, 4.0, 90.0])
-    lower, upper = hz.vaccine_clinics.MODEL.control_limits(-0.4, precision, 0.95)
+    lower, upper = hz.vaccine_clinics.MODEL.extras.control_limits(-0.4, precision, 0.95)
     np.testing.assert_allclose(lower, stats.norm.ppf(0.025, -0.4, precision**-0.5))
     np.testing.assert_allclose(upper, stats.norm.ppf(0.975, -0.4, precision**-0.5))
 
@@ -40,7 +40,7 @@ def test_points_limits_and_target(heart_fits):
     for label, name in (("own estimate", "own"), ("partial pooling", "mean")):
         np.testing.assert_array_equal(drawn[label].get_xydata(), np.column_stack([summary["volume"], summary[name]]))
     x, lower = drawn["95 % limits"].get_data()
-    np.testing.assert_array_equal(lower, hz.hospital_readmission.MODEL.control_limits(target, x, 0.95)[0])
+    np.testing.assert_array_equal(lower, hz.hospital_readmission.MODEL.extras.control_limits(target, x, 0.95)[0])
     assert any(set(line.get_ydata()) == {target} for line in figure.axes[0].lines)
 
 
@@ -56,7 +56,8 @@ def test_title_counts_and_names_those_beyond(heart_fits):
 
 
 def test_what_has_no_funnel_is_refused(three_hospitals_fits):
-    other = replace(hz.hospital_readmission.MODEL, control_limits=None)
+    record = hz.hospital_readmission.MODEL
+    other = replace(record, extras=replace(record.extras, control_limits=None))
     with pytest.raises(ValueError, match="hospital_readmission has no control limits"):
         hz.plot_funnel(three_hospitals_fits, model=other)
     lines = {name: fit.copy(deep=True) for name, fit in three_hospitals_fits.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from hbm_zoo.inference.fits import hyperparameters, word
+from hbm_zoo.inference.fits import hyperparameters, prepared, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
 
@@ -19,11 +19,11 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     """Sentences on the pull of the groups, for each coefficient of the estimand."""
     summary = partial["group_summary"].to_dataset()
     inner = [dim for dim in summary["mean"].dims if dim != record.group]
-    words = {name: word(partial, name) for name in (record.group, record.volume_label)}
+    words = {"group": word(partial, record.group), "volume": word(partial, volume_label(record, partial))}
     target = None
-    if record.closed_form:
-        target = record.closed_form.population(hyperparameters(partial)).mean.mean("sample")
-    definition = f"; kappa = {record.kappa}"
+    if record.group_level.population:
+        target = record.group_level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
+    definition = f"; kappa = {record.group_level.kappa}"
     if not inner:
         return _of_coefficient(record, summary, target, "", words, definition)
     sentences = []
@@ -43,7 +43,7 @@ def _of_coefficient(
     words: Mapping[str, str],
     definition: str,
 ) -> list[str]:
-    group, sentences = words[record.group], []
+    group, sentences = words["group"], []
     if "kappa" in summary:
         weight = float(np.median(summary["kappa"].values))
         strength = "strongly" if weight < 1 / 3 else "about half way" if weight < 2 / 3 else "little"
@@ -55,18 +55,19 @@ def _of_coefficient(
     if not moved[j] > NOTICEABLE * float(summary["sd"][j]):
         return [*sentences, f"no {group} moves noticeably{where}"]
     own, mean = (plain(float(summary[name][j])) for name in ("own", "mean"))
-    why = _why(words[record.volume_label], summary, float(target), j) if target is not None else ""
+    why = _why(words["volume"], summary, target, j) if target is not None else ""
     name = named(group, summary[record.group].values[j])
     return [*sentences, f"{name} moves farthest{'' if sentences else where}, from {own} to {mean}{why}"]
 
 
-def _why(volume_label: str, summary: xr.Dataset, target: float, j: int) -> str:
+def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -> str:
     """Its distance from the target or the weight of its data: whichever is further from usual."""
     known = np.isfinite(summary["own"].values)
-    distance = abs(summary["own"].values - target)
+    targets = target.broadcast_like(summary["own"]).values
+    distance = abs(summary["own"].values - targets)
     lost = 1 - summary["kappa"].values
     far, light = (_times_the_median(values[j], values[known]) for values in (distance, lost))
-    away = f"{far:.1f} times the median distance from {plain(target)}"
+    away = f"{far:.1f} times the median distance from {plain(float(targets[j]))}"
     volume = float(summary["volume"].broadcast_like(summary["own"])[j])
     weight = f"kappa {1 - lost[j]:.2f}; {volume_label} {plain(volume)}"
     reasons = []

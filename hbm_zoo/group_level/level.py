@@ -1,0 +1,209 @@
+"""The group level: what is known of a group given the hyperparameters, and who answers it.
+
+What a diagnostic asks of a group is always one of few things: the population it comes from;
+the same after its data; the likelihood with its parameter integrated out; new data. A model in
+closed form answers by formulas (`closed_form`), one without by numerical integration, and one
+that is only drawn answers what its population alone can. What nobody answers is None, and
+refused by its name (`MISSING`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+MISSING = {
+    "population": "the population that a {group} comes from",
+    "conditional": "what is known of a {group} after its data, given the hyperparameters",
+    "log_joint": "the likelihood with what belongs to each {group} integrated out",
+    "log_left_out": "the density of a {group} left out, given the others",
+    "log_predictive": "the density of new data of a {group} given its old ones",
+    "log_likelihood": "the likelihood of a {group} at a given parameter",
+    "expected_log_likelihood": "the likelihood of a {group} averaged over its parameter",
+    "reliability": "the weight of a {group}'s own data",
+    "replicate": "how new data of a {group} come about",
+    "leave_row_out": "the density of a row given the others of its {group}",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A level of groups above the first, given the hyperparameters: campaigns of batches, say.
+
+    Attributes
+    ----------
+    dim
+        Its dim, which labels its units in the data.
+    population, conditional, reliability
+        ``population(h, data)`` of its units, the same after all data ``conditional(h, data)``,
+        and the weight ``reliability(h, data)`` of a unit's own data.
+    own, volume
+        ``own(data)``, the raw estimate of each unit; ``volume(data)``, how much data it has, the
+        array's name saying of what.
+    """
+
+    dim: str
+    population: Callable
+    conditional: Callable
+    reliability: Callable
+    own: Callable
+    volume: Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupLevel:
+    """What is known of the groups given the hyperparameters; None where nothing is.
+
+    Every function takes ``h``, a Dataset of hyperparameters [sample], and ``data``, the prepared
+    Dataset; results broadcast over samples and groups by name. ``h`` never has the dim of the groups:
+    what differs from group to group before its data, such as a location by a covariate, is placed
+    by ``at``, once, and all that follows sees the placed hyperparameters.
+
+    Attributes
+    ----------
+    kind
+        How it is known, in words.
+    kappa
+        The definition of its ``reliability``, named wherever it is printed.
+    independent
+        Whether groups are independent given h. If not, data are never taken in chunks of groups,
+        and no standard error over groups is printed.
+    at
+        ``at(h, data)``: the hyperparameters as each group's population has them.
+    population
+        ``population(h)``: the `Population` of a group's parameter, at placed hyperparameters.
+    conditional
+        ``conditional(h, data)``: the `Population` of each group's parameter after the data; of the
+        same kind as before or another. Its draws are joint over the groups.
+    log_joint
+        ``log_joint(h, data)`` [sample]: log likelihood of all data, every group's own parameter
+        integrated out [nats]. The only thing that is maximised, integrated or reweighted.
+    log_left_out
+        ``log_left_out(h, data)`` [sample, group]: log p(y_j | the other groups' y, h) [nats], for
+        leaving out only. The terms of ``log_joint`` where groups are independent, else not.
+    log_predictive
+        ``log_predictive(h, new, seen)`` [sample, group]: log density of new data of the same groups
+        given what was seen of them [nats].
+    log_likelihood, expected_log_likelihood
+        ``log_likelihood(theta, h, data)`` of each group at a given parameter, and
+        ``expected_log_likelihood(h, data)``, its average over ``conditional`` [nats].
+    reliability
+        ``reliability(h, data)``: shrinkage weight kappa of the group's own data,
+        1 - E[Var(theta | y, h)] / Var(theta | h).
+    replicate
+        ``replicate(rng, theta, h, new, seen)``: new observations like those of ``new``, given all that
+        was ``seen``: what groups share is drawn given that.
+    leave_row_out, without_row
+        ``leave_row_out(h, data)``: log density of each row given the other rows of its group [nats];
+        ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
+    without_group
+        ``without_group(data, group, j)``: the data without group j.
+    expectations
+        ``expectations(h, data)``: further quantities of each group by name, whose average over
+        hyperparameter draws belongs in the summary.
+    nodes
+        ``nodes(data, priors, rng, pilot)``: what numerical integration keeps fixed, made once a fit;
+        ``pilot`` are hyperparameters of a rough fit, None before there is one.
+    integration_error
+        ``integration_error(h, data)`` [sample, group]: standard error of each group's integral [nats].
+    cells
+        ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
+    further
+        Levels above that of the groups.
+    """
+
+    kind: str = "drawn"
+    kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
+    independent: bool = True
+    at: Callable = lambda h, data: h
+    population: Callable | None = None
+    conditional: Callable | None = None
+    log_joint: Callable | None = None
+    log_left_out: Callable | None = None
+    log_predictive: Callable | None = None
+    log_likelihood: Callable | None = None
+    expected_log_likelihood: Callable | None = None
+    reliability: Callable | None = None
+    replicate: Callable | None = None
+    leave_row_out: Callable | None = None
+    without_row: Callable | None = None
+    without_group: Callable = lambda data, group, j: data.isel({group: np.arange(data.sizes[group]) != j})
+    expectations: Callable | None = None
+    nodes: Callable | None = None
+    integration_error: Callable | None = None
+    cells: Callable = lambda data: 1
+    further: tuple[Level, ...] = ()
+
+    def of_groups(self, h: xr.Dataset, data: xr.Dataset):
+        """The population that each group of the data comes from, before its own."""
+        return self.population(self.at(h, data))
+
+
+def closed_form(
+    *, population: Callable, conditional: Callable, log_marginal: Callable, at: Callable = GroupLevel.at, **formulas
+) -> GroupLevel:
+    """A conjugate family of independent groups, where Bayes' theorem keeps the kind of the population.
+
+    Parameters
+    ----------
+    population
+        ``population(h)``, as of `GroupLevel`.
+    conditional
+        ``conditional(h, data)``: the hyperparameters of the population after each group's own data.
+        Yesterday's posterior is today's population: the same formulas predict and leave out.
+    log_marginal
+        ``log_marginal(h, data)`` [sample, group]: log likelihood of each group [nats].
+    at
+        As of `GroupLevel`.
+    **formulas
+        Further members of `GroupLevel`, at placed hyperparameters; ``replicate`` without ``seen``.
+
+    Returns
+    -------
+    GroupLevel
+        All its functions take hyperparameters as they are drawn.
+
+    Examples
+    --------
+    >>> from hbm_zoo.models.vaccine_clinics import MODEL
+    >>> MODEL.group_level.kind
+    'in closed form'
+    """
+
+    def placed(formula: Callable) -> Callable:
+        return lambda h, data: formula(at(h, data), data)
+
+    given: dict[str, Any] = {name: placed(formulas[name]) for name in OF_H_AND_DATA if name in formulas}
+    given |= {name: formula for name, formula in formulas.items() if name in AS_THEY_ARE}
+    likelihood, replicate = formulas["log_likelihood"], formulas["replicate"]
+    log_left_out = placed(log_marginal)
+    return GroupLevel(
+        kind="in closed form",
+        at=at,
+        population=population,
+        conditional=placed(lambda h, data: population(conditional(h, data))),
+        log_joint=summed(log_left_out),
+        log_left_out=log_left_out,
+        log_predictive=lambda h, new, seen: log_marginal(conditional(at(h, seen), seen), new),
+        log_likelihood=lambda theta, h, data: likelihood(theta, at(h, data), data),
+        replicate=lambda rng, theta, h, new, seen: replicate(rng, theta, at(h, new), new),
+        **given,
+    )
+
+
+OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations")
+AS_THEY_ARE = ("kappa", "without_row", "without_group")
+
+
+def summed(log_marginal: Callable) -> Callable:
+    """The joint log likelihood of independent groups; a group that has none makes it undefined."""
+
+    def log_joint(h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        each = log_marginal(h, data)
+        return each.sum([dim for dim in each.dims if dim not in h.dims], skipna=False)
+
+    return log_joint

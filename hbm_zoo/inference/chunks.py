@@ -1,0 +1,36 @@
+"""Groups in portions, so that no array of draws x groups grows beyond what memory should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import xarray as xr
+
+from hbm_zoo.model import HierarchicalModel
+
+CELLS_AT_ONCE = 400_000
+
+
+def in_chunks(data: xr.Dataset, dim: str, samples: int, cells: int = 1) -> Iterator[xr.Dataset]:
+    """Slices of a Dataset along a dim, each small enough for one array of draws x slice x cells."""
+    size = data.sizes[dim]
+    step = max(1, CELLS_AT_ONCE // (samples * cells))
+    for start in range(0, size, step):
+        yield data.isel({dim: slice(start, start + step)})
+
+
+def of_groups(record: HierarchicalModel, data: xr.Dataset, samples: int) -> Iterator[xr.Dataset]:
+    """The groups in chunks; all at once where they depend on one another."""
+    level = record.group_level
+    if not level.independent:
+        yield data
+        return
+    yield from in_chunks(data, record.group, samples, level.cells(data))
+
+
+def log_joint(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    """Log likelihood of all data at hyperparameters of any dims, what belongs to each group integrated out [nats]."""
+    samples = 1
+    for size in h.sizes.values():
+        samples *= size
+    return sum(record.group_level.log_joint(h, part) for part in of_groups(record, data, samples))
