@@ -18,7 +18,7 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.frames.rules import count, label, number
+from hbm_zoo.frames.rules import count, label, number, positive
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.model import HierarchicalModel, Parameter
 
@@ -78,7 +78,8 @@ def own(data):
 
 
 def volume(data):
-    return xr.DataArray(np.bincount(data.school_index[data.class_index.values]), coords={"school": data.school})
+    pupils = np.bincount(data.school_index[data.class_index.values])
+    return xr.DataArray(pupils, coords={"school": data.school}, name="pupils")
 
 
 FOREIGN = HierarchicalModel(
@@ -113,7 +114,7 @@ FOREIGN = HierarchicalModel(
     prepare=prepare,
     own=own,
     volume=volume,
-    volume_label="pupils",
+    inputs={"days": {"class": label("the class"), "days": positive("days of school [days]")}},
     variants={
         "none": {"centered": no_pooling},
         "complete": {"centered": complete_pooling},
@@ -250,7 +251,9 @@ def test_its_graph_is_described(foreign):
 def test_the_verdict_says_what_it_can(foreign):
     sentences = hz.verdict({"partial": foreign["partial"]}, model=FOREIGN)
     assert sentences[0] == "Every fit can be trusted: partial pooling passed the checks of convergence."
-    assert sentences[1] == "compare_poolings needs what is known of a school in closed form, and absences has none."
+    assert sentences[1] == (
+        "compare_poolings needs the density of a school left out, given the others, and absences does not give it."
+    )
     assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[2])
     assert "kappa" not in " ".join(sentences)
     assert sentences[2].endswith("; no school has an estimate of its own in slope to be pulled from.")
@@ -261,7 +264,7 @@ def test_it_has_a_report(foreign, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         folder = hz.report(foreign, tmp_path / "report", model=FOREIGN)
-    assert "absences has none" in (folder / "report.md").read_text()
+    assert "absences does not give it" in (folder / "report.md").read_text()
 
 
 def test_a_model_outside_the_zoo_must_be_given(foreign):
@@ -275,5 +278,5 @@ def test_a_variant_that_hides_its_groups_is_refused():
     }
     frame, days = absences_frame()
     model = HierarchicalModel(**{**vars(FOREIGN), "variants": hidden})
-    with pytest.raises(ValueError, match=r"^absences has no closed form .* must show 'theta' by school\.$"):
+    with pytest.raises(ValueError, match=r"^absences does not say what is known .* must show 'theta' by school\.$"):
         hz.fit(model, frame, "complete", days=days, draws=10, tune=10, chains=2, progressbar=False)

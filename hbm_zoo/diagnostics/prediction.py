@@ -190,11 +190,9 @@ def _known_by(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> Itera
     if asked.never_seen:
         labels = list(asked.never_seen)
         each = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
-        seen = asked.rows if asked.rows is not None else xr.Dataset()
-        new = (
-            seen.sel({record.group: labels}) if set(labels) <= set(seen.get(record.group, each[:, :0]).values) else seen
-        )
-        yield "never seen", level.of_groups(h, new).over(each)
+        placed = level.at is not GroupLevel.at
+        covariates = asked.rows.sel({record.group: labels}) if placed else xr.Dataset()
+        yield "never seen", level.of_groups(h, covariates).over(each)
 
 
 def _by_group(record, asked: NewRows, parts: list):

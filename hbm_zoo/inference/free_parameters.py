@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pymc as pm
@@ -14,11 +15,13 @@ from pytensor import function
 from scipy.special import expit, log_expit, logit, logsumexp
 from scipy.stats import multivariate_normal
 
-from hbm_zoo.inference.chunks import log_joint
+from hbm_zoo.inference.chunks import log_joint, of_groups
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of
 from hbm_zoo.inference.loo import bridge
 from hbm_zoo.inference.quadrature import quadrature
 from hbm_zoo.model import HierarchicalModel
+
+NO_DENSITY = -1e10  # Nats where there is none, or none is defined: finite, for differences.
 
 
 def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,30 +106,35 @@ class FreeParameters:
 
         ``without`` says which group is not in y, one for each curve but the last; all are in y if not given.
         """
-        t = np.zeros(len(x)) if t is None else t
-        total = self._log_density(self.on_line(x), t, x.shape[:2], self.data)
-        for curve, j in enumerate([] if without is None else without):
-            total[curve] -= self._of_group(self.at(x[curve : curve + 1], t[curve : curve + 1]), j)
-        return total
+        t, density = np.zeros(len(x)) if t is None else t, partial(log_joint, self.record)
+        if without is not None:
+            density = partial(self._without, which=without)
+        return self._log_density(self.on_line(x), t, x.shape[:2], self.data, density)
 
-    def _of_group(self, h: xr.Dataset, j: int) -> np.ndarray:
-        """Log p(y_j | the other groups' y, h) [node]."""
+    def _without(self, h: xr.Dataset, data: xr.Dataset, which: np.ndarray) -> xr.DataArray:
+        """Log p(y | h) [curve, node] without the data of one group for each curve but the last."""
         level, group = self.record.group_level, self.record.group
-        if level.independent:
-            return level.log_left_out(h, self.data.isel({group: [j]})).transpose("curve", "node", group).values[0, :, 0]
-        return level.log_left_out(h, self.data).transpose("curve", "node", group).values[0, :, j]
+        if not level.independent:
+            of_one = level.log_left_out(h, data)
+            left = [of_one.isel({"curve": curve, group: j}, drop=True) for curve, j in enumerate(which)]
+            return level.log_joint(h, data) - xr.concat([*left, xr.zeros_like(left[0])], dim="curve")
+        counted = xr.DataArray(np.ones((which.size + 1, data.sizes[group]), bool), dims=("curve", group))
+        counted.values[np.arange(which.size), which] = False
+        samples = h.sizes["curve"] * h.sizes["node"]
+        chunks = of_groups(self.record, data.assign(counted=counted), samples)
+        return sum(level.log_left_out(h, part).where(part.counted, 0.0).sum(group, skipna=False) for part in chunks)
 
     def log_density(self, u: np.ndarray, data: xr.Dataset) -> np.ndarray:
         """The same [point] for other data, at points u [point, dimension] of the lines themselves."""
         on_line = {name: u[None, :, k] for k, name in enumerate(self.names)}
-        return self._log_density(on_line, np.zeros(1), (1, len(u)), data)[0]
+        return self._log_density(on_line, np.zeros(1), (1, len(u)), data, partial(log_joint, self.record))[0]
 
-    def _log_density(self, on_line: Mapping[str, np.ndarray], t: np.ndarray, shape: tuple, data: xr.Dataset):
+    def _log_density(self, on_line: Mapping[str, np.ndarray], t: np.ndarray, shape: tuple, data, density: Callable):
         h = self._at(on_line, t, shape)
-        total = log_joint(self.record, h, data).transpose("curve", "node").values.copy()
+        total = density(h, data).transpose("curve", "node").values.copy()
         for name, u in on_line.items():
             total += self.log_priors[name](h[name].values.ravel()).reshape(shape) + self.lines[name][2](u)
-        return total
+        return np.maximum(np.nan_to_num(total, nan=NO_DENSITY), NO_DENSITY)
 
 
 def line(support: tuple[float, float]) -> tuple[Callable, Callable, Callable]:

@@ -132,7 +132,7 @@ def named_like_the_zoo():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (named_like_the_zoo, "y depends on tau, but theta is not integrated out of its density"),
+        (named_like_the_zoo, "no variable has the dim of a group and the zoo did not build it"),
         (lambda: eight("one"), "complete pooling cannot be told from groups that are integrated out"),
         (lambda: eight("unnamed"), "score meets common and width in the likelihood"),
         (lambda: eight("centered", dims=None), "effect has 1 axes without dims"),
