@@ -14,6 +14,9 @@ POOLINGS = {
 }
 
 
+NEAR = 0.7  # Of `difflib`: "covariates" is not near to "cores".
+
+
 def pooling(name: str) -> str:
     """A pooling in words; a name of the caller's own as it is.
 
@@ -89,6 +92,6 @@ def choose(given: Any, allowed: Iterable[str], what: str) -> str:
     allowed = list(allowed)
     if given in allowed:
         return given
-    near = difflib.get_close_matches(str(given), allowed, n=1)
+    near = difflib.get_close_matches(str(given), allowed, n=1, cutoff=NEAR)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown {what} {given!r}: expected one of {', '.join(allowed)}.{hint}")

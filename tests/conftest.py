@@ -5,11 +5,6 @@ import pytest
 import hbm_zoo as hz
 
 
-def pytest_collection_modifyitems(items):
-    """The notebooks take longest and share nothing with other files: they begin at once."""
-    items.sort(key=lambda item: item.path.stem != "test_notebooks")
-
-
 @pytest.fixture(scope="session")
 def three_hospitals_fits():
     """Three poolings of three hospitals."""

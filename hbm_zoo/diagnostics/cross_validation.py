@@ -15,14 +15,16 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from hbm_zoo.inference.chunks import in_chunks, of_groups
-from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, thinned
+from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, priors_of, thinned
 from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evidence
 from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
+from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 GROUPS_FOR_BRUTE_FORCE = 20
+CELLS_OF_A_REFIT = 5_000
 GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200
 MOST_ROWS = 20_000
 QUADRATURE_ERROR = 0.01
@@ -99,9 +101,10 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     if "k_hat" not in summary:
         return Scores(elpd=elpd)
     k_hat, mcse = summary["k_hat"].values, summary["elpd_mcse"].values.copy()
-    few = elpd.size <= (GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else GROUPS_FOR_BRUTE_FORCE)
+    few = elpd.size <= GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else _refits_cost_little(record, fit)
     draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
-    used = min(draws, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // elpd.size))
+    cells = elpd.size * record.group_level.cells(prepared(fit))
+    used = min(draws, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(used)))
     refits = doubtful
     if complete:
@@ -110,6 +113,12 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     elpd[refits], mcse[refits] = refitted(record, fit, refits, seed)
     p = float(summary["lppd"].sum() - elpd.sum())
     return Scores(elpd=elpd, mcse=mcse, p=p, max_k_hat=float(k_hat.max()), refits=doubtful.size)
+
+
+def _refits_cost_little(record: HierarchicalModel, fit: xr.DataTree) -> bool:
+    """Whether every group may be left out by a refit: few groups, and a likelihood without many nodes."""
+    groups = fit["constant_data"].sizes[record.group]
+    return groups <= GROUPS_FOR_BRUTE_FORCE and groups * record.group_level.cells(prepared(fit)) <= CELLS_OF_A_REFIT
 
 
 def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
@@ -188,14 +197,16 @@ def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[
     What is known after the first half is the population that the second half comes from.
     """
     rng = np.random.default_rng(seed)
-    data = prepared(next(iter(fits.values())))
+    data, _ = apart(prepared(next(iter(fits.values()))))
     scores: dict[str, list] = {name: [] for name in fits}
     for split in range(SPLITS):
         first, second = record.extras.thin(rng, data)
         for name, fit in fits.items():
-            h = refit(fit, first, seed + split, record, draws=DRAWS_A_SPLIT)
-            few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // data.sizes[record.group]))
-            scores[name].append(_log_predictive(record, few, first, second))
+            seen = with_nodes(record, first, priors_of(fit), seed + split, hyperparameters(fit))
+            h = refit(fit, seen, seed + split, record, draws=DRAWS_A_SPLIT)
+            cells = data.sizes[record.group] * record.group_level.cells(seen)
+            few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // cells))
+            scores[name].append(_log_predictive(record, few, seen, second))
     return {name: Scores(elpd=np.mean(splits, axis=0), by_split=np.array(splits)) for name, splits in scores.items()}
 
 

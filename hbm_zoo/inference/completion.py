@@ -16,6 +16,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.loo import relative_efficiency
+from hbm_zoo.inference.nodes import apart
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
 from hbm_zoo.model import HierarchicalModel
 
@@ -96,7 +97,10 @@ def _add_page(record, tree, data, priors) -> None:
     for group in ("prior", "prior_predictive", "observed_data"):
         if group in prior and prior[group].data_vars:
             tree[group] = prior[group]
-    tree["constant_data"] = xr.DataTree(data)
+    plain, nodes = apart(data)
+    tree["constant_data"] = xr.DataTree(plain)
+    if nodes is not None:
+        tree["nodes"] = xr.DataTree(nodes)
     if tree.attrs["parameterization"] != "exact":
         sampled = record.write(data, pooling, tree.attrs["parameterization"], priors)
         tree["log_prior"] = xr.DataTree(

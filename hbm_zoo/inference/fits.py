@@ -38,7 +38,10 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
 def prepared(fit: xr.DataTree) -> xr.Dataset:
     """The data as the model saw them, the nodes of its integrals among them."""
     data = fit["constant_data"].to_dataset()
-    return data.merge(fit["nodes"].to_dataset()) if "nodes" in fit.children else data
+    if "nodes" not in fit.children:
+        return data
+    nodes = fit["nodes"].to_dataset()
+    return data.merge(nodes).assign_attrs(data.attrs | {"nodes": sorted(map(str, nodes.data_vars))})
 
 
 def volume_label(record: HierarchicalModel, fit: xr.DataTree) -> str:

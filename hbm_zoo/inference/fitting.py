@@ -17,11 +17,14 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.convergence import convergence
+from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import to_json
 from hbm_zoo.words import choose
 from hbm_zoo.zoo import record_of
 
+PILOT_DRAWS = 200
 OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
@@ -102,11 +105,24 @@ def fit(
         raise ValueError(sentence)
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
     settings = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
-    tree = sampling.sample(record, data, pooling, parameterization, resolved, settings, progressbar, sampler)
+    seen = _with_nodes(record, data, pooling, parameterization, resolved, settings)
+    tree = sampling.sample(record, seen, pooling, parameterization, resolved, settings, progressbar, sampler)
     tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
-    completion.complete(record, tree, data, resolved)
+    completion.complete(record, tree, seen, resolved)
     convergence(tree)
     return tree
+
+
+def _with_nodes(record, data, pooling, parameterization, priors, settings) -> xr.Dataset:
+    """The nodes of numerical integrals, where there are any: first rough ones, then, by a short fit, better placed."""
+    seen = with_nodes(record, data, priors, settings["seed"])
+    if seen is data or set(record.fixed[pooling](priors, data)) >= set(record.parameters):
+        return seen
+    short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2}
+    tree = sampling.draw(record, seen, pooling, parameterization, priors, short, False, {})
+    fixed = record.fixed[pooling](priors, data)
+    tree.attrs |= {"fixed": json.dumps(fixed), "hyperparameters": json.dumps(list(record.parameters))}
+    return with_nodes(record, data, priors, settings["seed"], hyperparameters(tree))
 
 
 def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFrame, **same) -> dict[str, xr.DataTree]:

@@ -1,0 +1,56 @@
+"""What numerical integration keeps fixed: made once a fit, stored in it, made anew for other data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.model import HierarchicalModel
+
+
+def with_nodes(
+    record: HierarchicalModel,
+    data: xr.Dataset,
+    priors: Mapping[str, Prior],
+    seed: int,
+    pilot: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """The data and the nodes of their groups; the data as they are where a model has none.
+
+    Parameters
+    ----------
+    record : HierarchicalModel
+        The model.
+    data : xarray.Dataset
+        Prepared data, without nodes.
+    priors : mapping of str to Prior
+        The priors of the model.
+    seed : int
+        Seed of the nodes.
+    pilot : xarray.Dataset, optional
+        Hyperparameters [sample] of a rough fit, which say where the groups' parameters lie.
+
+    Returns
+    -------
+    xarray.Dataset
+        Its attrs name the variables that are ``nodes``.
+    """
+    make = record.group_level.nodes
+    if make is None:
+        return data
+    made = make(data, priors, np.random.default_rng(seed), pilot)
+    return data.merge(made).assign_attrs(data.attrs | {"nodes": sorted(map(str, made.data_vars))})
+
+
+def apart(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """The data without their nodes, and the nodes."""
+    names = data.attrs.get("nodes")
+    if names is None:
+        return data, None
+    plain = data.drop_vars(names).assign_attrs({name: value for name, value in data.attrs.items() if name != "nodes"})
+    unused = [dim for dim in plain.dims if all(dim not in variable.dims for variable in plain.data_vars.values())]
+    kept = [dim for dim in unused if dim not in plain.coords]
+    return plain.drop_dims(kept), data[names].assign_attrs(nodes=names)
