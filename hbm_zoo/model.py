@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -403,3 +404,14 @@ def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str], ...]) -> Hi
     for name, value in changes.items():
         changed = record.alternatives[name][value](changed)
     return replace(changed, changed=changes, base=record) if changes else record
+
+
+def verbs_of(model: str, *names: str) -> Callable[[str], Any]:
+    """What a page puts at its end as ``__getattr__``: verbs of this model alone, which take fits and load late."""
+
+    def __getattr__(name: str) -> Any:
+        if name in names:
+            return getattr(import_module(f"hbm_zoo.diagnostics.{model}"), name)
+        raise AttributeError(f"module 'hbm_zoo.models.{model}' has no attribute {name!r}")
+
+    return __getattr__

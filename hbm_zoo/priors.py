@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pymc as pm
@@ -44,6 +44,18 @@ def moments(name: str, prior: Prior) -> tuple[float, float]:
             "matched to it for no pooling: pass a prior for the group's own parameter as well."
         )
     return mean, variance
+
+
+def expectation(prior: Prior, of: Callable) -> float:
+    """E[of(x)] over a prior, by quadrature over its quantiles; `of` is bounded.
+
+    Examples
+    --------
+    >>> round(expectation(Prior("Uniform", lower=0, upper=1), lambda x: x**2), 6)
+    0.333333
+    """
+    quantile = _quantile_function(prior)
+    return float(tanhsinh(lambda p: of(quantile(p)), 0, 1).integral)
 
 
 def ppf(prior: Prior, p: float) -> float:

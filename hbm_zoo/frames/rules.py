@@ -62,6 +62,15 @@ def count(meaning: str) -> Rule:
     )
 
 
+def positive_count(meaning: str) -> Rule:
+    """A whole number, 1 or more."""
+    return Rule(
+        "a whole number, 1 or more and at most 2e9",
+        lambda s: _finite(s) & _number(s).between(1, 2e9) & (_number(s) % 1 == 0),
+        meaning,
+    )
+
+
 def positive(meaning: str) -> Rule:
     """A finite number above 0."""
     return Rule("a finite number above 0", lambda s: _finite(s) & (_number(s) > 0), meaning)

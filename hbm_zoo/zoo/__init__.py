@@ -12,7 +12,14 @@ from hbm_zoo.words import choose
 if TYPE_CHECKING:
     from hbm_zoo.model import HierarchicalModel
 
-NAMES = ("hospital_readmission", "reaction_norms", "spike_slab_genes", "tissue_expression", "vaccine_clinics")
+NAMES = (
+    "hospital_readmission",
+    "reaction_norms",
+    "spike_slab_genes",
+    "success_rates",
+    "tissue_expression",
+    "vaccine_clinics",
+)
 
 
 class Models(Mapping[str, ModuleType]):

@@ -45,7 +45,8 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
     Returns
     -------
     pandas.DataFrame
-        A frame that ``fit`` takes, with the options that ``MODEL.datasets[name].options`` gives.
+        A frame that ``fit`` takes, with the options that ``MODEL.datasets[name].options`` gives; its
+        ``attrs["labels"]`` say what the file calls the columns, for tables and pictures.
 
     Raises
     ------
@@ -64,7 +65,9 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
         raise ValueError(f"{name!r} is used by {listed(record.name for record in users)}: name one by model=.")
     shipped = users[0].datasets[name]
     frame = pd.read_csv(data_folder() / f"{shipped.file or name}.csv")
-    return frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
+    frame = frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
+    frame.attrs["labels"] = dict(shipped.columns)
+    return frame
 
 
 def data_folder() -> Path:
