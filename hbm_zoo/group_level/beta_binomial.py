@@ -70,7 +70,7 @@ def conditional(y, n, mu, phi):
 
 
 def reliability(n, phi):
-    """N / (n + a + b): the weight of a group's own data, the same for every mu."""
+    """Kappa = n / (n + a + b): the weight of a group's own data, the same for every mu."""
     return n * phi**2 / (1 + n * phi**2)
 
 

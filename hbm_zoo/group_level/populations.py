@@ -168,15 +168,6 @@ class Normal(Population):
     def sample(self, rng):
         return xr.apply_ufunc(rng.normal, *xr.broadcast(self.mean, self.sd))
 
-    def expect(self, g):
-        """E[g(theta)] of a smooth function, by the trapezoid rule over 9 sds to either side: exact to the last digits.
-
-        Its error falls faster than any power of the step (Trefethen & Weideman 2014, SIAM Rev 56:385-458).
-        """
-        z = xr.DataArray(np.linspace(-9, 9, 73), dims="node")
-        weight = np.exp(-(z**2) / 2) * 0.25 / np.sqrt(2 * np.pi)
-        return (weight * g(self.mean + self.sd * z)).sum("node", skipna=False)
-
 
 @dataclass(frozen=True)
 class CorrelatedNormal(Normal):
@@ -243,48 +234,6 @@ class SpikeSlab(Population):
             return np.where(rng.random(null.shape) < null, 0.0, rng.normal(mean, sd))
 
         return xr.apply_ufunc(draw, *xr.broadcast(self.null, self.slab_mean, self.slab_sd))
-
-
-@dataclass(frozen=True)
-class Expit(Population):
-    """A rate whose log odds have a population: p = 1/(1 + exp(-alpha)).
-
-    ``alpha`` says by its ``expect`` what is expected of a function of the log odds.
-    """
-
-    alpha: Population
-
-    @property
-    def mean(self):
-        return self.alpha.expect(special.expit)
-
-    @property
-    def sd(self):
-        middle = self.mean
-        return np.sqrt(self.alpha.expect(lambda alpha: (special.expit(alpha) - middle) ** 2))
-
-    def cdf(self, x):
-        inside = np.clip(x, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
-        return self.alpha.cdf(special.logit(inside))
-
-    def ppf(self, p):
-        return special.expit(self.alpha.ppf(p))
-
-    def log_density(self, x):
-        return self.alpha.log_density(special.logit(x)) - np.log(x) - np.log1p(-x)
-
-    def sample(self, rng):
-        return special.expit(self.alpha.sample(rng))
-
-    def over(self, like):
-        return Expit(self.alpha.over(like))
-
-    def cells(self):
-        cells, template = self.alpha.cells()
-        return Expit(cells), template
-
-    def of(self, cells):
-        return Expit(self.alpha.of(cells))
 
 
 def quantile(population, p):

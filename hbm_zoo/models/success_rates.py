@@ -35,16 +35,6 @@ Given mu and phi everything about one unit is known in closed form:
 No pooling gives each unit the same wide Beta in advance, matched in mean and variance to
 what the partial model expects of one unit. Complete pooling is phi = 0: one rate for all.
 
-With population=logit-normal
-----------------------------
-    y_j | alpha_j       ~ Binomial(n_j, p_j),  p_j = 1/(1 + exp(-alpha_j))
-    alpha_j | mu, tau   ~ N(mu, tau^2)
-    mu ~ N(0, 1.5),  tau ~ HalfNormal(1)
-
-The same counts with a normal population of log odds, as in a logistic regression with a random
-intercept. mu and tau are on the log odds there, what is reported of a unit is still its rate p_j.
-It has no closed form: each unit's log odds are integrated numerically (`logit_normal`).
-
 What it assumes
 ---------------
 * Trials of a unit are independent and alike: no hot hand, no case mix.
@@ -292,8 +282,6 @@ def simulate(rng, *, units=30, mu=0.25, phi=0.1, median_trials=60.0, sigma_trial
     return frame, xr.Dataset({"mu": mu, "phi": phi, "p": p})
 
 
-ALTERNATIVES = {"population": {"beta": lambda record: record}}
-
 MODEL = HierarchicalModel(
     name="success_rates",
     question="Who is good, and who was only lucky?",
@@ -332,7 +320,6 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         kappa="1 - E[Var(p | y, h)] / Var(p | h)",
     ),
-    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={
         "baseball": Shipped(columns={"unit": "player", "successes": "hits", "trials": "at_bats"}),

@@ -1,0 +1,211 @@
+"""One parameter of a group integrated numerically, with nodes that move with the hyperparameters.
+
+    y_j | theta_j ~ p(y_j | theta_j),  any smooth density that is log-concave in theta_j
+    theta_j       = mu + tau z_j,  z_j ~ N(0, 1)
+
+The integrand exp(l(mu + tau z) - z^2/2) is a smooth bell in z, so that the trapezoid rule between
+the two points where it has lost 20 nats converges faster than any power of its step (Trefethen &
+Weideman 2014, SIAM Rev 56:385-458). In units of z no spread, tau = 0, is no limit. The two ends are
+found one by one, for one tail may be normal and the other exponential. Where nodes lie does
+not change an integral: they are constants of the gradient.
+
+Measured on binomial counts of 1 to 50,000 trials, none, some and all of them successes, mu from -8 to 3,
+20,000 cases: the error of a group is below 2e-10 nats for tau up to 1 and below 5e-7 up to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor import function
+from pytensor.gradient import disconnected_grad, grad
+from scipy import special
+
+from hbm_zoo.group_level.populations import Population
+
+NODES = 31
+NATS = 20.0  # What the integrand has lost at the first and the last node.
+STEPS_TO_THE_MODE = 10
+STEPS_TO_AN_END = 4
+LEAST_SPREAD = 1e-9
+
+
+@dataclass(frozen=True)
+class Tabulated(Population):
+    """A smooth density by its values on evenly spaced nodes; all nodes in one place is a point.
+
+    Between nodes the density is the band-limited function through its values: sums over nodes are
+    its integrals, to the accuracy of the trapezoid rule.
+    """
+
+    inner = ("node",)
+    at: xr.DataArray
+    weight: xr.DataArray
+
+    @property
+    def mean(self):
+        return self.expect(lambda theta: theta)
+
+    @property
+    def sd(self):
+        middle = self.mean
+        return np.sqrt(self.expect(lambda theta: (theta - middle) ** 2))
+
+    def expect(self, g: Callable):
+        """E[g(theta)] of an elementwise function."""
+        return (self.weight * g(self.at)).sum("node", skipna=False)
+
+    @property
+    def _step(self):
+        return (self.at.isel(node=-1) - self.at.isel(node=0)) / (self.at.sizes["node"] - 1)
+
+    def _from_nodes(self, x):
+        """How many steps x lies from each node; far to one side where there is no step."""
+        step = self._step
+        inside = (x - self.at) / xr.where(step > 0, step, 1.0)
+        return xr.where(step > 0, inside, xr.where(x >= self.at, 1e3, -1e3)).clip(-1e3, 1e3)
+
+    def cdf(self, x):
+        share = 0.5 + special.sici(np.pi * self._from_nodes(x))[0] / np.pi
+        return (self.weight * share).sum("node", skipna=False).clip(0, 1)
+
+    def _density(self, x):
+        return (self.weight * np.sinc(self._from_nodes(x))).sum("node", skipna=False)
+
+    def ppf(self, p):
+        """By Newton's method from the node where the sums of the weights pass p."""
+        step, first = self._step, self.at.isel(node=0)
+        passed = (self.weight.cumsum("node") - self.weight / 2 < p).sum("node")
+        x = first + step * (passed - 0.5).clip(0, self.at.sizes["node"] - 1)
+        for _ in range(6):
+            move = (p - self.cdf(x)) / self._density(x).clip(min=1e-12)
+            x = (x + step * move.clip(-1, 1)).clip(first, self.at.isel(node=-1))
+        return x
+
+    def log_density(self, x):
+        return np.log(self._density(x).clip(min=np.finfo(float).tiny)) - np.log(self._step)
+
+    def sample(self, rng):
+        outer = self._outer(self.weight * self.at)
+        return self.ppf(outer.copy(data=rng.random(outer.shape)))
+
+
+def log_marginal(log_likelihood: Callable, start: Callable) -> Callable:
+    """The formula of log p(y | mu, tau), the integral over z of p(y | mu + tau z) N(z; 0, 1) [nats].
+
+    Parameters
+    ----------
+    log_likelihood
+        ``log_likelihood(theta, *data)``, an elementwise PyTensor formula; what does not depend on theta
+        is better added outside, or it is computed at every node.
+    start
+        ``start(*data)``: a finite estimate of theta, near the top of its likelihood.
+
+    Returns
+    -------
+    callable
+        ``formula(mu, tau, *data)``, elementwise.
+
+    Examples
+    --------
+    >>> formula = log_marginal(lambda theta, y: -((y - theta) ** 2) / 2, lambda y: y)
+    >>> round(float(formula(0.0, 1.0, pt.as_tensor(1.0)).eval()), 4), round(float(-0.5 * np.log(2) - 0.25), 4)
+    (-0.5966, -0.5966)
+    """
+
+    def formula(mu, tau, *data):
+        log_f, _, step = _tabulate(log_likelihood, start, mu, tau, *data)
+        top = disconnected_grad(log_f.max(axis=0))
+        return top + pt.log(pt.exp(log_f - top).sum(axis=0)) + pt.log(step) - 0.5 * np.log(2 * np.pi)
+
+    return formula
+
+
+def posterior(log_likelihood: Callable, start: Callable, mu, tau, *data) -> Tabulated:
+    """Theta | y, mu, tau of labelled arrays, which broadcast by name."""
+    compiled = _compiled(log_likelihood, start, len(data))
+    aligned = xr.broadcast(*map(xr.DataArray, (mu, tau, *data)))
+    flat = [np.ascontiguousarray(value.values, dtype=float).ravel() for value in aligned]
+    at, weight = (values.T.reshape(*aligned[0].shape, NODES) for values in compiled(*flat))
+    dims = (*aligned[0].dims, "node")
+    return Tabulated(*(xr.DataArray(values, aligned[0].coords, dims) for values in (at, weight)))
+
+
+@cache
+def _compiled(log_likelihood: Callable, start: Callable, size: int):
+    mu, tau, *data = (pt.dvector() for _ in range(2 + size))
+    log_f, z, _ = _tabulate(log_likelihood, start, mu, tau, *data)
+    weight = pt.exp(log_f - log_f.max(axis=0))
+    return function([mu, tau, *data], [mu + tau * z, weight / weight.sum(axis=0)])
+
+
+def _tabulate(log_likelihood: Callable, start: Callable, mu, tau, *data):
+    """Log integrand and z [node, ...], and the step between nodes."""
+    mu, tau, data = pt.as_tensor(mu), pt.as_tensor(tau), tuple(pt.as_tensor(value) for value in data)
+    low, high = _ends(log_likelihood, start(*data), mu, tau, data)
+    share = np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
+    z = low + (high - low) * share
+    return log_likelihood(mu + tau * z, *data) - z**2 / 2, z, (high - low) / (NODES - 1)
+
+
+def _ends(log_likelihood: Callable, raw, mu, tau, data):
+    """The two z where the integrand has lost `NATS`, on either side of its top; constants of the gradient."""
+
+    def slopes(z):
+        """Log likelihood at z, and its first two derivatives in z."""
+        theta = mu + tau * z
+        level = log_likelihood(theta, *data)
+        first = grad(level.sum(), theta, disconnected_inputs="ignore")
+        return level, tau * first, tau**2 * pt.minimum(grad(first.sum(), theta, disconnected_inputs="ignore"), 0)
+
+    shape = mu + tau + raw + sum(value * 0.0 for value in data)
+    top = _mode(slopes, log_likelihood, raw, tau + 0 * shape, mu + 0 * shape, data)
+    ends = []
+    for side in (-1, 1):
+        ends.append(top + side * _distance(slopes, top, side))
+    return [disconnected_grad(end) for end in ends]
+
+
+def _mode(slopes: Callable, log_likelihood: Callable, raw, tau, mu, data):
+    """Where the slope of the log likelihood in z is z: between 0 and the top of the likelihood.
+
+    On the side of 0 Newton's method for log(slope / z) = 0, which an exponential tail makes linear; past the
+    top of the likelihood the plain one, if it stays in the upper half of the bracket; else its middle.
+    """
+    level, slope, _ = slopes(pt.zeros_like(mu))
+    side = pt.switch(slope < 0, -1.0, 1.0)
+    rise = pt.sqrt(2 + 2 * pt.maximum(log_likelihood(raw, *data) - level, 0))
+    low, high = pt.zeros_like(mu), pt.abs(slope)
+    for bound in (rise, (pt.abs(raw - mu) + 3) / pt.maximum(tau, LEAST_SPREAD)):
+        high = pt.minimum(high, bound)
+    high = high + 1e-12
+    u = high
+    for _ in range(STEPS_TO_THE_MODE):
+        _, slope, bend = slopes(side * u)
+        slope = side * slope
+        low, high = pt.switch(slope > u, u, low), pt.switch(slope > u, high, u)
+        safe = pt.switch(slope > 0, slope, 1.0)
+        newton = u * pt.exp(pt.clip(pt.log(safe / u) / (1 - u * bend / safe), -30, 30))
+        middle = (low + high) / 2
+        new = pt.switch(slope > 0, newton, pt.maximum(u + (slope - u) / (1 - bend), middle))
+        u = pt.switch(pt.and_(new >= low, new <= high), new, middle)
+    return side * u
+
+
+def _distance(slopes: Callable, top, side: int):
+    """How far from the top the integrand has lost `NATS`: Newton's method on the logs of loss and distance."""
+    farthest = np.sqrt(2 * NATS)  # the normal alone has lost as much there
+    highest = slopes(top)[0] - top**2 / 2
+    far = pt.full_like(top, farthest)
+    for _ in range(STEPS_TO_AN_END):
+        z = top + side * far
+        level, slope, _ = slopes(z)
+        lost = pt.maximum(highest - level + z**2 / 2, 1e-12)
+        rate = pt.maximum(side * (z - slope) * far / lost, 1)
+        far = pt.clip(far * pt.exp(-pt.log(lost / NATS) / rate), 1e-6, farthest)
+    return far

@@ -1,0 +1,376 @@
+"""Success rates: density, identities, brute force on grids, references, bad frames."""
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+from scipy import special, stats
+
+import hbm_zoo as hz
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.models import success_rates as rates
+
+MODEL = rates.MODEL
+POPULATIONS = ("beta",)
+BATTERS = hz.load_data("baseball")
+FEW = pd.DataFrame({"unit": list("ABCD"), "successes": [0, 3, 7, 1], "trials": [4, 10, 7, 1]})
+
+
+def at(**values):
+    return xr.Dataset({name: ("sample", np.atleast_1d(np.asarray(v, float))) for name, v in values.items()})
+
+
+# Density: each variant against scipy, at random points, and its gradient.
+
+POINT = {
+    "beta": {"mu": 0.3, "phi": 0.4},
+    "logit-normal": {"mu": -0.4, "tau": 0.7},
+}
+
+
+def by_scipy(population, pooling, form, values, unit):
+    """Log density of a variant, its priors included; `unit` is what each unit has."""
+    y, n = FEW["successes"].to_numpy(), FEW["trials"].to_numpy()
+    mu = values["mu"]
+    if population == "beta":
+        phi = values["phi"]
+        a, b = mu / phi**2, (1 - mu) / phi**2
+        prior = stats.halfnorm(scale=0.5).logpdf(phi)
+        if pooling == "complete":
+            return stats.binom.logpmf(y, n, mu).sum()
+        if form == "marginalized":
+            return prior + stats.betabinom.logpmf(y, n, a, b).sum()
+        p, of_units = unit, stats.beta.logpdf(unit, a, b).sum()
+        if form == "noncentered":
+            scale = phi / np.sqrt(mu * (1 - mu))
+            p = special.expit(special.logit(mu) + scale * unit)
+            of_units = (stats.beta.logpdf(p, a, b) + np.log(scale * p * (1 - p))).sum()
+        return prior + of_units + stats.binom.logpmf(y, n, p).sum()
+    tau = values["tau"]
+    prior = stats.norm(0, 1.5).logpdf(mu) + stats.halfnorm(scale=1).logpdf(tau)
+    if pooling == "complete":
+        return stats.norm(0, 1.5).logpdf(mu) + stats.binom.logpmf(y, n, special.expit(mu)).sum()
+    if form == "marginalized":
+        return prior + np.log([integral(y_j, n_j, mu, tau) for y_j, n_j in zip(y, n, strict=True)]).sum()
+    alpha = mu + tau * unit if form == "noncentered" else unit
+    of_units = stats.norm.logpdf(unit).sum() if form == "noncentered" else stats.norm(mu, tau).logpdf(unit).sum()
+    return prior + of_units + stats.binom.logpmf(y, n, special.expit(alpha)).sum()
+
+
+def integral(y, n, mu, tau):
+    """P(y) by a fine grid over the log odds."""
+    alpha = mu + tau * np.linspace(-10, 10, 4001)
+    density = stats.norm(mu, tau).pdf(alpha) * stats.binom.pmf(y, n, special.expit(alpha))
+    return density.sum() * (alpha[1] - alpha[0])
+
+
+VARIANTS = [
+    (population, pooling, form)
+    for population in POPULATIONS
+    for pooling in ("complete", "partial")
+    for form in MODEL.variants[pooling]
+]
+
+
+@pytest.mark.parametrize(("population", "pooling", "form"), VARIANTS)
+def test_each_variant_has_the_density_and_gradient_of_the_page(population, pooling, form):
+    record = MODEL
+    model = record.build(FEW, pooling, form)
+    shown = {"centered": {"beta": "p", "logit-normal": "alpha"}[population], "noncentered": "z"}.get(form)
+    rng, spread = np.random.default_rng(3), record.heterogeneity
+    unit = rng.uniform(0.1, 0.9, 4) if shown == "p" else rng.normal(-0.3, 0.5, 4)
+    names = ["mu"] if pooling == "complete" else ["mu", spread]
+
+    def theirs(values):
+        return by_scipy(population, pooling, form, values, unit)
+
+    free = {v.name: model.rvs_to_values[v] for v in model.free_RVs}
+    forward = {
+        name: model.rvs_to_transforms[variable].forward if model.rvs_to_transforms[variable] else None
+        for variable in model.free_RVs
+        for name in [variable.name]
+    }
+    point = {}
+    for variable in model.free_RVs:
+        value = unit if variable.name == shown else POINT[population][variable.name]
+        if forward[variable.name] is not None:
+            value = forward[variable.name](np.asarray(value, float), *variable.owner.inputs).eval()
+        point[free[variable.name].name] = np.asarray(value)
+    logp = model.compile_logp(jacobian=False, mode="FAST_COMPILE")
+    assert float(logp(point)) == pytest.approx(theirs(POINT[population]), rel=1e-8, abs=1e-7)
+    for name in names:  # the gradient along a hyperparameter's own line, by differences of scipy's density
+        value, h = free[name], 1e-5
+        transform = model.rvs_to_transforms[next(v for v in model.free_RVs if v.name == name)]
+        inputs = next(v for v in model.free_RVs if v.name == name).owner.inputs
+
+        def back(u, transform=transform, inputs=inputs):
+            return float(transform.backward(np.asarray(u), *inputs).eval()) if transform else float(u)
+
+        ends = [theirs(POINT[population] | {name: back(point[value.name] + s * h)}) for s in (1, -1)]
+        ours = model.compile_dlogp(vars=[value], jacobian=False, mode="FAST_COMPILE")(point)
+        assert float(ours[0]) == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_without_spread_all_is_complete_pooling(population):
+    record = MODEL
+    data = record.data(FEW)
+    mu, rate = (0.3, 0.3) if population == "beta" else (-0.4, special.expit(-0.4))
+    h = at(mu=mu, **{record.heterogeneity: 0.0})
+    level, binomial = record.group_level, stats.binom.logpmf(data.successes, data.trials, rate)
+    np.testing.assert_allclose(level.log_left_out(h, data).values.ravel(), binomial, rtol=1e-10)
+    after = level.conditional(h, data)
+    np.testing.assert_allclose(after.mean.values.ravel(), rate, rtol=1e-12)
+    np.testing.assert_allclose(after.sd.values.ravel(), 0, atol=1e-12)
+    np.testing.assert_allclose(level.reliability(h, data).values.ravel(), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_a_unit_given_the_hyperparameters_is_brute_force(population):
+    """Mean, sd, cdf, expected log likelihood, kappa and the density of new counts, each on a fine grid of rates."""
+    record = MODEL
+    data, values = record.data(FEW), POINT[population]
+    h, level = at(**values), record.group_level
+    x = np.linspace(-14, 14, 40_001)
+    p = special.expit(x)
+    prior = population_on_log_odds(population, values, x)
+    after = level.conditional(h, data)
+    for j, (y, n) in enumerate(zip(FEW["successes"], FEW["trials"], strict=True)):
+        weight = prior * stats.binom.pmf(y, n, p)
+        weight /= weight.sum()
+        mean = weight @ p
+        sd = np.sqrt(weight @ (p - mean) ** 2)
+        assert float(after.mean.squeeze()[j]) == pytest.approx(mean, abs=1e-7)
+        assert float(after.sd.squeeze()[j]) == pytest.approx(sd, abs=1e-7)
+        middle = after.ppf(0.4).squeeze()[j]
+        assert weight[p <= float(middle)].sum() == pytest.approx(0.4, abs=1e-3)
+        loglik = weight @ stats.binom.logpmf(y, n, p)
+        assert float(level.expected_log_likelihood(h, data).squeeze()[j]) == pytest.approx(loglik, abs=1e-6)
+        share = prior / prior.sum()
+        variance = share @ (p - share @ p) ** 2
+        expected = 1 - sd**2 / variance
+        kappa = float(level.reliability(h, data).squeeze()[j])
+        if population == "logit-normal":
+            assert kappa == pytest.approx(expected, abs=1e-6)
+        later = stats.binom.pmf(2, 6, p)
+        new = data.assign(successes=("unit", np.full(4, 2)), trials=("unit", np.full(4, 6)))
+        found = float(level.log_predictive(h, new, data).squeeze()[j])
+        assert found == pytest.approx(np.log(weight @ later), abs=1e-6)
+
+
+def population_on_log_odds(population, values, x):
+    """Density of the log odds of a rate."""
+    if population == "logit-normal":
+        return stats.norm(values["mu"], values["tau"]).pdf(x)
+    a, b = values["mu"] / values["phi"] ** 2, (1 - values["mu"]) / values["phi"] ** 2
+    p = special.expit(x)
+    return stats.beta(a, b).pdf(p) * p * (1 - p)
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_kappa_averaged_over_counts_is_the_definition_and_a_share(population):
+    """1 - E[Var(p | y, h)] / Var(p | h), the average over all counts that a unit may show."""
+    record, n = MODEL, 7
+    h, level = at(**POINT[population]), record.group_level
+    every = pd.DataFrame({"unit": [f"U{y}" for y in range(n + 1)], "successes": range(n + 1), "trials": n})
+    data = record.data(every)
+    chance = np.exp(level.log_left_out(h, data).values.ravel())
+    assert chance.sum() == pytest.approx(1, abs=1e-9)
+    within = chance @ (level.conditional(h, data).sd.values.ravel() ** 2)
+    average = chance @ level.reliability(h, data).values.ravel()
+    whole = float(np.squeeze(level.of_groups(h, data).sd.values)) ** 2
+    assert average == pytest.approx(1 - within / whole, abs=1e-6)
+    assert 0 < average < 1
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_the_matched_prior_has_the_moments_of_a_unit(population):
+    record = MODEL
+    priors = record.default_priors(record.data(FEW))
+    rng, n = np.random.default_rng(1), 400_000
+    if population == "beta":
+        mu, phi = rng.uniform(0, 1, n), abs(rng.normal(0, 0.5, n))
+        draws = rng.beta(mu / phi**2, (1 - mu) / phi**2)
+        matched = record.matched(priors)["p"]
+        ours = stats.beta(float(matched.parameters["alpha"]), float(matched.parameters["beta"]))
+    else:
+        draws = rng.normal(rng.normal(0, 1.5, n), abs(rng.normal(0, 1, n)))
+        matched = record.matched(priors)["alpha"]
+        ours = stats.norm(float(matched.parameters["mu"]), float(matched.parameters["sigma"]))
+    assert abs(draws.mean() - ours.mean()) < 4 * draws.std() / np.sqrt(n)
+    assert draws.var() == pytest.approx(ours.var(), rel=0.01)
+
+
+def test_no_pooling_is_the_beta_posterior_of_each_unit():
+    fit = hz.fit(rates, FEW, pooling="none", priors={"p": Prior("Beta", alpha=2, beta=3)}, random_seed=1)
+    after = stats.beta(2 + FEW["successes"], 3 + FEW["trials"] - FEW["successes"])
+    np.testing.assert_allclose(fit["group_summary"]["mean"], after.mean(), rtol=1e-12)
+    np.testing.assert_allclose(fit["group_summary"]["eti89_lb"], after.ppf(0.055), rtol=1e-6)
+    with pytest.raises(ValueError, match="No pooling is exact under a Beta prior of 'p', got Uniform"):
+        hz.fit(rates, FEW, pooling="none", priors={"p": Prior("Uniform", lower=0, upper=1)}, random_seed=1)
+
+
+def test_halves_hold_every_trial_once():
+    data, rng = MODEL.data(FEW), np.random.default_rng(2)
+    for _ in range(50):
+        first, second = MODEL.extras.thin(rng, data)
+        for name in ("successes", "trials"):
+            np.testing.assert_array_equal(first[name] + second[name], data[name])
+        assert (abs(first.trials - second.trials) <= 1).all()
+        assert (first.successes <= first.trials).all()
+
+
+# The fit of the batters against a grid over the hyperparameters.
+
+
+class Grid:
+    """All that is asked of a fit, by brute force over mu and the spread; each unit integrated on its own grid."""
+
+    def __init__(self, population, frame):
+        self.population, self.frame = population, frame
+        if population == "beta":
+            mu, spread = np.linspace(0.001, 0.999, 160), np.linspace(0.002, 1.2, 120)
+            log_prior = np.zeros((160, 1)) + stats.halfnorm(scale=0.5).logpdf(spread)
+            m, s = np.meshgrid(mu, spread, indexing="ij")
+            a, b = m / s**2, (1 - m) / s**2
+            y, n = (frame[name].to_numpy()[:, None, None] for name in ("successes", "trials"))
+            self.each = stats.betabinom.logpmf(y, n, a, b)
+            self.mean = (y + a) / (n + a + b)
+        else:
+            mu, spread = np.linspace(-2.5, 0.5, 120), np.linspace(0.002, 2, 100)
+            log_prior = stats.norm(0, 1.5).logpdf(mu)[:, None] + stats.halfnorm(scale=1).logpdf(spread)
+            m, s = np.meshgrid(mu, spread, indexing="ij")
+            z = np.linspace(-8, 8, 161)
+            p = special.expit(m[..., None] + s[..., None] * z)
+            weight = stats.norm.pdf(z) * (z[1] - z[0])
+            rows = frame[["successes", "trials"]].to_numpy()
+            found = {pair: self._unit(*pair, p, weight) for pair in set(map(tuple, rows))}
+            self.each = np.array([found[tuple(row)][0] for row in rows])
+            self.mean = np.array([found[tuple(row)][1] for row in rows])
+        self.m, self.s = m, s
+        log_post = log_prior + self.each.sum(axis=0)
+        self.log_evidence = special.logsumexp(log_post)
+        self.weight = np.exp(log_post - self.log_evidence)
+
+    @staticmethod
+    def _unit(y, n, p, weight):
+        likelihood = stats.binom.pmf(y, n, p) * weight
+        total = likelihood.sum(axis=-1)
+        return np.log(total), (likelihood * p).sum(axis=-1) / total
+
+    def leave_out(self):
+        """Log predictive density of each unit: -log of the average of 1 / m_j over the posterior."""
+        return np.array([-special.logsumexp(-each, b=self.weight) for each in self.each])
+
+
+@pytest.fixture(scope="module", params=POPULATIONS)
+def batters(request):
+    fits = hz.fit_poolings(rates, BATTERS, random_seed=4, progressbar=False)
+    return request.param, fits, Grid(request.param, BATTERS)
+
+
+def test_the_fit_is_the_grid(batters):
+    """Means within 4 Monte Carlo errors, each less than 0.2 posterior sds: a shift of that size would be seen."""
+    population, fits, grid = batters
+    fit = fits["partial"]
+    spread = MODEL.heterogeneity
+    for name, values in (("mu", grid.m), (spread, grid.s)):
+        draws = fit["posterior"][name]
+        mcse = float(az.mcse(draws))
+        assert abs(float(draws.mean()) - (grid.weight * values).sum()) < 4 * mcse, name
+        assert 4 * mcse < 0.2 * float(draws.std())
+    summary = fit["group_summary"].dataset
+    exact = (grid.weight * grid.mean).sum(axis=(1, 2))
+    np.testing.assert_allclose(summary["mean"], exact, atol=0.002)
+
+
+def test_leaving_a_batter_out_is_the_grid(batters):
+    _, fits, grid = batters
+    np.testing.assert_allclose(fits["partial"]["group_summary"]["elpd"], grid.leave_out(), atol=0.03)
+    table = hz.compare_poolings(fits, "new_group")
+    assert table.loc["partial", "elpd"] == pytest.approx(grid.leave_out().sum(), abs=0.05)
+    assert pd.isna(table.loc["none", "rank"])
+
+
+def test_the_same_batter_again_is_the_fair_contest(batters):
+    _, fits, _ = batters
+    table = hz.compare_poolings(fits, "new_observation")
+    assert set(table["rank"]) == {1, 2, 3}
+    assert table.index[-1] == "none"
+
+
+def test_the_rest_of_the_season_is_nearer_to_shared_rates(batters):
+    """Efron & Morris (1975): pulling the batters together predicts the rest of the season far better."""
+    _, fits, _ = batters
+    hits = (BATTERS["remaining_average"] * BATTERS["remaining_at_bats"]).round().astype(int)
+    later = BATTERS.assign(successes=hits, trials=BATTERS["remaining_at_bats"])
+    table = rates.score(fits, later)
+    rate = (hits / BATTERS["remaining_at_bats"]).to_numpy()
+    own = (BATTERS["successes"] / BATTERS["trials"]).to_numpy()
+    assert table.loc["own", "rmse"] == pytest.approx(np.sqrt(np.mean((own - rate) ** 2)))
+    assert table.loc["partial", "rmse"] < 0.6 * table.loc["own", "rmse"]
+    assert table.loc["partial", "log_score"] > table.loc["none", "log_score"] + 5
+    with pytest.raises(FrameError, match="score expected units of the fits, got 'Babe Ruth'"):
+        rates.score(fits, later.replace({"unit": {"Max Alvis": "Babe Ruth"}}))
+
+
+def test_every_public_function_takes_it(batters, tmp_path):
+    population, fits, _ = batters
+    assert hz.convergence(fits)["passed"].all()
+    table = hz.groups(fits, threshold=0.3)
+    assert table["own"].between(0, 1).all()
+    new = pd.DataFrame({"unit": ["Max Alvis", "Rookie", "Veteran"], "trials": 100, "successes": [np.nan, np.nan, 40]})
+    predicted = hz.predict(fits["partial"], new, random_seed=1)
+    assert predicted["group_summary"]["case"].values.tolist() == ["known", "never seen", "brings rows"]
+    assert predicted["predictions"]["y"].dtype.kind == "i"
+    assert set(hz.pooling_factor(fits["partial"]).index) == {"data", "unit"}
+    assert hz.verdict(fits)[0].startswith("Every fit can be trusted")
+    for picture in (hz.plot_poolings, hz.plot_shrinkage, hz.plot_ranks, hz.plot_funnel):
+        assert picture(fits) is not None
+    assert hz.plot_estimates_over_heterogeneity(fits["partial"]) is not None
+    folder = hz.report(fits, tmp_path / "report")
+    assert "Beta" in (folder / "report.md").read_text()
+    recovered = hz.recover(fits["partial"], rates, BATTERS, random_seed=1)
+    assert recovered["posterior"]["p"].dims == ("chain", "draw", "unit")
+
+
+def test_empirical_bayes_is_the_maximum(batters):
+    population, _, grid = batters
+    plug_in = hz.empirical_bayes(rates, BATTERS)
+    total = grid.each.sum(axis=0)
+    assert plug_in.attrs["log_likelihood"] >= total.max() - 1e-3
+    assert plug_in.attrs["log_likelihood"] == pytest.approx(total.max(), abs=0.05)
+
+
+# Bad frames.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"successes": [0, 3, 8, 1]}, "at most as many successes as trials, got 8 of 7 for 'C'"),
+        ({"successes": [0, -1, 7, 1]}, "column 'successes' expected a whole number, 0 or more"),
+        ({"successes": [0, 2.5, 7, 1]}, "column 'successes' expected a whole number.*2.5 in row 1"),
+        ({"successes": [0, np.nan, 7, 1]}, "column 'successes' .* an empty cell in row 1"),
+        ({"successes": ["0", "3", "7", "1"]}, "column 'successes' expected a whole number"),
+        ({"trials": [0, 10, 7, 1]}, "column 'trials' expected a whole number, 1 or more.*0 in row 0"),
+        ({"trials": [4, np.inf, 7, 1]}, "column 'trials' .*inf in row 1"),
+        ({"trials": [4, 3e9, 7, 1]}, "column 'trials' .*at most 2e9"),
+        ({"unit": ["A", "B", "B", "D"]}, "column 'unit' expected each value once, got 'B' in rows 1, 2"),
+        ({"unit": ["A", None, "C", "D"]}, "column 'unit' expected a label"),
+    ],
+)
+def test_bad_values_are_named(change, message):
+    with pytest.raises(FrameError, match=message):
+        hz.fit(rates, FEW.assign(**change))
+
+
+def test_bad_frames_and_names_are_named():
+    with pytest.raises(FrameError, match="expected a column 'trials'.*nearest it has is 'trial'"):
+        hz.fit(rates, FEW.rename(columns={"trials": "trial"}))
+    with pytest.raises(FrameError, match="at least 2 units"):
+        hz.fit(rates, FEW.iloc[:1])
+    with pytest.raises(ValueError, match="no prior named 'tau'.*"):
+        hz.fit(rates, FEW, priors={"tau": Prior("HalfNormal", sigma=1)})
