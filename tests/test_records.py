@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.group_level.populations import CorrelatedNormal, Gamma, Normal, SpikeSlab
+from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
 
@@ -152,6 +152,9 @@ def log_density(population, theta):
     if isinstance(population, Gamma):
         shape = population.cv**-2
         return xr.apply_ufunc(lambda x, a, s: stats.gamma.logpdf(x, a, scale=s), theta, shape, population.mean / shape)
+    if isinstance(population, Beta):
+        a, b = population.mean / population.phi**2, (1 - population.mean) / population.phi**2
+        return xr.apply_ufunc(stats.beta.logpdf, theta, a, b)
     if isinstance(population, SpikeSlab):
         slab = xr.apply_ufunc(stats.norm.logpdf, theta, population.slab_mean, population.slab_sd)
         return np.log1p(-population.null) + slab

@@ -65,14 +65,14 @@ class Tabulated(Population):
         return (self.at.isel(node=-1) - self.at.isel(node=0)) / (self.at.sizes["node"] - 1)
 
     def _from_nodes(self, x):
-        """How many steps x lies from each node; far to one side where there is no step."""
+        """How many steps x lies from each node."""
         step = self._step
-        inside = (x - self.at) / xr.where(step > 0, step, 1.0)
-        return xr.where(step > 0, inside, xr.where(x >= self.at, 1e3, -1e3)).clip(-1e3, 1e3)
+        return ((x - self.at) / xr.where(step > 0, step, 1.0)).clip(-1e6, 1e6)
 
     def cdf(self, x):
         share = 0.5 + special.sici(np.pi * self._from_nodes(x))[0] / np.pi
-        return (self.weight * share).sum("node", skipna=False).clip(0, 1)
+        below = (self.weight * share).sum("node", skipna=False).clip(0, 1)
+        return xr.where(self._step > 0, below, x >= self.at.isel(node=0))
 
     def _density(self, x):
         return (self.weight * np.sinc(self._from_nodes(x))).sum("node", skipna=False)
