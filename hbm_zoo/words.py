@@ -33,6 +33,21 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def plural(noun: str, count: int = 2) -> str:
+    """Several of a thing, unless there is one.
+
+    Examples
+    --------
+    >>> plural("hospital"), plural("batch"), plural("family"), plural("site", 1)
+    ('hospitals', 'batches', 'families', 'site')
+    """
+    if count == 1:
+        return noun
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+
+
 def listed(words: Iterable[str]) -> str:
     """Words in a row, the last after an "and".
 
@@ -94,4 +109,5 @@ def choose(given: Any, allowed: Iterable[str], what: str) -> str:
         return given
     near = difflib.get_close_matches(str(given), allowed, n=1, cutoff=NEAR)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"Unknown {what} {given!r}: expected one of {', '.join(allowed)}.{hint}")
+    expected = f"one of {', '.join(allowed)}" if allowed else "none"
+    raise ValueError(f"Unknown {what} {given!r}: expected {expected}.{hint}")

@@ -21,7 +21,7 @@ from hbm_zoo.diagnostics.cross_validation import SPLITS, Scores, new_group, same
 from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, word
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import describe
-from hbm_zoo.words import choose, with_article
+from hbm_zoo.words import choose, plural, with_article
 
 GROUPS_FOR_SIGNIFICANCE = 10
 
@@ -75,7 +75,9 @@ def compare_poolings(
     pooling, by quadrature over what all groups share, if more nodes do not change it. A row of
     the same group: by PSIS, and where k-hat is too large, or rows are at most 20, by a refit
     without the row. The standard error of a difference says little with fewer than 10 groups
-    (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out.
+    (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out. Where groups depend on one another
+    given h, log p(y_j | the other groups) is left out in turn; its terms are no independent draws, so that
+    neither ``se`` nor ``dse`` is given.
 
     Examples
     --------
@@ -119,19 +121,20 @@ def _asked(question: str, group: str, method: str) -> str:
 def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], question: str) -> pd.DataFrame:
     ranked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
     ranked.sort(key=lambda name: -scores[name].total)
-    groups = next(iter(fits.values()))["constant_data"].sizes[record.group]
+    independent, reason = record.group_level.independent, no_standard_error(record, next(iter(fits.values())))
     rows = {}
     for name in [*ranked, *(name for name in fits if name not in ranked)]:
         score, best = scores[name], scores[ranked[0]] if name in ranked else None
         rows[name] = {
             "rank": ranked.index(name) + 1 if name in ranked else pd.NA,
             "elpd": score.total,
-            "se": score.standard_error,
-            **_behind(score, best, groups),
+            "se": score.standard_error if independent else np.nan,
+            **_behind(score, best, bool(reason)),
             "mcse": score.monte_carlo_error,
             **{column: getattr(score, column) for column in ("p", "max_k_hat", "refits")},
             **_deviance(record, fits[name]),
-            "note": _note(record, fits[name], question, groups),
+            "note": _alone(record, fits[name], question)
+            or (f"{reason} of a difference" if reason and len(fits) > 1 else ""),
         }
     table = pd.DataFrame(rows).T.infer_objects()
     table["rank"] = table["rank"].astype("Int64")
@@ -139,17 +142,16 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], que
     return table
 
 
-def _behind(score: Scores, best: Scores | None, groups: int) -> dict[str, float]:
+def _behind(score: Scores, best: Scores | None, uncertain: bool) -> dict[str, float]:
     """The difference to the best, its standard error and how much one unit makes of it; none for what is not ranked."""
     if best is None:
         return {"elpd_diff": np.nan, "dse": np.nan, "one_unit": np.nan}
     if score is best:
         return {"elpd_diff": 0.0, "dse": 0.0, "one_unit": np.nan}
     difference = score.minus(best)
-    enough = groups >= GROUPS_FOR_SIGNIFICANCE
     return {
         "elpd_diff": difference.total,
-        "dse": difference.standard_error if enough else np.nan,
+        "dse": np.nan if uncertain else difference.standard_error,
         "one_unit": difference.largest_share,
     }
 
@@ -157,8 +159,8 @@ def _behind(score: Scores, best: Scores | None, groups: int) -> dict[str, float]
 def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
     """DIC and p_D (Spiegelhalter et al. 2002, J R Stat Soc B 64:583-639), the group level in focus."""
     summary = fit["group_summary"].to_dataset()
-    mean_deviance = -2 * float(summary["mean_log_likelihood"].sum())
-    p_d = mean_deviance + 2 * float(summary["fixed_log_likelihood"].sum())
+    mean_deviance = -2 * float(summary["mean_log_likelihood"].sum(skipna=False))
+    p_d = mean_deviance + 2 * float(summary["fixed_log_likelihood"].sum(skipna=False))
     fixed = json.loads(fit.attrs["fixed"])
     sampled = len([name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed])
     groups = 0 if fit.attrs["pooling"] == "complete" else summary["mean"].size
@@ -166,13 +168,21 @@ def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
     return {"dic": mean_deviance + p_d, "p_d": p_d, "sum_kappa": kappa, "parameters": sampled + groups}
 
 
-def _note(record: HierarchicalModel, fit: xr.DataTree, question: str, groups: int) -> str:
-    if question == "new_group" and fit.attrs["pooling"] == "none":
-        own = [describe(prior) for name, prior in priors_of(fit).items() if name not in record.parameters]
-        fixed = json.loads(fit.attrs["fixed"])
-        shared = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
-        beside = f", beside the shared {' and '.join(shared)}," if shared else ""
-        return f"only its prior {' and '.join(own)}{beside} speaks: unranked"
-    if groups < GROUPS_FOR_SIGNIFICANCE:
-        return f"{groups} {word(fit, record.group)}s are too few for a standard error of a difference"
-    return ""
+def no_standard_error(record: HierarchicalModel, fit: xr.DataTree) -> str:
+    """Why a difference has no standard error, in words; empty if it has one."""
+    group, groups = word(fit, record.group), fit["constant_data"].sizes[record.group]
+    if not record.group_level.independent:
+        return f"{plural(group)} depend on one another, which allows no standard error"
+    few = groups < GROUPS_FOR_SIGNIFICANCE
+    return f"{groups} {plural(group)} are too few for a standard error" if few else ""
+
+
+def _alone(record: HierarchicalModel, fit: xr.DataTree, question: str) -> str:
+    """What no pooling says of a new group, and that it is not ranked."""
+    if question != "new_group" or fit.attrs["pooling"] != "none":
+        return ""
+    own = [describe(prior) for name, prior in priors_of(fit).items() if name not in record.parameters]
+    fixed = json.loads(fit.attrs["fixed"])
+    shared = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
+    beside = f", beside the shared {' and '.join(shared)}," if shared else ""
+    return f"only its prior {' and '.join(own)}{beside} speaks: unranked"

@@ -1,12 +1,13 @@
-"""One row a group: its own estimate, each pooling's, and how much it borrowed."""
+"""One row a group: its own estimate, each pooling's, and how much it borrowed; the same of a level above."""
 
 from __future__ import annotations
 
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.group_level.populations import exceedance
-from hbm_zoo.inference.chunks import of_groups
+from hbm_zoo.group_level.level import Level
+from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.fits import (
     Fits,
     check_together,
@@ -17,11 +18,19 @@ from hbm_zoo.inference.fits import (
     thinned,
     volume_label,
 )
-from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
+from hbm_zoo.inference.summary import (
+    CELLS_IN_ALL,
+    DRAWS_FOR_INTERVALS,
+    interval_name,
+    interval_tails,
+)
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import choose
 
 
-def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel | None = None) -> pd.DataFrame:
+def groups(
+    fits: Fits, threshold: float | None = None, model: HierarchicalModel | None = None, level: str | None = None
+) -> pd.DataFrame:
     """Tabulate every group under every pooling.
 
     Parameters
@@ -32,6 +41,9 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
         Adds P(estimand > threshold).
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
+    level : str, optional
+        A level above the groups, one row a unit of it: ``"campaign"`` where batches are made in
+        campaigns. Default: the groups.
 
     Returns
     -------
@@ -43,10 +55,13 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
         its interval over hyperparameters; ``p_above_<reference>``; ``p_above_<threshold>``;
         ``rank``, 1 for the largest, with interval; ``p_best``; ``p_top10``.
 
+        Of a level above, the same but for the ranks, from closed forms averaged over hyperparameter draws. No
+        pooling is left out where it gives that level no spread: what it says of a unit was fixed in advance.
+
     Raises
     ------
     ValueError
-        If fits do not belong together.
+        If fits do not belong together, or the model has no such level; the nearest name is given.
 
     Examples
     --------
@@ -57,26 +72,77 @@ def groups(fits: Fits, threshold: float | None = None, model: HierarchicalModel 
     [4.0, 1.5, 1.45]
     """
     fits = check_together(fits)
-    leading_name = next((n for n, f in fits.items() if f.attrs["pooling"] == "partial"), next(reversed(fits)))
-    leading = fits[leading_name]
-    record = model_of(leading, model)
-    summary = leading["group_summary"].to_dataset()
+    leading = next((n for n, f in fits.items() if f.attrs["pooling"] == "partial"), next(reversed(fits)))
+    record = model_of(fits[leading], model)
+    above = {each.dim: each for each in record.group_level.further}
+    dim = choose(level or record.group, [record.group, *above], f"level of {record.name}")
+    if dim in above:
+        columns = _of_level(record, above[dim], fits, leading, threshold)
+    else:
+        columns = _of_groups(record, fits, leading, threshold)
+    table = xr.Dataset({name: value.drop_vars("sample", errors="ignore") for name, value in columns.items()})
+    others = [str(name) for name in table.sizes if name != dim]
+    return table.to_dataframe(dim_order=[dim, *others]).rename_axis(columns=settings(fits[leading]) or None)
+
+
+def _of_groups(record, fits: Fits, leading: str, threshold: float | None) -> dict[str, xr.DataArray]:
+    """The columns of the table, from the summaries that the fits hold."""
+    summary = fits[leading]["group_summary"].to_dataset()
     interval = _ends(summary)
-    columns = {volume_label(record, leading): summary["volume"], "own": summary["own"]}
+    columns = {volume_label(record, fits[leading]): summary["volume"], "own": summary["own"]}
     for name, fit in fits.items():
         each = fit["group_summary"].to_dataset()
         columns |= {name: each["mean"], **{f"{name}_{end}": each[end] for end in _ends(each)}}
-    kappa = [name for name in ("kappa", *(f"kappa_{end}" for end in interval)) if leading.attrs["pooling"] != "none"]
+    borrowed = fits[leading].attrs["pooling"] != "none"
+    kappa = [name for name in ("kappa", *(f"kappa_{end}" for end in interval)) if borrowed]
     columns |= {name: summary[name] for name in kappa if name in summary}
     if record.reference is not None:
         columns[f"p_above_{record.reference:g}"] = summary["p_above"]
     if threshold is not None:
-        columns[f"p_above_{threshold:g}"] = probability_above(leading, float(threshold), record)
+        columns[f"p_above_{threshold:g}"] = probability_above(fits[leading], float(threshold), record)
     ranks = ("rank", *(f"rank_{end}" for end in interval), "p_best", "p_top10")
-    columns |= {name: summary[name] for name in ranks if name in summary}
-    table = xr.Dataset({name: value.drop_vars("sample", errors="ignore") for name, value in columns.items()})
-    table = table.to_dataframe(dim_order=list(summary["mean"].dims))
-    return table.rename_axis(columns=settings(leading) or None)
+    return columns | {name: summary[name] for name in ranks if name in summary}
+
+
+def _of_level(record, level: Level, fits: Fits, leading: str, threshold: float | None) -> dict[str, xr.DataArray]:
+    """The columns of the table of a level above, from its formulas; all its data at once."""
+    data = prepared(fits[leading])
+    columns = {str(level.volume(data).name): level.volume(data), "own": level.own(data)}
+    for name, fit in fits.items():
+        columns |= {f"{name}{end}": value for end, value in _estimates(record, level, fit).items()}
+    if fits[leading].attrs["pooling"] == "none":
+        return columns
+    h = _draws(record, level, fits[leading])
+    kappa, population = level.reliability(h, data), level.conditional(h, data)
+    columns["kappa"] = kappa.mean("sample")
+    for end, tail in _tails().items():
+        columns[f"kappa{end}"] = kappa.quantile(tail, "sample", skipna=False).drop_vars("quantile")
+    if record.reference is not None:
+        columns[f"p_above_{record.reference:g}"] = exceedance(population, record.reference)
+    if threshold is not None:
+        columns[f"p_above_{threshold:g}"] = exceedance(population, threshold)
+    return columns
+
+
+def _estimates(record, level: Level, fit: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Posterior mean and interval of each unit of a level under one pooling; the interval from fewer draws."""
+    h, data = _draws(record, level, fit), prepared(fit)
+    if fit.attrs["pooling"] == "none" and not (level.population(h, data).sd > 0).any():
+        return {}
+    few = level.conditional(thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // data.sizes[level.dim])), data)
+    ends = {end: quantile(few, tail) for end, tail in _tails().items()}
+    return {"": level.conditional(h, data).mean.mean("sample"), **ends}
+
+
+def _draws(record, level: Level, fit: xr.DataTree) -> xr.Dataset:
+    """Hyperparameters [sample], as many as arrays of draws x groups may hold."""
+    sizes = prepared(fit).sizes
+    return thinned(hyperparameters(fit), max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // sizes[record.group]))
+
+
+def _tails() -> dict[str, float]:
+    """The tails of the interval by the ending of their column, e.g. _eti89_lb."""
+    return {f"_{interval_name()}_{end}": tail for end, tail in zip(("lb", "ub"), interval_tails(), strict=True)}
 
 
 def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalModel | None = None) -> xr.DataArray:

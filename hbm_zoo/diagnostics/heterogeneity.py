@@ -13,6 +13,7 @@ from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_o
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
 from hbm_zoo.inference.quadrature import quadrature
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import plural
 
 GRID_POINTS = 80
 RANGE_SHOWN = 0.995
@@ -92,7 +93,7 @@ def estimates_over_heterogeneity(
         {"estimate": xr.concat(estimates, dim=record.group).sel({record.group: labels}), "draws": draws}
     )
     alike = set(others.names) == set(record.parameters) - set(record.fixed["complete"](priors_of(fit), data))
-    result.attrs["at_0"] = "complete pooling" if alike else f"{record.group}s that do not differ"
+    result.attrs["at_0"] = "complete pooling" if alike else f"{plural(record.group)} that do not differ"
     if record.extras.path is None:
         log_prior = log_density(priors_of(fit)[record.heterogeneity])(t)
         result["log_density"] = ("heterogeneity", logsumexp(log_weights, axis=1) + log_prior)

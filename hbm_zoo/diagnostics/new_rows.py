@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import xarray as xr
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import choose, plural
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,15 @@ class NewRows:
         return max(len(self.groups), *(self.rows.sizes.values() if self.rows is not None else ()), 1)
 
 
-def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None, n_new: int | None) -> NewRows:
-    """Sort the rows of a frame by what their label and response say."""
-    if n_new is not None and (isinstance(n_new, bool) or not isinstance(n_new, int | np.integer) or n_new < 1):
-        raise ValueError(f"n_new must be a whole number of new {record.group}s, 1 or more, got {n_new!r}.")
+def read(
+    record: HierarchicalModel,
+    fit: xr.DataTree,
+    frame: pd.DataFrame | None,
+    n_new: int | None,
+    again: Mapping[str, Any],
+) -> NewRows:
+    """Sort the rows of a frame by what their label and response say; ``again`` are further inputs given once more."""
+    _check_asked(record, n_new, again)
     data = _labelled(prepared(fit), record.group)
     if frame is None and n_new is None:
         return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
@@ -46,7 +53,7 @@ def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None
         extra = _names(n_new, known_labels)
         return NewRows(groups=extra, never_seen=tuple(extra))
 
-    options = _options(record, fit)
+    options = _options(record, fit, again)
     frame = _completed(record, frame, options)
     labels = record.labels(frame).astype(str)
     known = labels.isin(known_labels)
@@ -68,16 +75,23 @@ def read(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame | None
     )
 
 
+def _check_asked(record: HierarchicalModel, n_new: int | None, again: Mapping[str, Any]) -> None:
+    for name in again:
+        choose(name, record.inputs, f"input of {record.name}")
+    if n_new is not None and (isinstance(n_new, bool) or not isinstance(n_new, int | np.integer) or n_new < 1):
+        raise ValueError(f"n_new must be a whole number of new {plural(record.group)}, 1 or more, got {n_new!r}.")
+
+
 def _names(n_new: int, taken: Collection[str]) -> list[str]:
     """Labels for groups that have none."""
     return list(islice((name for i in count(1) if (name := f"new {i}") not in taken), n_new))
 
 
-def _options(record: HierarchicalModel, fit: xr.DataTree) -> dict:
+def _options(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, Any]) -> dict:
     """What the data of the fit were prepared with, e.g. their center; further frames as they were stored."""
     data = prepared(fit)
     asked = {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
-    return asked | inputs.restored(data, record.inputs, {})
+    return asked | inputs.restored(data, record.inputs, again)
 
 
 def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) -> pd.DataFrame:

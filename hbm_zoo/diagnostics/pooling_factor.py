@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.group_level.level import Level
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
 from hbm_zoo.model import HierarchicalModel
 
@@ -27,8 +28,9 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     pandas.DataFrame
         One row a level (and coefficient, if the estimand has several). Level ``data``: the
         groups' own estimates, errors own_k - theta_k; the level of the groups: theta_k, errors
-        theta_k - E[theta_k | h]. Columns ``pooling_factor``, between 0 (groups go their own
-        way) and about 1 (all as the level above says), and ``r2``.
+        theta_k - E[theta_k | h], what the levels above make of them included; each further level: its
+        units in the same way. Columns ``pooling_factor``, between 0 (units go their own
+        way) and about 1 (all as their population says), and ``r2``.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
         lambda = 1 - V(E[eps_k]) / E[V(eps_k)],    R^2 = 1 - E[V(eps_k)] / E[V(theta_k)].
 
     Complete pooling leaves no errors among groups: its factor is the limit 1, its R^2 the limit
-    0. Nothing but a common mean predicts a group in this zoo, so R^2 of the groups is 0 up to
+    0. Where nothing but a common mean predicts a group R^2 of the groups is 0 up to
     rounding. This is not kappa, which is of one group, given hyperparameters. Where a fit
     left its draws out, they are made anew from the closed form, thinned to a budget.
 
@@ -57,8 +59,11 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     record = model_of(fit, model)
     theta, predicted = _draws(record, fit)
     own = fit["group_summary"].to_dataset()["own"]
-    levels = {"data": (own, own - theta), record.group: (theta, theta - predicted)}
-    tables = {name: _factors(outcome, errors, record.group) for name, (outcome, errors) in levels.items()}
+    tables = {
+        "data": _factors(own, own - theta, record.group),
+        record.group: _factors(theta, theta - predicted, record.group),
+        **{level.dim: _factors(*_draws_of(level, record, fit), level.dim) for level in record.group_level.further},
+    }
     table = xr.concat(list(tables.values()), pd.Index(tables, name="level"))
     return table.to_dataframe()[["pooling_factor", "r2"]]
 
@@ -72,10 +77,22 @@ def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, x
         theta = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
         theta = theta.drop_vars(["chain", "draw"], errors="ignore")
         return theta, expected.mean("sample") if h.sizes["sample"] == 1 else expected
-    most = max(50, MOST_CELLS // data.sizes[record.group])
-    h = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
-    rng = np.random.default_rng(int(fit.attrs["seed"]))
+    h, rng = _few(record, h, data), np.random.default_rng(int(fit.attrs["seed"]))
     return level.conditional(h, data).sample(rng), level.of_groups(h, data).mean
+
+
+def _draws_of(level: Level, record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray]:
+    """Draws [sample, unit] of the units of a level above the groups, and their errors."""
+    data, rng = prepared(fit), np.random.default_rng(int(fit.attrs["seed"]))
+    h = _few(record, hyperparameters(fit), data)
+    units = level.conditional(h, data).sample(rng)
+    return units, units - level.population(h, data).mean
+
+
+def _few(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
+    """Hyperparameters [sample] within the budget; those known exactly as often as it allows."""
+    most = max(50, MOST_CELLS // data.sizes[record.group])
+    return h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
 
 
 def _factors(outcome: xr.DataArray, errors: xr.DataArray, group: str) -> xr.Dataset:

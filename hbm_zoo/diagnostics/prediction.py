@@ -36,6 +36,7 @@ def predict(
     n_new: int | None = None,
     random_seed: int = 0,
     model: HierarchicalModel | None = None,
+    **again,
 ) -> xr.DataTree:
     """Predict groups and their new data.
 
@@ -61,6 +62,9 @@ def predict(
         Seed of the draws.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
+    **again
+        Further inputs of the model (``record.inputs``), for the rows of `frame`: a simulator, which a fit cannot
+        store and which must still give what it gave; a second frame, in place of the one in the fit.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def predict(
     [1.45, 0.58, 1.2]
     """
     record = model_of(fit, model)
-    asked = read(record, fit, frame, n_new)
+    asked = read(record, fit, frame, n_new, again)
     _check_answerable(record, asked)
     rng = np.random.default_rng(random_seed)
     h = _draws(fit)
@@ -153,12 +157,16 @@ def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.D
     """Hyperparameters after the rows that new groups bring, by importance resampling."""
     samples = h.sizes["sample"]
     log_ratio = log_joint(record, h, brought).values
-    if np.ptp(log_ratio) < 1e-12:
+    possible = np.isfinite(log_ratio)  # a draw under which the rows have no density, or none is defined, goes
+    if not possible.any():
+        raise ValueError(f"Under no draw of the fit do the rows brought to {record.name} have a density: look at them.")
+    if possible.all() and np.ptp(log_ratio) < 1e-12:
         return h, {}
     free = [name for name in record.parameters if name not in json.loads(fit.attrs["fixed"])]
+    reff, weight = relative_efficiency(fit["posterior"].dataset[free]), np.zeros(samples)
     # The routine smooths the weights of leaving data out, 1 / m; here data come in.
-    log_weight, k_hat = array_stats.psislw(-log_ratio, r_eff=relative_efficiency(fit["posterior"].dataset[free]))
-    weight = softmax(log_weight)
+    log_weight, k_hat = array_stats.psislw(-log_ratio[possible], r_eff=reff)
+    weight[possible] = softmax(log_weight)
     attrs = {"k_hat": float(k_hat), "ess": float(1 / (weight**2).sum())}
     if not k_hat <= k_hat_threshold(samples):
         warnings.warn(

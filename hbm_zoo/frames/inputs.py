@@ -20,6 +20,12 @@ class Remembered:
     """A simulator that remembers its first ten answers; it cannot be stored itself.
 
     It takes points [point, input] and gives values [point, ...].
+
+    Examples
+    --------
+    >>> double = Remembered(lambda points: 2 * points)
+    >>> double([[1.0], [2.0]]).tolist(), len(double.points)
+    ([[2.0], [4.0]], 2)
     """
 
     def __init__(self, simulator: Callable[[np.ndarray], np.ndarray]):
@@ -28,9 +34,17 @@ class Remembered:
         self.values: list[np.ndarray] = []
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Simulate."""
+        """Simulate.
+
+        Raises
+        ------
+        ValueError
+            If the simulator does not answer each point.
+        """
         points = np.asarray(points, float)
         values = np.asarray(self.simulator(points), float)
+        if values.shape[:1] != points.shape[:1]:
+            raise ValueError(f"A simulator expected to answer each of {len(points)} points gave shape {values.shape}.")
         free = REMEMBERED - len(self.points)
         self.points += list(points[:free])
         self.values += list(values[:free])
@@ -63,38 +77,50 @@ def stored(data: xr.Dataset, given: Mapping[str, Any]) -> xr.Dataset:
         if isinstance(value, pd.DataFrame):
             kept |= {f"{name}.{column}": (f"{name}.row", value[column].to_numpy()) for column in value}
         elif value.points:
-            answers = np.reshape(value.values, (len(value.points), -1))
             kept[f"{name}.points"] = ((f"{name}.answer", f"{name}.input"), np.stack(value.points))
-            kept[f"{name}.values"] = ((f"{name}.answer", f"{name}.output"), answers)
+            kept[f"{name}.values"] = ((f"{name}.answer", f"{name}.output"), _a_row_each(value.values))
     return data.assign(kept)
 
 
 def restored(data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, Any]) -> dict[str, Any]:
     """What came beside the frame: frames as they were stored, simulators as given again and recognised.
 
+    A frame given again takes the place of the stored one: it may have rows for what is new.
+
     Raises
     ------
     ValueError
         If a simulator is not given again, or does not repeat its stored answers.
     """
-    return {
-        name: _same(name, data, again.get(name))
-        if kind == SIMULATOR
-        else pd.DataFrame({column: data[f"{name}.{column}"].values for column in kind if f"{name}.{column}" in data})
-        for name, kind in kinds.items()
-    }
+    stored = {name: _frame(name, data, kind) for name, kind in kinds.items() if not isinstance(kind, str)}
+    simulators = {name: _same(name, data, again.get(name)) for name, kind in kinds.items() if isinstance(kind, str)}
+    return stored | dict(again) | simulators
+
+
+def _frame(name: str, data: xr.Dataset, columns: Mapping[str, Rule]) -> pd.DataFrame:
+    """A second frame as it was stored."""
+    return pd.DataFrame({column: data[f"{name}.{column}"].values for column in columns if f"{name}.{column}" in data})
 
 
 def _same(name: str, data: xr.Dataset, simulator: Callable | None) -> Remembered:
     """The simulator of a fit, if it still gives what it gave."""
-    if simulator is None:
+    if not callable(simulator):
         raise ValueError(f"This needs new simulations, and a fit cannot store a function: give it again as {name!r}.")
-    remembered, answers = Remembered(simulator), data[f"{name}.values"].values
-    now = remembered(data[f"{name}.points"].values).reshape(answers.shape)
-    if not np.allclose(now, answers, rtol=1e-6, atol=1e-12):
-        worst = np.unravel_index(np.argmax(np.abs(now - answers)), answers.shape)
-        raise ValueError(
-            f"{name!r} is not the simulator of the fit: at {data[f'{name}.points'].values[worst[0]].tolist()} it gives "
-            f"{now[worst]:.6g}, and gave {answers[worst]:.6g}."
-        )
+    remembered = Remembered(simulator)
+    if f"{name}.points" not in data:  # it was never asked
+        return remembered
+    points, answers = data[f"{name}.points"].values, data[f"{name}.values"].values
+    now, other = _a_row_each(remembered(points)), f"{name!r} is not the simulator of the fit"
+    if now.shape != answers.shape:
+        raise ValueError(f"{other}: of a point it gives {now.shape[1]} values, and gave {answers.shape[1]}.")
+    different = ~np.isclose(now, answers, rtol=1e-6, atol=1e-9 * np.nanmax(abs(answers), initial=0), equal_nan=True)
+    if different.any():
+        i, k = np.argwhere(different)[0]
+        at = ", ".join(f"{x:.6g}" for x in points[i])
+        raise ValueError(f"{other}: at ({at}) it gives {now[i, k]:.6g}, and gave {answers[i, k]:.6g}.")
     return remembered
+
+
+def _a_row_each(values: list[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Answers [answer, output], whatever shape each has."""
+    return np.reshape(values, (len(values), -1))

@@ -20,6 +20,7 @@ from hbm_zoo.plots.style import (
     name_points,
     volume_axis,
 )
+from hbm_zoo.words import plural
 
 PROBABILITIES = (0.95, 0.998)
 DASHES = ("--", "-")
@@ -78,7 +79,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     name_points(axes, volume[named], own[named], summary[dim].values[named])
     axes.set(xlabel=f"amount of data: {word(partial, volume_label(record, partial))}", ylabel=estimand_label(partial))
     finish(axes)
-    lie = f"{beyond.sum()} of {own.size} {word(partial, dim)}s {'lies' if beyond.sum() == 1 else 'lie'}"
+    lie = f"{beyond.sum()} of {own.size} {plural(word(partial, dim))} {'lies' if beyond.sum() == 1 else 'lie'}"
     figure.suptitle(f"{lie} beyond the 99.8 % limits of chance", fontsize="medium")
     legend_below(figure)
     return figure

@@ -24,6 +24,7 @@ from hbm_zoo.plots.style import (
     legend_below,
     panels,
 )
+from hbm_zoo.words import plural
 
 MOST_GROUPS = 100
 MOST_LABELLED = 30
@@ -88,7 +89,7 @@ def plot_estimates_over_heterogeneity(
         below.set_xlabel(_in_words(record, word(fit, dim)))
     grid[1, 0].set_ylabel("posterior")
     some = "" if len(groups) == summary.sizes[dim] else f" ({len(groups)} of {summary.sizes[dim]})"
-    figure.suptitle(f"If {word(fit, dim)}s differed this much{some}: {estimand_label(fit)}", fontsize="medium")
+    figure.suptitle(f"If {plural(word(fit, dim))} differed this much{some}: {estimand_label(fit)}", fontsize="medium")
     legend_below(figure)
     return figure
 
@@ -130,6 +131,6 @@ def _draw_posterior(axes, over: xr.Dataset) -> None:
 
 def _in_words(record: HierarchicalModel, group: str) -> str:
     if record.extras.path is not None:
-        return f"t: spread of the {group}s, in units of the estimated one (T = t² T̂)"
+        return f"t: spread of the {plural(group)}, in units of the estimated one (T = t² T̂)"
     meaning = record.parameters[record.heterogeneity].meaning.partition(";")[0]
     return f"{record.heterogeneity}: {meaning}"

@@ -10,6 +10,7 @@ from hbm_zoo import words
 from hbm_zoo.inference.fits import Fits, check_together, word
 from hbm_zoo.plots.style import (
     Picture,
+    alike,
     colour,
     estimand_label,
     evenly,
@@ -69,7 +70,8 @@ def plot_poolings(fits: Fits) -> Figure:
         order = evenly(np.argsort(chosen[leading_name]["mean"].values, kind="stable"), MOST_GROUPS)
         _draw_forest(axes, {name: summary.isel({dim: order}) for name, summary in chosen.items()}, fits, dim)
         axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=group)
-    title = f"{leading.sizes[dim]} {group}s: {estimand_label(fit)}, {_interval_in_words(leading)}"
+    counted = f"{leading.sizes[dim]} {words.plural(group, leading.sizes[dim])}"
+    title = f"{counted}: {estimand_label(fit)}, {_interval_in_words(leading)}"
     if shown < leading.sizes[dim]:
         title += f"\n{shown} of them, evenly spaced in the order of {words.pooling(leading_name)}"
     figure.suptitle(title, fontsize="medium")
@@ -78,10 +80,10 @@ def plot_poolings(fits: Fits) -> Figure:
 
 
 def _draw_forest(axes, summaries: dict[str, xr.Dataset], fits: Fits, dim: str) -> None:
-    """A row a group, in it a line a pooling; complete pooling behind them all."""
+    """A row a group, in it a line a pooling; complete pooling behind them all, where it is one value for all."""
     (first, *_), shown = summaries.values(), next(iter(summaries.values())).sizes[dim]
     many = shown > MANY
-    apart = [name for name in summaries if fits[name].attrs["pooling"] != "complete"]
+    apart = [n for n, of in summaries.items() if fits[n].attrs["pooling"] != "complete" or not alike(of["mean"], dim)]
     offsets = dict(zip(apart, np.linspace(0.25, -0.25, len(apart)) if len(apart) != 1 else [0.0], strict=True))
     for name, summary in summaries.items():
         paint, label = colour(fits[name].attrs["pooling"]), words.pooling(name)

@@ -21,6 +21,7 @@ from hbm_zoo.plots.style import (
     GREY,
     SMALL,
     Picture,
+    alike,
     colour,
     estimand_label,
     evenly,
@@ -32,6 +33,7 @@ from hbm_zoo.plots.style import (
     panels,
     volume_axis,
 )
+from hbm_zoo.words import plural
 
 MOST_GROUPS = 300
 MOST_LABELLED = 30
@@ -54,7 +56,8 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
         is also the size of its points (over its place in the order of own estimates, if all
         have the same volume). Beyond 300 groups, 300 evenly spaced in that order. The target
         is the mean of the population, which is not complete pooling's estimate: both are drawn
-        and labelled. A group without an estimate of its own has no arrow.
+        and labelled, as a line or, where they differ from group to group, a dash for each. A group
+        without an estimate of its own has no arrow.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
     target = level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
     summary = partial["group_summary"].to_dataset().assign(target=target)
     if complete is not None:
-        summary["complete"] = complete["group_summary"].to_dataset()["mean"].isel({record.group: 0})
+        each = complete["group_summary"].to_dataset()["mean"]
+        summary["complete"] = each.isel({record.group: 0}, drop=True) if alike(each, record.group) else each
     parts = panels(summary["mean"], record.group)
     group = word(partial, record.group)
     figure = Picture(figsize=(max(7.4, 6.0 * len(parts)), 4.8), layout="constrained")
@@ -98,10 +102,11 @@ def _draw_arrows(axes, summary: xr.Dataset, dim: str, group: str, unit: str) -> 
         axes.set_xlabel(f"amount of data: {unit}")
     else:
         x = np.arange(1.0, own.size + 1)
-        axes.set_xlabel(f"{group}s in the order of their own estimates; {unit}: {volume[0]:g} each")
+        axes.set_xlabel(f"{plural(group)} in the order of their own estimates; {unit}: {volume[0]:g} each")
     known = np.isfinite(own)
-    if dim in summary["target"].dims:
-        axes.scatter(x, summary["target"], marker="_", color=colour("partial"), lw=1.2, label="target of each")
+    for name, pooling, label in (("target", "partial", "target of each"), ("complete", "complete", "complete pooling")):
+        if name in summary and dim in summary[name].dims:
+            axes.scatter(x, summary[name], marker="_", color=colour(pooling), lw=1.2, label=label)
     axes.scatter(x, own, s=size, facecolors="white", edgecolors=colour("own"), lw=0.8, label="own estimate")
     axes.scatter(x, mean, s=size, color=colour("partial"), alpha=0.8, lw=0, label="partial pooling")
     for at, start, end in zip(x[known], own[known], mean[known], strict=True):

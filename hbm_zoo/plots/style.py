@@ -43,6 +43,11 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
+def alike(values: xr.DataArray, group: str) -> bool:
+    """Whether all groups have the same value, but for rounding."""
+    return bool((values.max(group) - values.min(group) <= 1e-9 * abs(values).max()).all())
+
+
 def colour(pooling: str) -> str:
     """The colour of a pooling, the same in every picture."""
     return COLOURS.get(pooling, INK)

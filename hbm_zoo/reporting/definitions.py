@@ -9,9 +9,10 @@ COMPARISON = {
     "pooling": "none: every group alone; complete: all groups lumped; partial: the data say how much to share.",
     "rank": "1 predicts best. No pooling has no rank for a new group: only its prior speaks.",
     "elpd": "Expected log predictive density of data left out [nats]; higher is better.",
-    "se": "Standard error of elpd over the units left out [nats].",
+    "se": "Standard error of elpd over the units left out [nats]; none where groups depend on one another.",
     "elpd_diff": "elpd less that of the best [nats].",
-    "dse": "Standard error of elpd_diff [nats]; left out with fewer than 10 groups, where it says little.",
+    "dse": "Standard error of elpd_diff [nats]; left out with fewer than 10 groups, where it says little, and where "
+    "groups depend on one another.",
     "one_unit": "Largest share of a single unit in the sum of absolute differences: near 1, all hangs on it.",
     "mcse": "Monte Carlo error of elpd [nats]: what another seed would change.",
     "p": "Effective number of hyperparameters: how much better the data are fitted than predicted [nats].",

@@ -105,7 +105,7 @@ class Findings:
             else f"{words.plain(most)} each"
         )
         chosen = f"; {options}" if (options := settings(fit)) else ""
-        return f"{source}{volume.size:,} {self.group}s, {unit} {spread}{chosen}"
+        return f"{source}{volume.size:,} {words.plural(self.group, volume.size)}, {unit} {spread}{chosen}"
 
     @property
     def parts(self) -> dict[str, pd.DataFrame]:

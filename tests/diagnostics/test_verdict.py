@@ -295,7 +295,7 @@ def ranking(one_unit=0.1, **rows):
     ],
 )
 def test_the_answer_follows_the_table(rows, groups, expected):
-    assert answer(ranking(**rows), f"{groups} hospitals", "it") == expected
+    assert answer(ranking(**rows), f"{groups} hospitals are too few for a standard error", "it") == expected
 
 
 @pytest.mark.parametrize(

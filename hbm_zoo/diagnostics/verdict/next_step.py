@@ -12,7 +12,7 @@ from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE
 from hbm_zoo.diagnostics.verdict.prediction import is_behind
 from hbm_zoo.inference.fits import word
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import named
+from hbm_zoo.words import named, plural
 
 MISFIT = 3
 PRIOR_SHARE = 0.7
@@ -25,7 +25,7 @@ def next_steps(
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
     steps = [*_misfit(record, name, partial, tables.get("new_group")), *_prior_weight(record, partial, groups)]
     if groups >= GROUPS_FOR_SIGNIFICANCE and any(is_behind(table.loc[name]) for table in tables.values()):
-        steps.append(f"find out why partial pooling is clearly behind before using its {group}s")
+        steps.append(f"find out why partial pooling is clearly behind before using its {plural(group)}")
     return steps or [f"report each {group} by partial pooling, with its interval"]
 
 
@@ -41,7 +41,7 @@ def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: p
     surprising = summary[record.group].values[int((summary["lppd"] - summary["elpd"]).values.argmax())]
     return [
         f"look at {named(group, surprising)}, which surprises the model most ({len(sampled)} hyperparameters act as "
-        f"{p:.1f}, a sign that not all {group}s come from one such population)"
+        f"{p:.1f}, a sign that not all {plural(group)} come from one such population)"
     ]
 
 
@@ -49,10 +49,10 @@ def _prior_weight(record: HierarchicalModel, partial: xr.DataTree, groups: int) 
     """A spread that is known little better than before must be asked about."""
     name = record.heterogeneity
     prior, posterior = (partial[part].dataset[name] for part in ("prior", "posterior"))
-    share = float(posterior.std() / prior.std())
+    share, counted = float(posterior.std() / prior.std()), f"{groups} {plural(word(partial, record.group))}"
     if share < PRIOR_SHARE and groups >= GROUPS_FOR_SIGNIFICANCE:
         return []
     return [
-        f"fit again with another prior of {name}, and see what moves (from {groups} {word(partial, record.group)}s its "
-        f"posterior sd is {share:.2f} of its prior's)"
+        f"fit again with another prior of {name}, and see what moves (from {counted} its posterior "
+        f"sd is {share:.2f} of its prior's)"
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.diagnostics.comparison import no_standard_error
 from hbm_zoo.inference.fits import word
 from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.model import HierarchicalModel
@@ -19,7 +20,7 @@ MOST_OF_IT = 0.5
 
 def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """The answer to each question, from the ranked rows of its own table."""
-    group, groups = word(fit, record.group), fit["constant_data"].sizes[record.group]
+    group, why_not = word(fit, record.group), no_standard_error(record, fit)
     starts = {
         "new_group": f"for {with_article(group)} not seen before",
         "new_observation": f"for the same {group} again",
@@ -27,20 +28,21 @@ def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str,
     answers, named = [], None
     for question, table in tables.items():
         best = pooling(str(table.index[0]))
-        answers.append(f"{starts[question]} {answer(table, f'{groups} {group}s', 'it' if best == named else best)}")
+        answers.append(f"{starts[question]} {answer(table, why_not, 'it' if best == named else best)}")
         named = best
     return answers
 
 
-def answer(table: pd.DataFrame, counted: str, best: str) -> str:
+def answer(table: pd.DataFrame, why_not: str, best: str) -> str:
     """Which pooling leads which others, and whether that is more than noise.
 
     Parameters
     ----------
     table : pandas.DataFrame
         As `compare_poolings` returns it.
-    counted : str
-        The groups in words, e.g. ``94 hospitals``.
+    why_not : str
+        Why a difference has no standard error, e.g. ``3 hospitals are too few for a standard error``; unread
+        where it has one.
     best : str
         The pooling of the first row in words.
 
@@ -55,7 +57,7 @@ def answer(table: pd.DataFrame, counted: str, best: str) -> str:
     others = ranked.iloc[1:]
     if others["dse"].astype(float).isna().any():
         leads = listed(f"{pooling(str(name))} by {-row['elpd_diff']:.1f} nats" for name, row in others.iterrows())
-        said = f"{leads} ({counted} are too few for a standard error)"
+        said = f"{leads} ({why_not})"
     else:
         said = listed(_lead(str(name), row, table.attrs["unit"]) for name, row in others.iterrows())
     return f"{best} leads {said}{_doubt(ranked)}"
