@@ -15,9 +15,10 @@ Measured on binomial counts of 1 to 50,000 trials, none, some and all of them su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -75,7 +76,7 @@ class Tabulated(Population):
         return xr.where(self._step > 0, below, x >= self.at.isel(node=0))
 
     def _density(self, x):
-        return (self.weight * np.sinc(self._from_nodes(x))).sum("node", skipna=False)
+        return (self.weight * xr.apply_ufunc(np.sinc, self._from_nodes(x))).sum("node", skipna=False)
 
     def ppf(self, p):
         """By Newton's method from the node where the sums of the weights pass p."""
@@ -95,7 +96,7 @@ class Tabulated(Population):
         return self.ppf(outer.copy(data=rng.random(outer.shape)))
 
 
-def log_marginal(log_likelihood: Callable, start: Callable) -> Callable:
+def log_marginal(log_likelihood: Callable, start: Callable, parts: int = 1) -> Callable:
     """The formula of log p(y | mu, tau), the integral over z of p(y | mu + tau z) N(z; 0, 1) [nats].
 
     Parameters
@@ -105,11 +106,13 @@ def log_marginal(log_likelihood: Callable, start: Callable) -> Callable:
         is better added outside, or it is computed at every node.
     start
         ``start(*data)``: a finite estimate of theta, near the top of its likelihood.
+    parts : int
+        How many independent data of this kind tell of the same theta: old ones and new ones, say.
 
     Returns
     -------
     callable
-        ``formula(mu, tau, *data)``, elementwise.
+        ``formula(mu, tau, *data)``, elementwise; the data of one part after those of another.
 
     Examples
     --------
@@ -119,7 +122,7 @@ def log_marginal(log_likelihood: Callable, start: Callable) -> Callable:
     """
 
     def formula(mu, tau, *data):
-        log_f, _, step = _tabulate(log_likelihood, start, mu, tau, *data)
+        log_f, _, step = _tabulate(_Likelihood.of_parts(log_likelihood, start, data, parts), mu, tau)
         top = disconnected_grad(log_f.max(axis=0))
         return top + pt.log(pt.exp(log_f - top).sum(axis=0)) + pt.log(step) - 0.5 * np.log(2 * np.pi)
 
@@ -139,39 +142,62 @@ def posterior(log_likelihood: Callable, start: Callable, mu, tau, *data) -> Tabu
 @cache
 def _compiled(log_likelihood: Callable, start: Callable, size: int):
     mu, tau, *data = (pt.dvector() for _ in range(2 + size))
-    log_f, z, _ = _tabulate(log_likelihood, start, mu, tau, *data)
+    log_f, z, _ = _tabulate(_Likelihood.of_parts(log_likelihood, start, data), mu, tau)
     weight = pt.exp(log_f - log_f.max(axis=0))
     return function([mu, tau, *data], [mu + tau * z, weight / weight.sum(axis=0)])
 
 
-def _tabulate(log_likelihood: Callable, start: Callable, mu, tau, *data):
-    """Log integrand and z [node, ...], and the step between nodes."""
-    mu, tau, data = pt.as_tensor(mu), pt.as_tensor(tau), tuple(pt.as_tensor(value) for value in data)
-    low, high = _ends(log_likelihood, start(*data), mu, tau, data)
-    share = np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
-    z = low + (high - low) * share
-    return log_likelihood(mu + tau * z, *data) - z**2 / 2, z, (high - low) / (NODES - 1)
+@dataclass(frozen=True)
+class _Likelihood:
+    """A log-concave likelihood of theta, and what is known of its top before it is looked for.
 
+    The top of a product lies between the tops of its factors, and no higher than their sum.
+    """
 
-def _ends(log_likelihood: Callable, raw, mu, tau, data):
-    """The two z where the integrand has lost `NATS`, on either side of its top; constants of the gradient."""
+    log: Callable
+    tops: list
+    height: Any
+    shape: Any
 
-    def slopes(z):
-        """Log likelihood at z, and its first two derivatives in z."""
+    @classmethod
+    def of_parts(cls, log_likelihood: Callable, start: Callable, data: Sequence, parts: int = 1) -> _Likelihood:
+        data = [pt.as_tensor(value) for value in data]
+        each = [data[len(data) // parts * k :][: len(data) // parts] for k in range(parts)]
+        tops = [start(*part) for part in each]
+        height = sum(log_likelihood(top, *part) for top, part in zip(tops, each, strict=True))
+        shape = sum(value * 0.0 for value in data)
+        return cls(lambda theta: sum(log_likelihood(theta, *part) for part in each), tops, height, shape)
+
+    def slopes(self, mu, tau, z):
+        """Log likelihood at mu + tau z, and its first two derivatives in z."""
         theta = mu + tau * z
-        level = log_likelihood(theta, *data)
+        level = self.log(theta)
         first = grad(level.sum(), theta, disconnected_inputs="ignore")
         return level, tau * first, tau**2 * pt.minimum(grad(first.sum(), theta, disconnected_inputs="ignore"), 0)
 
-    shape = mu + tau + raw + sum(value * 0.0 for value in data)
-    top = _mode(slopes, log_likelihood, raw, tau + 0 * shape, mu + 0 * shape, data)
-    ends = []
-    for side in (-1, 1):
-        ends.append(top + side * _distance(slopes, top, side))
-    return [disconnected_grad(end) for end in ends]
+
+def _tabulate(likelihood: _Likelihood, mu, tau):
+    """Log integrand and z [node, ...], and the step between nodes."""
+    mu, tau = pt.as_tensor(mu), pt.as_tensor(tau)
+    low, high = _ends(likelihood, mu, tau)
+    share = np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
+    z = low + (high - low) * share
+    return likelihood.log(mu + tau * z) - z**2 / 2, z, (high - low) / (NODES - 1)
 
 
-def _mode(slopes: Callable, log_likelihood: Callable, raw, tau, mu, data):
+def _ends(likelihood: _Likelihood, mu, tau):
+    """The two z where the integrand has lost `NATS`, on either side of its top; constants of the gradient."""
+    shape = mu * 0 + tau * 0 + likelihood.shape
+    mu, tau = mu + shape, tau + shape
+
+    def slopes(z):
+        return likelihood.slopes(mu, tau, z)
+
+    top = _mode(slopes, likelihood, mu, tau)
+    return [disconnected_grad(top + side * _distance(slopes, top, side)) for side in (-1, 1)]
+
+
+def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
     """Where the slope of the log likelihood in z is z: between 0 and the top of the likelihood.
 
     On the side of 0 Newton's method for log(slope / z) = 0, which an exponential tail makes linear; past the
@@ -179,11 +205,10 @@ def _mode(slopes: Callable, log_likelihood: Callable, raw, tau, mu, data):
     """
     level, slope, _ = slopes(pt.zeros_like(mu))
     side = pt.switch(slope < 0, -1.0, 1.0)
-    rise = pt.sqrt(2 + 2 * pt.maximum(log_likelihood(raw, *data) - level, 0))
-    low, high = pt.zeros_like(mu), pt.abs(slope)
-    for bound in (rise, (pt.abs(raw - mu) + 3) / pt.maximum(tau, LEAST_SPREAD)):
-        high = pt.minimum(high, bound)
-    high = high + 1e-12
+    rise = pt.sqrt(2 + 2 * pt.maximum(likelihood.height - level, 0))
+    low, high = pt.zeros_like(mu), pt.minimum(pt.abs(slope), rise)
+    away = reduce(pt.maximum, (pt.abs(top - mu) for top in likelihood.tops))
+    high = pt.minimum(high, (away + 3) / pt.maximum(tau, LEAST_SPREAD)) + 1e-12
     u = high
     for _ in range(STEPS_TO_THE_MODE):
         _, slope, bend = slopes(side * u)

@@ -9,7 +9,7 @@ nodes. Fields are ``xarray.DataArray``s; dims combine by name, so draws of the h
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -168,6 +168,12 @@ class Normal(Population):
     def sample(self, rng):
         return xr.apply_ufunc(rng.normal, *xr.broadcast(self.mean, self.sd))
 
+    def expect(self, g):
+        """E[g(theta)] of a smooth elementwise function, by the trapezoid rule."""
+        z = xr.DataArray(np.linspace(-9, 9, 73), dims="node")
+        weight = np.exp(-(z**2) / 2)
+        return (g(self.mean + self.sd * z) * weight).sum("node", skipna=False) / weight.sum()
+
 
 @dataclass(frozen=True)
 class CorrelatedNormal(Normal):
@@ -191,6 +197,51 @@ class CorrelatedNormal(Normal):
         second = mean.coefficient == mean.coefficient[1]
         z = xr.where(second, correlation * shared + np.sqrt(1 - correlation**2) * z, z)
         return (mean + self.sd * z).transpose(*mean.dims)
+
+
+@dataclass(frozen=True)
+class Expit(Population):
+    """A share p = 1/(1 + exp(-theta)) whose log odds theta have a population that says what it expects of a function.
+
+    Examples
+    --------
+    >>> of_rates = Expit(Normal(xr.DataArray(0.0), xr.DataArray(1.0)))
+    >>> of_rates.mean.item(), round(of_rates.sd.item(), 4), of_rates.cdf(0.5).item()
+    (0.5, 0.2083, 0.5)
+    """
+
+    log_odds: Any
+
+    @property
+    def mean(self):
+        return self.log_odds.expect(special.expit)
+
+    @property
+    def sd(self):
+        middle = self.mean
+        return np.sqrt(self.log_odds.expect(lambda theta: (special.expit(theta) - middle) ** 2))
+
+    def cdf(self, x):
+        return self.log_odds.cdf(special.logit(np.clip(x, 0, 1)))
+
+    def ppf(self, p):
+        return special.expit(self.log_odds.ppf(p))
+
+    def log_density(self, x):
+        return self.log_odds.log_density(special.logit(x)) - np.log(x) - np.log1p(-x)
+
+    def sample(self, rng):
+        return special.expit(self.log_odds.sample(rng))
+
+    def over(self, like):
+        return Expit(self.log_odds.over(like))
+
+    def cells(self):
+        flat, template = self.log_odds.cells()
+        return Expit(flat), template
+
+    def of(self, cells):
+        return Expit(self.log_odds.of(cells))
 
 
 @dataclass(frozen=True)

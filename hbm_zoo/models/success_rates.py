@@ -35,6 +35,17 @@ Given mu and phi everything about one unit is known in closed form:
 No pooling gives each unit the same wide Beta in advance, matched in mean and variance to
 what the partial model expects of one unit. Complete pooling is phi = 0: one rate for all.
 
+With population=logit-normal
+----------------------------
+    y_j | alpha_j      ~ Binomial(n_j, p_j)                  the data, log odds alpha_j of p_j
+    alpha_j | mu, tau  ~ N(mu, tau^2)                        the units
+    mu ~ N(0, 1.5^2),  tau ~ HalfNormal(1)                   what we knew before
+
+The units differ by their log odds, so that nothing but a rate of exactly 0 or 1 is out of reach and a
+covariate could be added; tau = 0 is one rate for all. There is no closed form: each alpha_j is
+integrated numerically (`hbm_zoo.models.logit_normal`), and kappa_j is what it is by definition,
+1 - Var(p_j | y, h)/Var(p_j | h), for data that surprise below 0.
+
 What it assumes
 ---------------
 * Trials of a unit are independent and alike: no hot hand, no case mix.
@@ -60,6 +71,7 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Beta
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.models.logit_normal import with_logit_normal
 from hbm_zoo.priors import describe, expectation, moments
 
 COLUMNS = {
@@ -244,6 +256,9 @@ def fixed_in_advance(priors, data):
     return {"mu": mean, "phi": np.sqrt(ratio / (1 - ratio))}
 
 
+ALTERNATIVES = {"population": {"beta": lambda record: record, "logit-normal": with_logit_normal}}
+
+
 def simulate(rng, *, units=30, mu=0.25, phi=0.1, median_trials=60.0, sigma_trials=0.8):
     """A frame like the real one and the truth that made it.
 
@@ -320,6 +335,7 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         kappa="1 - E[Var(p | y, h)] / Var(p | h)",
     ),
+    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={
         "baseball": Shipped(columns={"unit": "player", "successes": "hits", "trials": "at_bats"}),
