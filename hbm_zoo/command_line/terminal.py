@@ -91,7 +91,8 @@ def _likelihood(found: Findings) -> list[str]:
     """The model's formula down to its priors, which follow as they were used."""
     parameters = tuple(f"{name} ~" for name in found.record.parameters)
     lines = itertools.takewhile(
-        lambda line: not line.startswith(parameters), pages.formula(found.record.name).splitlines()
+        lambda line: not line.startswith(parameters),
+        pages.formula(found.record.name, **found.record.chosen).splitlines(),
     )
     return [re.sub(r" {4,}\w.*", "", line) for line in lines]  # the words beside the symbols would not fit
 

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
-from pytensor import function
+from pytensor import function, scan
+from pytensor.compile.builders import OpFromGraph
 from pytensor.gradient import disconnected_grad, grad
 from scipy import special
 
@@ -122,7 +123,7 @@ def log_marginal(log_likelihood: Callable, start: Callable, parts: int = 1) -> C
     """
 
     def formula(mu, tau, *data):
-        log_f, _, step = _tabulate(_Likelihood.of_parts(log_likelihood, start, data, parts), mu, tau)
+        log_f, _, step = _tabulate(log_likelihood, start, parts, mu, tau, *data)
         top = disconnected_grad(log_f.max(axis=0))
         return top + pt.log(pt.exp(log_f - top).sum(axis=0)) + pt.log(step) - 0.5 * np.log(2 * np.pi)
 
@@ -142,9 +143,21 @@ def posterior(log_likelihood: Callable, start: Callable, mu, tau, *data) -> Tabu
 @cache
 def _compiled(log_likelihood: Callable, start: Callable, size: int):
     mu, tau, *data = (pt.dvector() for _ in range(2 + size))
-    log_f, z, _ = _tabulate(_Likelihood.of_parts(log_likelihood, start, data), mu, tau)
+    log_f, z, _ = _tabulate(log_likelihood, start, 1, mu, tau, *data)
     weight = pt.exp(log_f - log_f.max(axis=0))
     return function([mu, tau, *data], [mu + tau * z, weight / weight.sum(axis=0)])
+
+
+def _tabulate(log_likelihood: Callable, start: Callable, parts: int, mu, tau, *data):
+    """Log integrand and z [node, ...], and the step between nodes."""
+    given = [pt.as_tensor(value) for value in (mu, tau, *data)]
+    inside = [value.type() for value in given]
+    ends = _ends(_likelihood(log_likelihood, start, parts, inside[2:]), *inside[:2])
+    # Where nodes lie does not change an integral: no gradient goes through them, whatever is rewritten before.
+    low, high = OpFromGraph(inside, ends, connection_pattern=[[False, False]] * len(inside))(*given)
+    z = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
+    log = _likelihood(log_likelihood, start, parts, given[2:]).log
+    return log(given[0] + given[1] * z) - z**2 / 2, z, (high - low) / (NODES - 1)
 
 
 @dataclass(frozen=True)
@@ -159,15 +172,6 @@ class _Likelihood:
     height: Any
     shape: Any
 
-    @classmethod
-    def of_parts(cls, log_likelihood: Callable, start: Callable, data: Sequence, parts: int = 1) -> _Likelihood:
-        data = [pt.as_tensor(value) for value in data]
-        each = [data[len(data) // parts * k :][: len(data) // parts] for k in range(parts)]
-        tops = [start(*part) for part in each]
-        height = sum(log_likelihood(top, *part) for top, part in zip(tops, each, strict=True))
-        shape = sum(value * 0.0 for value in data)
-        return cls(lambda theta: sum(log_likelihood(theta, *part) for part in each), tops, height, shape)
-
     def slopes(self, mu, tau, z):
         """Log likelihood at mu + tau z, and its first two derivatives in z."""
         theta = mu + tau * z
@@ -176,17 +180,17 @@ class _Likelihood:
         return level, tau * first, tau**2 * pt.minimum(grad(first.sum(), theta, disconnected_inputs="ignore"), 0)
 
 
-def _tabulate(likelihood: _Likelihood, mu, tau):
-    """Log integrand and z [node, ...], and the step between nodes."""
-    mu, tau = pt.as_tensor(mu), pt.as_tensor(tau)
-    low, high = _ends(likelihood, mu, tau)
-    share = np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
-    z = low + (high - low) * share
-    return likelihood.log(mu + tau * z) - z**2 / 2, z, (high - low) / (NODES - 1)
+def _likelihood(log_likelihood: Callable, start: Callable, parts: int, data: Sequence) -> _Likelihood:
+    size = len(data) // parts
+    each = [data[k * size : (k + 1) * size] for k in range(parts)]
+    tops = [start(*part) for part in each]
+    height = sum(log_likelihood(top, *part) for top, part in zip(tops, each, strict=True))
+    shape = sum(value * 0.0 for value in data)
+    return _Likelihood(lambda theta: sum(log_likelihood(theta, *part) for part in each), tops, height, shape)
 
 
 def _ends(likelihood: _Likelihood, mu, tau):
-    """The two z where the integrand has lost `NATS`, on either side of its top; constants of the gradient."""
+    """The two z where the integrand has lost `NATS`, on either side of its top."""
     shape = mu * 0 + tau * 0 + likelihood.shape
     mu, tau = mu + shape, tau + shape
 
@@ -194,7 +198,9 @@ def _ends(likelihood: _Likelihood, mu, tau):
         return likelihood.slopes(mu, tau, z)
 
     top = _mode(slopes, likelihood, mu, tau)
-    return [disconnected_grad(top + side * _distance(slopes, top, side)) for side in (-1, 1)]
+    sides = np.array([-1.0, 1.0]).reshape(-1, *[1] * top.ndim)
+    ends = top + sides * _distance(slopes, top, sides)
+    return [ends[0], ends[1]]
 
 
 def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
@@ -206,11 +212,11 @@ def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
     level, slope, _ = slopes(pt.zeros_like(mu))
     side = pt.switch(slope < 0, -1.0, 1.0)
     rise = pt.sqrt(2 + 2 * pt.maximum(likelihood.height - level, 0))
-    low, high = pt.zeros_like(mu), pt.minimum(pt.abs(slope), rise)
+    high = pt.minimum(pt.abs(slope), rise)
     away = reduce(pt.maximum, (pt.abs(top - mu) for top in likelihood.tops))
     high = pt.minimum(high, (away + 3) / pt.maximum(tau, LEAST_SPREAD)) + 1e-12
-    u = high
-    for _ in range(STEPS_TO_THE_MODE):
+
+    def step(low, high, u):
         _, slope, bend = slopes(side * u)
         slope = side * slope
         low, high = pt.switch(slope > u, u, low), pt.switch(slope > u, high, u)
@@ -218,19 +224,28 @@ def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
         newton = u * pt.exp(pt.clip(pt.log(safe / u) / (1 - u * bend / safe), -30, 30))
         middle = (low + high) / 2
         new = pt.switch(slope > 0, newton, pt.maximum(u + (slope - u) / (1 - bend), middle))
-        u = pt.switch(pt.and_(new >= low, new <= high), new, middle)
+        return low, high, pt.switch(pt.and_(new >= low, new <= high), new, middle)
+
+    *_, u = _repeated(step, STEPS_TO_THE_MODE, pt.zeros_like(high), high, high)
     return side * u
 
 
-def _distance(slopes: Callable, top, side: int):
+def _distance(slopes: Callable, top, sides):
     """How far from the top the integrand has lost `NATS`: Newton's method on the logs of loss and distance."""
     farthest = np.sqrt(2 * NATS)  # the normal alone has lost as much there
     highest = slopes(top)[0] - top**2 / 2
-    far = pt.full_like(top, farthest)
-    for _ in range(STEPS_TO_AN_END):
-        z = top + side * far
+
+    def step(far):
+        z = top + sides * far
         level, slope, _ = slopes(z)
         lost = pt.maximum(highest - level + z**2 / 2, 1e-12)
-        rate = pt.maximum(side * (z - slope) * far / lost, 1)
-        far = pt.clip(far * pt.exp(-pt.log(lost / NATS) / rate), 1e-6, farthest)
-    return far
+        rate = pt.maximum(sides * (z - slope) * far / lost, 1)
+        return [pt.clip(far * pt.exp(-pt.log(lost / NATS) / rate), 1e-6, farthest)]
+
+    return _repeated(step, STEPS_TO_AN_END, pt.zeros_like(sides * top) + farthest)[0]
+
+
+def _repeated(step: Callable, times: int, *state):
+    """The state after so many steps; a loop, which is compiled once, where steps written out take minutes."""
+    found = scan(step, outputs_info=list(state), n_steps=times, return_updates=False)
+    return [values[-1] for values in (found if isinstance(found, list | tuple) else [found])]

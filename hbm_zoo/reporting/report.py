@@ -134,7 +134,7 @@ def _context(found: Findings) -> dict:
     return {
         "found": found,
         "title": pages.headline(name) or name,
-        "formula": pages.formula(name),
+        "formula": pages.formula(name, **found.record.chosen),
         "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
         "compared": compared,
         "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],

@@ -83,10 +83,19 @@ def section(model: str, title: str) -> str:
     return ""
 
 
-def formula(model: str) -> str:
-    """The model in symbols: the first indented block of the section "The model"."""
+def formula(model: str, **chosen: str) -> str:
+    """The model in symbols: the first indented block of its section.
+
+    That is "With option=value" if an option changes the formula, else "The model".
+
+    Examples
+    --------
+    >>> formula("success_rates", population="logit-normal").splitlines()[1]
+    'alpha_j | mu, tau  ~ N(mu, tau^2)                        the units'
+    """
+    changed = (section(model, f"With {name}={value}") for name, value in chosen.items())
     block: list[str] = []
-    for line in section(model, "The model").splitlines():
+    for line in (next(filter(None, changed), "") or section(model, "The model")).splitlines():
         if line.startswith("    "):
             block.append(line)
         elif block and line.strip():

@@ -13,7 +13,7 @@ from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.models import success_rates as rates
 
 MODEL = rates.MODEL
-POPULATIONS = ("beta",)
+POPULATIONS = ("beta", "logit-normal")
 BATTERS = hz.load_data("baseball")
 FEW = pd.DataFrame({"unit": list("ABCD"), "successes": [0, 3, 7, 1], "trials": [4, 10, 7, 1]})
 
@@ -70,14 +70,14 @@ VARIANTS = [
     (population, pooling, form)
     for population in POPULATIONS
     for pooling in ("complete", "partial")
-    for form in MODEL.variants[pooling]
+    for form in MODEL.under(population=population).variants[pooling]
 ]
 
 
 @pytest.mark.parametrize(("population", "pooling", "form"), VARIANTS)
 def test_each_variant_has_the_density_and_gradient_of_the_page(population, pooling, form):
-    record = MODEL
-    model = record.build(FEW, pooling, form)
+    record = MODEL.under(population=population)
+    model = record.build(FEW, pooling, form, population=population)
     shown = {"centered": {"beta": "p", "logit-normal": "alpha"}[population], "noncentered": "z"}.get(form)
     rng, spread = np.random.default_rng(3), record.heterogeneity
     unit = rng.uniform(0.1, 0.9, 4) if shown == "p" else rng.normal(-0.3, 0.5, 4)
@@ -115,7 +115,7 @@ def test_each_variant_has_the_density_and_gradient_of_the_page(population, pooli
 
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_without_spread_all_is_complete_pooling(population):
-    record = MODEL
+    record = MODEL.under(population=population)
     data = record.data(FEW)
     mu, rate = (0.3, 0.3) if population == "beta" else (-0.4, special.expit(-0.4))
     h = at(mu=mu, **{record.heterogeneity: 0.0})
@@ -130,7 +130,7 @@ def test_without_spread_all_is_complete_pooling(population):
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_a_unit_given_the_hyperparameters_is_brute_force(population):
     """Mean, sd, cdf, expected log likelihood, kappa and the density of new counts, each on a fine grid of rates."""
-    record = MODEL
+    record = MODEL.under(population=population)
     data, values = record.data(FEW), POINT[population]
     h, level = at(**values), record.group_level
     x = np.linspace(-14, 14, 40_001)
@@ -172,7 +172,7 @@ def population_on_log_odds(population, values, x):
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_kappa_averaged_over_counts_is_the_definition_and_a_share(population):
     """1 - E[Var(p | y, h)] / Var(p | h), the average over all counts that a unit may show."""
-    record, n = MODEL, 7
+    record, n = MODEL.under(population=population), 7
     h, level = at(**POINT[population]), record.group_level
     every = pd.DataFrame({"unit": [f"U{y}" for y in range(n + 1)], "successes": range(n + 1), "trials": n})
     data = record.data(every)
@@ -187,7 +187,7 @@ def test_kappa_averaged_over_counts_is_the_definition_and_a_share(population):
 
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_the_matched_prior_has_the_moments_of_a_unit(population):
-    record = MODEL
+    record = MODEL.under(population=population)
     priors = record.default_priors(record.data(FEW))
     rng, n = np.random.default_rng(1), 400_000
     if population == "beta":
@@ -267,7 +267,7 @@ class Grid:
 
 @pytest.fixture(scope="module", params=POPULATIONS)
 def batters(request):
-    fits = hz.fit_poolings(rates, BATTERS, random_seed=4, progressbar=False)
+    fits = hz.fit_poolings(rates, BATTERS, population=request.param, random_seed=4, progressbar=False)
     return request.param, fits, Grid(request.param, BATTERS)
 
 
@@ -275,7 +275,7 @@ def test_the_fit_is_the_grid(batters):
     """Means within 4 Monte Carlo errors, each less than 0.2 posterior sds: a shift of that size would be seen."""
     population, fits, grid = batters
     fit = fits["partial"]
-    spread = MODEL.heterogeneity
+    spread = MODEL.under(population=population).heterogeneity
     for name, values in (("mu", grid.m), (spread, grid.s)):
         draws = fit["posterior"][name]
         mcse = float(az.mcse(draws))
@@ -331,14 +331,15 @@ def test_every_public_function_takes_it(batters, tmp_path):
         assert picture(fits) is not None
     assert hz.plot_estimates_over_heterogeneity(fits["partial"]) is not None
     folder = hz.report(fits, tmp_path / "report")
-    assert "Beta" in (folder / "report.md").read_text()
+    written = {"beta": "Beta(a, b)", "logit-normal": "N(mu, tau^2)"}
+    assert written[population] in (folder / "report.md").read_text()
     recovered = hz.recover(fits["partial"], rates, BATTERS, random_seed=1)
     assert recovered["posterior"]["p"].dims == ("chain", "draw", "unit")
 
 
 def test_empirical_bayes_is_the_maximum(batters):
     population, _, grid = batters
-    plug_in = hz.empirical_bayes(rates, BATTERS)
+    plug_in = hz.empirical_bayes(rates, BATTERS, population=population)
     total = grid.each.sum(axis=0)
     assert plug_in.attrs["log_likelihood"] >= total.max() - 1e-3
     assert plug_in.attrs["log_likelihood"] == pytest.approx(total.max(), abs=0.05)
