@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import gammaln, logsumexp, softmax
 
-from hbm_zoo.inference.quadrature import derivatives, modes, quadrature, standard_nodes
+from hbm_zoo.inference.quadrature import quadrature, standard_nodes
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -36,22 +36,6 @@ def test_skew_density(shape):
     nodes, log_weights = quadrature(lambda x: shape * x[..., 0] - np.exp(x[..., 0]), 1, 1)
     assert logsumexp(log_weights) == pytest.approx(gammaln(shape), abs=2e-3)
     assert (softmax(log_weights) * np.exp(nodes[..., 0])).sum() == pytest.approx(shape, rel=2e-3)
-
-
-def test_mode_is_found_where_the_density_is_not_log_concave():
-    student = stats.t(df=2, loc=[[-15.0], [40.0]])
-    mode, curvature = modes(lambda x: student.logpdf(x[..., 0]), 2, 1)
-    np.testing.assert_allclose(mode[:, 0], [-15, 40], atol=0.02)
-    np.testing.assert_allclose(curvature[:, 0, 0], 1.5, rtol=0.01)
-
-
-def test_derivatives_of_a_quadratic():
-    curvature = np.array([[2.0, 0.7, -0.2], [0.7, 1.5, 0.3], [-0.2, 0.3, 0.9]])
-    at = np.array([[0.4, -1.0, 2.0], [0.0, 0.0, 0.0]])
-    value, gradient, minus_bend = derivatives(lambda x: -0.5 * np.einsum("...i,ij,...j", x, curvature, x), at)
-    np.testing.assert_allclose(value, [-0.5 * at[0] @ curvature @ at[0], 0])
-    np.testing.assert_allclose(gradient, -at @ curvature, atol=1e-9)
-    np.testing.assert_allclose(minus_bend, [curvature, curvature], atol=1e-8)
 
 
 @pytest.mark.parametrize(("size", "order"), [(1, 21), (2, 11), (3, 5)])
