@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pymc_extras.prior import Prior
-from scipy.special import expit
 
 from hbm_zoo.group_level.newton import STEP, derivatives, modes
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
 from hbm_zoo.inference.fitting import attributes
+from hbm_zoo.inference.free_parameters import line
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import ppf
 from hbm_zoo.words import choose
@@ -237,22 +237,15 @@ class _Surface:
 
 
 class _Line:
-    """A hyperparameter's support mapped to a line: as it is, its logarithm, or its logit."""
+    """A hyperparameter's support mapped to the whole line: as it is, its logarithm, or its logit."""
 
     def __init__(self, support: tuple[float, float], prior: Prior):
-        self.low, self.high = support
-        self.middle, self.unit = 0.0, 1.0
-        if np.isinf(self.high):
-            low, middle, high = (float(ppf(prior, p)) for p in (0.16, 0.5, 0.84))
-            if np.isfinite(self.low):
-                low, middle, high = np.log(np.array([low, middle, high]) - self.low)
-            self.middle, self.unit = float(middle), float(high - low) / 2
+        to_line, self._from_line, _ = line(support)
+        low, self.middle, high = to_line(np.array([ppf(prior, p) for p in (0.16, 0.5, 0.84)]))
+        self.unit = (high - low) / 2
 
     def value(self, u):
-        x = self.middle + self.unit * u
-        if np.isinf(self.high):
-            return self.low + np.exp(x) if np.isfinite(self.low) else x
-        return self.low + (self.high - self.low) * expit(x)
+        return self._from_line(self.middle + self.unit * u)
 
     def slope(self, u):
         return (self.value(u + STEP) - self.value(u - STEP)) / (2 * STEP)
