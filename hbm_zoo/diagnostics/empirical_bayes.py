@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pymc_extras.prior import Prior
-from scipy.special import expit
 
+from hbm_zoo.group_level.newton import STEP, derivatives, modes
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
 from hbm_zoo.inference.fitting import attributes
-from hbm_zoo.inference.newton import STEP, climb, standard_errors, stencil
+from hbm_zoo.inference.free_parameters import line
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import ppf
 from hbm_zoo.words import choose
@@ -203,11 +203,14 @@ class _Surface:
 
     def _over_means(self, searched: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The quadratic in the means: its maximum, where it is, and minus its second derivative."""
-        offsets, read = stencil(len(self.means))
-        every = np.repeat(searched, len(offsets), axis=0), np.tile(offsets, (len(searched), 1))
-        level, slope, hessian = read(self.log_likelihood(*every).reshape(len(searched), -1), 1.0)
-        at = np.linalg.solve(-hessian, slope[..., None])[..., 0]
-        return level + (slope * at).sum(axis=-1) / 2, at, -hessian
+
+        def log_likelihood(means: np.ndarray) -> np.ndarray:
+            here = np.repeat(searched, means.shape[1], axis=0)
+            return self.log_likelihood(here, means.reshape(len(here), -1)).reshape(means.shape[:2])
+
+        level, slope, information = derivatives(log_likelihood, np.zeros((len(searched), len(self.means))), step=1.0)
+        at = np.linalg.solve(information, slope[..., None])[..., 0]
+        return level + (slope * at).sum(axis=-1) / 2, at, information
 
     def _is_quadratic(self) -> bool:
         """Whether a parabola through three points of each mean predicts a fourth."""
@@ -220,36 +223,37 @@ class _Surface:
 
     def highest(self, boundary: dict[str, float]) -> _Estimate:
         """The maximum, with standard errors from the curvature there."""
-        u, hessian = climb(self.height, len(self.searched))
+        (u,), (curvature,) = modes(lambda u: self.height(u[0])[None], np.zeros((1, len(self.searched))))
         at, information = np.empty((1, 0)), np.empty((1, 0, 0))
         if self.means:
             _, at, information = self._over_means(u[None])
         lines = dict(zip([*self.searched, *self.means], [*u, *at[0]], strict=True))
-        spread = [*standard_errors(-hessian), *standard_errors(information[0])]
+        spread = [*standard_errors(curvature), *standard_errors(information[0])]
         values = {name: float(self.lines[name].value(x)) for name, x in lines.items()}
         se = {name: float(self.lines[name].slope(x) * sd) for (name, x), sd in zip(lines.items(), spread, strict=True)}
         everything = {name: float((self.known | values)[name]) for name in self.record.parameters}
-        flat = bool(self.searched) and np.linalg.eigvalsh(-hessian).min() < FLAT
+        flat = bool(self.searched) and np.linalg.eigvalsh(curvature).min() < FLAT
         return _Estimate(everything, se, float(self.height(u[None])[0]), boundary, flat)
 
 
 class _Line:
-    """A hyperparameter's support mapped to a line: as it is, its logarithm, or its logit."""
+    """A hyperparameter's support mapped to the whole line: as it is, its logarithm, or its logit."""
 
     def __init__(self, support: tuple[float, float], prior: Prior):
-        self.low, self.high = support
-        self.middle, self.unit = 0.0, 1.0
-        if np.isinf(self.high):
-            low, middle, high = (float(ppf(prior, p)) for p in (0.16, 0.5, 0.84))
-            if np.isfinite(self.low):
-                low, middle, high = np.log(np.array([low, middle, high]) - self.low)
-            self.middle, self.unit = float(middle), float(high - low) / 2
+        to_line, self._from_line, _ = line(support)
+        low, self.middle, high = to_line(np.array([ppf(prior, p) for p in (0.16, 0.5, 0.84)]))
+        self.unit = (high - low) / 2
 
     def value(self, u):
-        x = self.middle + self.unit * u
-        if np.isinf(self.high):
-            return self.low + np.exp(x) if np.isfinite(self.low) else x
-        return self.low + (self.high - self.low) * expit(x)
+        return self._from_line(self.middle + self.unit * u)
 
     def slope(self, u):
         return (self.value(u + STEP) - self.value(u - STEP)) / (2 * STEP)
+
+
+def standard_errors(information: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal of the inverse; NaN where the likelihood is flat or bends upwards."""
+    values, vectors = np.linalg.eigh(information)
+    if (values > 0).all():
+        return np.sqrt((vectors**2 / values).sum(axis=1))
+    return np.full(len(information), np.nan)

@@ -1,14 +1,18 @@
 """Empirical Bayes against closed forms, independent densities, and the ML and REML of other programs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pymc_extras.prior import Prior
 from scipy import stats
+from scipy.special import betaln, expit, polygamma
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.empirical_bayes import _Line
 from hbm_zoo.inference.convergence import convergence
 from hbm_zoo.inference.fits import population_fixed_at, prepared
 
@@ -125,6 +129,50 @@ def test_balanced_batches_have_the_closed_forms_of_the_analysis_of_variance():
         fit = hz.empirical_bayes("tissue_expression", frame, method=method, draws=10)
         expected = [y.mean(), np.sqrt((share * between - within) / n), np.sqrt(within)]
         np.testing.assert_allclose(fit["estimates"]["value"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [-6.0, 0.0, 4.0])
+def test_a_share_is_looked_for_where_its_prior_is(centre):
+    """A normal prior of the logit: its middle is the line's 0, and one sd the line's unit."""
+    logit_normal = _Line((0, 1), Prior("LogitNormal", mu=centre, sigma=0.7))
+    u = np.linspace(-2, 2, 5)
+    one_sd = stats.norm.ppf(0.84)
+    np.testing.assert_allclose(logit_normal.value(u), expit(centre + 0.7 * one_sd * u), rtol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [Prior("Uniform", lower=0, upper=1), Prior("Beta", alpha=40.0, beta=2.0)])
+@pytest.mark.parametrize("rare", [True, False])
+def test_a_mean_rate_near_its_end_has_the_information_of_the_beta_binomial(rare, prior):
+    """A rate of 0.002, or of 0.998, under a prior that is nowhere near one of them."""
+    rng = np.random.default_rng(6)
+    n = rng.integers(2000, 8000, 60)
+    y = rng.binomial(n, rng.beta(0.002 * 800, 0.998 * 800, 60))
+    y = y if rare else n - y
+    frame = pd.DataFrame({"unit": [f"U{j}" for j in range(60)], "successes": y, "trials": n})
+    rates = hz.success_rates.MODEL
+    record = replace(rates, default_priors=lambda data: rates.default_priors(data) | {"mu": prior})
+    fit = hz.empirical_bayes(record, frame, draws=10)
+    (mu, phi), se = fit["estimates"]["value"].values, fit["estimates"]["se"].values
+    assert (mu < 0.003) if rare else (mu > 0.997)
+
+    def log_likelihood(mu, phi):
+        a, b = mu / phi**2, (1 - mu) / phi**2
+        return (betaln(y + a, n - y + b) - betaln(a, b)).sum()
+
+    a, b = mu / phi**2, (1 - mu) / phi**2
+    both = polygamma(1, a + b) - polygamma(1, n + a + b)
+    bend = np.array(
+        [
+            [(polygamma(1, y + a) - polygamma(1, a) + both).sum(), both.sum()],
+            [both.sum(), (polygamma(1, n - y + b) - polygamma(1, b) + both).sum()],
+        ]
+    )
+    slopes = np.array([[1, -2 * mu / phi], [-1, -2 * (1 - mu) / phi]]) / phi**2
+    # The differences are of sums of log gammas of thousands, exact to rounding.
+    np.testing.assert_allclose(se, np.sqrt(np.diag(np.linalg.inv(-slopes.T @ bend @ slopes))), rtol=1e-3)
+    for step in (np.array([1e-3 * se[0], 0]), np.array([0, 1e-3 * se[1]])):
+        up, down = (log_likelihood(*(np.array([mu, phi]) + sign * step)) for sign in (1, -1))
+        assert abs(up - down) / 2e-3 < 1e-4  # standard deviations from the top
 
 
 def test_groups_that_do_not_differ_are_one_and_the_fit_says_so():
