@@ -113,7 +113,7 @@ def _checks(found: Findings) -> str:
     if not found.passed:
         return f"failed, see above ({seed})"
     if not sampled.any():
-        return f"exact draws, none needed ({seed})"
+        return f"independent draws, none needed ({seed})"
     worst = table[sampled].astype({"r_hat": float, "e_bfmi": float})
     least = min(worst["ess_bulk"].astype(float).min(), worst["ess_tail"].astype(float).min())
     return f"passed: R-hat {worst['r_hat'].max():.3f}, ESS {least:.0f}, no divergence ({seed})"

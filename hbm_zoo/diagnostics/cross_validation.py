@@ -24,7 +24,7 @@ from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 GROUPS_FOR_BRUTE_FORCE = 20
-CELLS_OF_A_REFIT = 5_000
+CELLS_OF_A_REFIT = 100
 GROUPS_FOR_BRUTE_FORCE_COMPLETE = 200
 MOST_ROWS = 20_000
 QUADRATURE_ERROR = 0.01

@@ -80,13 +80,13 @@ def estimates_over_heterogeneity(
     t = grid_over(draws) if at is None else np.asarray(at, float)
     means = means_of(h)
     others = FreeParameters(record, fit, path=lambda t: on_path(record, t, means))
-    nodes, log_weights = quadrature(lambda x: others.log_posterior(x, t), t.size, len(others.names))
-    weights = xr.DataArray(softmax(log_weights, axis=1), dims=("heterogeneity", "node"), coords={"heterogeneity": t})
-    given = others.at(nodes, t).rename(curve="heterogeneity")
+    points, log_weights = quadrature(lambda x: others.log_posterior(x, t), t.size, len(others.names))
+    weights = xr.DataArray(softmax(log_weights, axis=1), dims=("heterogeneity", "point"), coords={"heterogeneity": t})
+    given = others.at(points, t).rename(curve="heterogeneity")
     labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])
     wanted = data.sel({record.group: labels}) if level.independent else data
     estimates = [
-        (level.conditional(given, chunk).mean * weights).sum("node", skipna=False)
+        (level.conditional(given, chunk).mean * weights).sum("point", skipna=False)
         for chunk in of_groups(record, wanted, weights.size)
     ]
     result = xr.Dataset(

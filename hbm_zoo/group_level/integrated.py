@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import xarray as xr
 
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
-from hbm_zoo.group_level.one_dimension import NODES, log_marginal, posterior
+from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, posterior
 
 
-def on_a_line(
-    *,
-    normal: Callable,
-    reported: Callable,
-    kernel: Callable,
-    constant: Callable,
-    start: Callable,
-    variables: Callable,
-    at: Callable = GroupLevel.at,
-    **formulas,
-) -> GroupLevel:
+@dataclass(frozen=True, kw_only=True)
+class OnALine:
     """Independent groups with one parameter each, theta ~ N(mu, tau^2), and any smooth likelihood that is log-concave.
 
-    Parameters
+    Attributes
     ----------
     normal
         ``normal(h)``: the `Normal` population of theta, at placed hyperparameters.
@@ -40,14 +32,6 @@ def on_a_line(
         ``variables(data)``: the arrays [group] that the likelihood asks for.
     at
         As of `GroupLevel`.
-    **formulas
-        ``log_likelihood``, ``replicate`` and ``kappa`` of the estimand, as of `GroupLevel`.
-
-    Returns
-    -------
-    GroupLevel
-        All its functions take hyperparameters as they are drawn. New data of a group are integrated together
-        with the old ones, so that they may be as surprising as they like.
 
     Examples
     --------
@@ -55,42 +39,59 @@ def on_a_line(
     >>> MODEL.under(population="logit-normal").group_level.kind
     'integrated numerically'
     """
-    of_one, of_two = (log_marginal(kernel, start, parts) for parts in (1, 2))
 
-    def integral(formula: Callable, h: xr.Dataset, *parts: xr.Dataset) -> xr.DataArray:
-        before, values = normal(at(h, parts[0])), [value for data in parts for value in variables(data)]
-        return evaluate(formula, before.mean, before.sd, *values)
+    normal: Callable
+    reported: Callable
+    kernel: Callable
+    constant: Callable
+    start: Callable
+    variables: Callable
+    at: Callable = GroupLevel.at
 
-    def ways(data: xr.Dataset) -> xr.DataArray:
-        return evaluate(constant, *variables(data))
+    def log_marginal(self, mu, tau, *variables):
+        """Log p(y | mu, tau) with theta integrated out, a PyTensor formula [nats]."""
+        return self.constant(*variables) + log_marginal(self.kernel, self.start)(mu, tau, *variables)
 
-    def log_left_out(h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        return integral(of_one, h, data) + ways(data)
+    def group_level(self, **formulas) -> GroupLevel:
+        """The group level; ``log_likelihood`` and ``replicate`` of the estimand, and ``kappa``, as of `GroupLevel`."""
+        return GroupLevel(
+            kind="integrated numerically",
+            at=self.at,
+            population=lambda h: self.reported(self.normal(h)),
+            conditional=lambda h, data: self.reported(self._theta(h, data)),
+            log_joint=summed(self._log_left_out),
+            log_left_out=self._log_left_out,
+            log_predictive=self._log_predictive,
+            expected_log_likelihood=self._expected_log_likelihood,
+            reliability=self._reliability,
+            cells=lambda data: NODES,
+            **formulas,
+        )
 
-    def log_predictive(h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
-        return integral(of_two, h, seen, new) - integral(of_one, h, seen) + ways(new)
+    def _theta(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
+        """Theta after the data."""
+        before = self.normal(self.at(h, data))
+        return posterior(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
 
-    def theta_after(h: xr.Dataset, data: xr.Dataset):
-        before = normal(at(h, data))
-        return posterior(kernel, start, before.mean, before.sd, *variables(data))
+    def _log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        before = self.normal(self.at(h, data))
+        return evaluate(self.log_marginal, before.mean, before.sd, *self.variables(data))
 
-    def expected_log_likelihood(h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        return theta_after(h, data).expect(lambda theta: evaluate(kernel, theta, *variables(data))) + ways(data)
+    def _log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
+        """Old and new data are integrated together, so that the new may be as surprising as they like."""
+        before = self.normal(self.at(h, seen))
+        return evaluate(self._of_both, before.mean, before.sd, *self.variables(seen), *self.variables(new))
 
-    def reliability(h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before, after = reported(normal(at(h, data))).sd, reported(theta_after(h, data)).sd
+    def _of_both(self, mu, tau, *variables):
+        seen, new = variables[: len(variables) // 2], variables[len(variables) // 2 :]
+        both = log_marginal(self.kernel, self.start, parts=2)(mu, tau, *variables)
+        return self.constant(*new) + both - log_marginal(self.kernel, self.start)(mu, tau, *seen)
+
+    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        values = self.variables(data)
+        average = self._theta(h, data).expect(lambda theta: evaluate(self.kernel, theta, *values))
+        return average + evaluate(self.constant, *values)
+
+    def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        before, after = self.reported(self.normal(self.at(h, data))).sd, self.reported(self._theta(h, data)).sd
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
-
-    return GroupLevel(
-        kind="integrated numerically",
-        at=at,
-        population=lambda h: reported(normal(h)),
-        conditional=lambda h, data: reported(theta_after(h, data)),
-        log_joint=summed(log_left_out),
-        log_left_out=log_left_out,
-        log_predictive=log_predictive,
-        expected_log_likelihood=expected_log_likelihood,
-        reliability=reliability,
-        cells=lambda data: NODES,
-        **formulas,
-    )

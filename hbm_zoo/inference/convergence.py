@@ -57,7 +57,9 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
 def _checks(fit: xr.DataTree) -> dict:
     if fit.attrs.get("parameterization") == "exact":
         nothing = dict.fromkeys(["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"], np.nan)
-        return nothing | {"passed": True, "verdict": "exact: independent draws in closed form"}
+        closed = fit.attrs.get("group_level", "in closed form") == "in closed form"
+        verdict = "exact: independent draws in closed form" if closed else "independent draws, integrated numerically"
+        return nothing | {"passed": True, "verdict": verdict}
     sampled = [name for name, v in fit["log_prior"].data_vars.items()] if "log_prior" in fit else None
     posterior = fit["posterior"].dataset if sampled is None else fit["posterior"].dataset[sampled]
     stats = fit["sample_stats"]

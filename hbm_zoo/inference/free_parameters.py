@@ -93,16 +93,16 @@ class FreeParameters:
         return {name: centre + scale * x[..., k] for k, (name, (centre, scale)) in enumerate(self.scales.items())}
 
     def at(self, x: np.ndarray, t: np.ndarray) -> xr.Dataset:
-        """All hyperparameters [curve, node] at points x [curve, node, dimension], t [curve]."""
+        """All hyperparameters [curve, point] at points x [curve, point, dimension], t [curve]."""
         return self._at(self.on_line(x), t, x.shape[:2])
 
     def _at(self, on_line: Mapping[str, np.ndarray], t: np.ndarray, shape: tuple) -> xr.Dataset:
         named = {name: self.lines[name][1](u) for name, u in on_line.items()}
         named |= self.fixed | self.path(t[:, None])
-        return xr.Dataset({name: (("curve", "node"), np.broadcast_to(value, shape)) for name, value in named.items()})
+        return xr.Dataset({name: (("curve", "point"), np.broadcast_to(value, shape)) for name, value in named.items()})
 
     def log_posterior(self, x: np.ndarray, t: np.ndarray | None = None, without: np.ndarray | None = None):
-        """Log p(y | h, t) + log p(h) + log Jacobian [curve, node] at points x [curve, node, dimension], t [curve].
+        """Log p(y | h, t) + log p(h) + log Jacobian [curve, point] at points x [curve, point, dimension], t [curve].
 
         ``without`` says which group is not in y, one for each curve but the last; all are in y if not given.
         """
@@ -112,7 +112,7 @@ class FreeParameters:
         return self._log_density(self.on_line(x), t, x.shape[:2], self.data, density)
 
     def _without(self, h: xr.Dataset, data: xr.Dataset, which: np.ndarray) -> xr.DataArray:
-        """Log p(y | h) [curve, node] without the data of one group for each curve but the last."""
+        """Log p(y | h) [curve, point] without the data of one group for each curve but the last."""
         level, group = self.record.group_level, self.record.group
         if not level.independent:
             of_one = level.log_left_out(h, data)
@@ -120,7 +120,7 @@ class FreeParameters:
             return level.log_joint(h, data) - xr.concat([*left, xr.zeros_like(left[0])], dim="curve")
         counted = xr.DataArray(np.ones((which.size + 1, data.sizes[group]), bool), dims=("curve", group))
         counted.values[np.arange(which.size), which] = False
-        samples = h.sizes["curve"] * h.sizes["node"]
+        samples = h.sizes["curve"] * h.sizes["point"]
         chunks = of_groups(self.record, data.assign(counted=counted), samples)
         return sum(level.log_left_out(h, part).where(part.counted, 0.0).sum(group, skipna=False) for part in chunks)
 
@@ -131,7 +131,7 @@ class FreeParameters:
 
     def _log_density(self, on_line: Mapping[str, np.ndarray], t: np.ndarray, shape: tuple, data, density: Callable):
         h = self._at(on_line, t, shape)
-        total = density(h, data).transpose("curve", "node").values.copy()
+        total = density(h, data).transpose("curve", "point").values.copy()
         for name, u in on_line.items():
             total += self.log_priors[name](h[name].values.ravel()).reshape(shape) + self.lines[name][2](u)
         return np.maximum(np.nan_to_num(total, nan=NO_DENSITY), NO_DENSITY)
@@ -147,7 +147,7 @@ def line(support: tuple[float, float]) -> tuple[Callable, Callable, Callable]:
             lambda u: low + width * expit(u),
             lambda u: np.log(width) + log_expit(u) + log_expit(-u),
         )
-    if np.isfinite(low):  # nodes may lie where exp has no number; no density is left there
+    if np.isfinite(low):  # points may lie where exp has no number; no density is left there
         return (lambda value: np.log(value - low)), (lambda u: low + np.exp(np.minimum(u, 300))), (lambda u: u)
     return (lambda value: value), (lambda u: u), np.zeros_like
 

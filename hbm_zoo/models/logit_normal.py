@@ -16,8 +16,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.group_level.integrated import on_a_line
-from hbm_zoo.group_level.one_dimension import log_marginal
+from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import Expit, Normal
 from hbm_zoo.model import Parameter
 from hbm_zoo.priors import describe, moments
@@ -71,7 +70,7 @@ def partial_pooling_marginalized(data, prior):
         data.trials,
         prior("mu"),
         prior("tau"),
-        logp=lambda y, n, mu, tau: log_ways(y, n) + INTEGRAL(mu, tau, y, n),
+        logp=lambda y, n, mu, tau: UNITS.log_marginal(mu, tau, y, n),
         random=random,
         signature="(),(),()->()",
         dtype="int64",
@@ -110,7 +109,14 @@ def raw_log_odds(y, n):
     return pt.log((y + 0.5) / (n - y + 0.5))
 
 
-INTEGRAL = log_marginal(log_kernel, raw_log_odds)
+UNITS = OnALine(
+    normal=lambda h: Normal(h.mu, h.tau),
+    reported=Expit,
+    kernel=log_kernel,
+    constant=log_ways,
+    start=raw_log_odds,
+    variables=lambda data: (data.successes, data.trials),
+)
 
 
 def fixed_in_advance(priors, data):
@@ -122,6 +128,22 @@ def fixed_in_advance(priors, data):
     return {"mu": mean, "tau": np.sqrt(variance)}
 
 
+VARIANTS = {
+    "none": {"centered": no_pooling},
+    "complete": {"centered": complete_pooling},
+    "partial": {
+        "centered": partial_pooling_centered,
+        "noncentered": partial_pooling_noncentered,
+        "marginalized": partial_pooling_marginalized,
+    },
+}
+FIXED = {
+    "none": fixed_in_advance,
+    "complete": lambda priors, data: {"tau": 0.0},
+    "partial": lambda priors, data: {},
+}
+
+
 def with_logit_normal(record):
     """The record of `success_rates` with a normal population of log odds."""
     return replace(
@@ -130,27 +152,9 @@ def with_logit_normal(record):
         parameters=PARAMETERS,
         default_priors=default_priors,
         matched_prior=matched_prior,
-        variants={
-            "none": {"centered": no_pooling},
-            "complete": {"centered": complete_pooling},
-            "partial": {
-                "centered": partial_pooling_centered,
-                "noncentered": partial_pooling_noncentered,
-                "marginalized": partial_pooling_marginalized,
-            },
-        },
-        fixed={
-            "none": fixed_in_advance,
-            "complete": lambda priors, data: {"tau": 0.0},
-            "partial": lambda priors, data: {},
-        },
-        group_level=on_a_line(
-            normal=lambda h: Normal(h.mu, h.tau),
-            reported=Expit,
-            kernel=log_kernel,
-            constant=log_ways,
-            start=raw_log_odds,
-            variables=lambda data: (data.successes, data.trials),
+        variants=VARIANTS,
+        fixed=FIXED,
+        group_level=UNITS.group_level(
             log_likelihood=record.group_level.log_likelihood,
             replicate=record.group_level.replicate,
             kappa=record.group_level.kappa,

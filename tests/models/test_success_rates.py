@@ -333,7 +333,7 @@ def test_every_public_function_takes_it(batters, tmp_path):
     folder = hz.report(fits, tmp_path / "report")
     written = {"beta": "Beta(a, b)", "logit-normal": "N(mu, tau^2)"}
     assert written[population] in (folder / "report.md").read_text()
-    recovered = hz.recover(fits["partial"], rates, BATTERS, random_seed=1)
+    recovered = hz.recover(fits["partial"], rates, BATTERS, random_seed=1, population=population)
     assert recovered["posterior"]["p"].dims == ("chain", "draw", "unit")
 
 

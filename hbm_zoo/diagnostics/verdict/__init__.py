@@ -106,10 +106,12 @@ def _failed(fits: Fits) -> list[str]:
 
 
 def _trusted(fits: Fits) -> str:
-    exact = [name for name, fit in fits.items() if fit.attrs["parameterization"] == "exact"]
-    sampled = [name for name in fits if name not in exact]
+    kinds = {name: fit.attrs.get("group_level", "in closed form") for name, fit in fits.items()}
+    alone = {name: kinds[name] for name, fit in fits.items() if fit.attrs["parameterization"] == "exact"}
+    sampled = [name for name in fits if name not in alone]
     parts = [f"{listed(map(pooling, sampled))} passed the checks of convergence"] if sampled else []
-    parts += [f"{listed(map(pooling, exact))} is drawn exactly"] if exact else []
+    how = "exactly" if set(alone.values()) <= {"in closed form"} else "independently, integrated numerically"
+    parts += [f"{listed(map(pooling, alone))} is drawn {how}"] if alone else []
     return f"Every fit can be trusted: {'; '.join(parts)}."
 
 
