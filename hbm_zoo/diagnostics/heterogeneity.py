@@ -59,7 +59,9 @@ def estimates_over_heterogeneity(
         p(h | t, y)       ~ p(h) prod_j m_j(h, t),
 
     by Gauss-Hermite quadrature around the mode of h given t (Naylor & Smith 1982, J R Stat Soc C
-    31:214-225), h taken to the whole line. Averaged over p(t | y) this is the fit's own estimate.
+    31:214-225), h taken to the whole line; where h has more than three parts, by weighted draws around the mode
+    (Geweke 1989, Econometrica 57:1317-1339), 4096 for each t, the same standardised draws for every t.
+    Averaged over p(t | y) this is the fit's own estimate.
     Where the heterogeneity is a matrix, t moves along one path through it, t = 1 at the posterior
     means (``path`` of the record).
 

@@ -30,7 +30,8 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
     What all groups share is integrated out by quadrature, once with every group and once
     without each: the ratio of the two is what the others say of it. Nothing is sampled, so
     a group that lies where no draw does is no harder than another. The error is what
-    half as many nodes in each dimension change.
+    half as many nodes in each dimension change, or a quarter of the weighted draws that stand
+    for nodes beyond three dimensions.
     """
     free = FreeParameters(record, fit)
 
