@@ -59,8 +59,10 @@ class Tabulated(Population):
         return np.sqrt(self.expect(lambda theta: (theta - middle) ** 2))
 
     def expect(self, g: Callable):
-        """E[g(theta)] of an elementwise function."""
-        return (self.weight * g(self.at)).sum("node", skipna=False)
+        """E[g(theta)] of an elementwise function, from its first value on: of a point exactly g there."""
+        values = g(self.at)
+        first = values.isel(node=0, drop=True)
+        return first + (self.weight * (values - first)).sum("node", skipna=False)
 
     @property
     def _step(self):
@@ -154,7 +156,8 @@ def _tabulate(log_likelihood: Callable, start: Callable, parts: int, mu, tau, *d
     inside = [value.type() for value in given]
     ends = _ends(_likelihood(log_likelihood, start, parts, inside[2:]), *inside[:2])
     # Where nodes lie does not change an integral: no gradient goes through them, whatever is rewritten before.
-    low, high = OpFromGraph(inside, ends, connection_pattern=[[False, False]] * len(inside))(*given)
+    op = OpFromGraph(inside, ends, connection_pattern=[[False, False]] * len(inside))
+    low, high = op.make_node(*given).outputs
     z = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
     log = _likelihood(log_likelihood, start, parts, given[2:]).log
     return log(given[0] + given[1] * z) - z**2 / 2, z, (high - low) / (NODES - 1)

@@ -1,5 +1,8 @@
 """Success rates: density, identities, brute force on grids, references, bad frames."""
 
+import json
+from pathlib import Path
+
 import arviz as az
 import numpy as np
 import pandas as pd
@@ -343,6 +346,52 @@ def test_empirical_bayes_is_the_maximum(batters):
     total = grid.each.sum(axis=0)
     assert plug_in.attrs["log_likelihood"] >= total.max() - 1e-3
     assert plug_in.attrs["log_likelihood"] == pytest.approx(total.max(), abs=0.05)
+
+
+def test_surprising_new_counts_of_a_unit_have_their_density():
+    """Old and new counts at opposite ends, up to 50,000 trials: against piecewise quadrature of their product."""
+    record = MODEL.under(population="logit-normal")
+    mu, tau = -0.4, 0.9
+    cases = pd.DataFrame(
+        {"y": [0, 5, 40, 0], "n": [10, 10, 50, 50_000], "y_new": [30, 0, 0, 3], "n_new": [30, 400, 9, 6]}
+    )
+    seen = record.data(pd.DataFrame({"unit": list("ABCD"), "successes": cases["y"], "trials": cases["n"]}))
+    new = seen.assign(successes=("unit", cases["y_new"]), trials=("unit", cases["n_new"]))
+    ours = record.group_level.log_predictive(at(mu=mu, tau=tau), new, seen).values.ravel()
+
+    def log_integral(*counts):
+        alpha = np.linspace(-25, 25, 2_000_001)
+        log_f = stats.norm(mu, tau).logpdf(alpha)
+        for y, n in counts:
+            log_f += y * special.log_expit(alpha) + (n - y) * special.log_expit(-alpha)
+        return special.logsumexp(log_f) + np.log(alpha[1] - alpha[0])
+
+    for found, case in zip(ours, cases.itertuples(), strict=True):
+        both = log_integral((case.y, case.n), (case.y_new, case.n_new)) - log_integral((case.y, case.n))
+        ways = np.log(special.comb(case.n_new, case.y_new))
+        assert found == pytest.approx(both + ways, abs=1e-6)
+
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "surgical.json").read_text())
+
+
+def test_surgical_hospitals_agree_with_jags():
+    """Means by z tests against 80,000 effective draws of JAGS; a shift of 0.2 posterior sd would be seen."""
+    reference = REFERENCE["analyses"]["logit_normal_weak_priors"]["estimates"]
+    priors = {"mu": Prior("Normal", mu=0, sigma=5), "tau": Prior("HalfNormal", sigma=1)}
+    fit = hz.fit(
+        rates, hz.load_data("surgical"), population="logit-normal", priors=priors, random_seed=8, progressbar=False
+    )
+    for ours, theirs in (("mu", "mu"), ("tau", "sigma")):
+        draws, known = fit["posterior"][ours], reference[theirs]
+        error = np.hypot(float(az.mcse(draws)), known["mcse_mean"])
+        assert abs(float(draws.mean()) - known["mean"]) < 4 * error
+        assert 4 * error < 0.2 * known["sd"]
+    summary = fit["group_summary"].dataset
+    for j in range(12):
+        known = reference[f"p[{j + 1}]"]
+        assert abs(float(summary["mean"][j]) - known["mean"]) < 0.05 * known["sd"]
+        assert float(summary["sd"][j]) == pytest.approx(known["sd"], rel=0.05)
 
 
 # Bad frames.
