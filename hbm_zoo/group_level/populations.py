@@ -296,10 +296,10 @@ def quantile(population, p):
     hold the quantile: then it is exactly there.
     """
     cells, template = population.cells()
-    mean, sd = cells.mean.values, cells.sd.values
+    mean, sd = (values.transpose("sample", "cell").values for values in (cells.mean, cells.sd))
     if not np.any(sd > 0):
         return template.copy(data=np.quantile(mean, p, axis=0).reshape(template.shape))
-    ends, margin = cells.ppf(p).values, 1e-9 * sd.max(axis=0)
+    ends, margin = cells.ppf(p).transpose("sample", "cell").values, 1e-9 * sd.max(axis=0)
     low, high = ends.min(axis=0) - margin, ends.max(axis=0) + margin
     result, free = np.zeros(margin.size), np.arange(margin.size)
     if cells.atom is not None:
