@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri
+from scipy.stats import qmc
 
 from hbm_zoo.group_level.populations import Normal, Population
+
+NODES_OF_A_MAP = 10  # A power of 2.
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,13 @@ class MultivariateNormal(Population):
     def at(self, z):
         """Theta at standard deviates z [..., deviate]."""
         return self.mean + xr.dot(self.cholesky, z, dim="deviate")
+
+    def map(self, g):
+        """The population of g(theta), on equally weighted nodes of the normal (scrambled Sobol points)."""
+        size = self.mean.sizes["coefficient"]
+        u = qmc.Sobol(size, rng=0).random_base2(NODES_OF_A_MAP)
+        z = xr.DataArray(ndtri(np.clip(u, 1e-12, 1 - 1e-12)), dims=("node", "deviate"))
+        return Weighted(g(self.at(z)), xr.DataArray(np.full(len(u), 1 / len(u)), dims="node"))
 
     def cdf(self, x):
         return Normal(self.mean, self.sd).cdf(x)
@@ -74,7 +85,7 @@ class Weighted(Population):
     >>> two = Weighted(theta, xr.DataArray([0.5, 0.5, 0.0], dims="node"))
     >>> float(two.mean.item()), float(two.sd.item()), two.ppf(0.6).item()
     (1.5, 0.5, 2.0)
-    >>> two.expectation(lambda theta: np.exp(theta)).round(2).item()
+    >>> two.map(np.exp).mean.round(2).item()
     5.05
     """
 
@@ -91,9 +102,9 @@ class Weighted(Population):
         variance = self._sum(self._away**2) - self._sum(self._away) ** 2
         return np.sqrt(np.maximum(variance, 0))
 
-    def expectation(self, g):
-        """E[g(theta)] of any function of the nodes [..., node, coefficient]."""
-        return self._sum(g(self.theta))
+    def map(self, g):
+        """The population of g(theta), of any function of the nodes [..., node, coefficient]."""
+        return replace(self, theta=g(self.theta))
 
     def log_expectation(self, log_g):
         """Log E[g(theta)] from log g at the nodes [..., node].

@@ -11,12 +11,13 @@ from scipy import special
 from scipy.stats import qmc
 
 from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.student import log_student, student_points
 
 NODES_IN_ALL = 125
 NODES_A_DIMENSION = 21
 MOST_DIMENSIONS = 3  # Of a grid.
 DRAWS = 4096
-WIDER, FREEDOM, NARROWEST = 1.2, 5, 0.5
+WIDER, NARROWEST = 1.2, 0.5
 
 
 def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +98,6 @@ def standard_draws(size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
     Other draws, not only more, at another `finer`: what it changes is then the error of both.
     """
-    draws = qmc.Sobol(size + 1, rng=finer).random_base2(int(np.ceil(np.log2(DRAWS * finer**2))))
-    u = np.clip(draws, 1e-12, 1 - 1e-12)
-    chi_square = 2 * special.gammaincinv(FREEDOM / 2, u[:, -1:])
-    t = special.ndtri(u[:, :-1]) * np.sqrt(FREEDOM / chi_square)
-    constant = special.gammaln((FREEDOM + size) / 2) - special.gammaln(FREEDOM / 2)
-    constant -= size * (np.log(FREEDOM * np.pi) / 2 + np.log(WIDER))
-    log_q = constant - (FREEDOM + size) / 2 * np.log1p((t**2).sum(axis=1) / FREEDOM)
+    t = student_points(qmc.Sobol(size + 1, rng=finer).random_base2(int(np.ceil(np.log2(DRAWS * finer**2)))))
+    log_q = log_student(t) - size * np.log(WIDER)
     return WIDER * t, -log_q - np.log(len(t))

@@ -1,0 +1,316 @@
+"""A group's parameter of a few dimensions integrated out on a cloud of nodes, whatever its likelihood.
+
+    y_j | theta_j ~ p(y_j | F(theta_j), h),   theta_j ~ N(mu, Omega) in two to four dimensions
+
+Nodes theta_jk, k = 1..K, are drawn once a fit from a proposal q_j, and what the simulator F says there is computed
+once. Hyperparameters enter through the weights of the nodes only:
+
+    log m_j(h) = logsumexp_k [log p(y_j | F_jk, h) + log N(theta_jk; mu, Omega) - log q_j(theta_jk)] - log K
+
+is smooth in h, its gradient never touches the simulator, and the softmax of the bracket is the posterior of
+theta_j, a weighted sample (importance sampling; Owen 2013, Monte Carlo theory, methods and examples, chapter 9).
+
+The smaller a spread, the fewer nodes lie where the population is. Where fewer than `FEWEST` are effective they move
+with it: theta = mu + L z, L L' = Omega, with the same proposal in z and the population itself as the pilot, so that
+Omega = 0 is no limit. There the mean of N(z; 0, I)/q(z), which is 1, is a control variate (Owen & Zhou 2000, J Am
+Stat Assoc 95:135-143): it takes away the error that the likelihood has no part in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import special
+
+from hbm_zoo.group_level.features import log_normal
+from hbm_zoo.group_level.level import GroupLevel, summed
+from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
+from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
+
+CELLS_AT_ONCE = 4_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
+FEWEST = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """Independent groups, each with a parameter theta of two to four coefficients.
+
+    Attributes
+    ----------
+    group
+        The dim of the groups.
+    population
+        ``population(h)``: the `MultivariateNormal` of theta, at placed hyperparameters.
+    predict
+        ``predict(theta, data)`` [..., group, node, ...]: what the simulator says at theta [..., group, node,
+        coefficient]: all of the likelihood that no hyperparameter changes, a curve at each time or a sum of squares.
+    log_density
+        ``log_density(predicted, h, data)`` [..., group, node]: log density of each group's data given that [nats].
+        NaN, where a simulator fails, counts as a likelihood of 0.
+    rough
+        ``rough(data, priors)``: hyperparameters before any fit, one value each, with a spread in every coefficient.
+    reported
+        ``reported(population)``: the population of the estimand from that of theta, such as
+        ``lambda population: population.map(np.exp)``; by default theta itself.
+    at
+        As of `GroupLevel`.
+    size
+        Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
+
+    Examples
+    --------
+    Counts with a log rate, the sum of two coefficients:
+
+    >>> unit = xr.DataArray(np.eye(2), dims=("coefficient", "deviate"))
+    >>> cloud = Cloud(
+    ...     group="site",
+    ...     population=lambda h: MultivariateNormal(h.mu * unit.sum("deviate"), h.omega * unit),
+    ...     predict=lambda theta, data: theta.sum("coefficient"),
+    ...     log_density=lambda log_rate, h, data: data.y * log_rate - np.exp(log_rate) - special.gammaln(data.y + 1),
+    ...     rough=lambda data, priors: xr.Dataset({"mu": 0.5, "omega": 0.5}),
+    ... )
+    >>> data = xr.Dataset({"y": ("site", [0, 3, 9])})
+    >>> level = cloud.group_level()
+    >>> data = data.merge(level.nodes(data, {}, np.random.default_rng(1), None))
+    >>> h = xr.Dataset({"mu": 0.5, "omega": ("sample", [0.0, 0.5])})
+    >>> level.log_left_out(h, data).round(2).values.tolist()
+    [[-2.72, -1.51, -6.52], [-2.11, -1.95, -3.93]]
+    >>> level.conditional(h, data).mean.isel(site=2, coefficient=0).round(2).values.tolist()
+    [0.5, 0.96]
+    """
+
+    group: str
+    population: Callable
+    predict: Callable
+    log_density: Callable
+    rough: Callable
+    reported: Callable = lambda population: population
+    at: Callable = GroupLevel.at
+    size: int = 1024
+
+    def group_level(self, **formulas) -> GroupLevel:
+        """The group level; ``log_likelihood`` and ``replicate`` of the estimand, and more, as of `GroupLevel`."""
+        return GroupLevel(
+            kind="integrated numerically",
+            at=self.at,
+            population=lambda h: self.reported(self.population(h)),
+            conditional=lambda h, data: self.reported(self.theta(h, data)),
+            log_joint=summed(self._log_left_out),
+            log_left_out=self._log_left_out,
+            log_predictive=self._log_predictive,
+            expected_log_likelihood=self._expected_log_likelihood,
+            reliability=self._reliability,
+            nodes=self._nodes,
+            integration_error=lambda h, data: self.integrate(h, data).error,
+            cells=lambda data: data.sizes["node"],
+            **formulas,
+        )
+
+    def integrate(self, h: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
+        """Log likelihood of each group with its parameter integrated out, and how well that is known.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``log_marginal`` [nats] and its standard ``error`` [nats], independent between groups but shared by the
+            draws of h; ``effective``, so many equal weights tell as much as those of the nodes; ``moved``, whether
+            the nodes moved with the population. All [draws of h, group].
+        """
+        return self._in_portions(lambda some: self._tabulate(some, data)[2], h, data)
+
+    def theta(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
+        """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        theta, log_f, _ = self._tabulate(flat, data)
+        return Weighted(restored(theta), restored(log_f.copy(data=special.softmax(log_f.values, axis=-1))))
+
+    def _log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self.integrate(h, data).log_marginal
+
+    def _log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
+        """Only ``seen`` has a cloud: the new data are averaged over what is known after it."""
+
+        def portion(some: xr.Dataset) -> xr.DataArray:
+            theta, log_f, _ = self._tabulate(some, seen)
+            return integral(log_f + self._finite(theta, some, new)).log_marginal - integral(log_f).log_marginal
+
+        return self._in_portions(portion, h, seen)
+
+    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        def portion(some: xr.Dataset) -> xr.DataArray:
+            theta, log_f, _ = self._tabulate(some, data)
+            weight, level = special.softmax(log_f.values, axis=-1), self._finite(theta, some, data)
+            level = level.transpose(*log_f.dims)
+            return log_f.copy(data=np.where(weight > 0, weight * level.values, 0.0)).sum("node", skipna=False)
+
+        return self._in_portions(portion, h, data)
+
+    def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        before, after = self.reported(self.population(self.at(h, data))).sd, self.reported(self.theta(h, data)).sd
+        return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
+
+    def _nodes(self, data: xr.Dataset, priors, rng: np.random.Generator, pilot: xr.Dataset | None) -> xr.Dataset:
+        """The cloud of each group around a rough fit, with what the simulator says there, ``predicted``."""
+        rough = self.rough(data, priors) if pilot is None else pilot.mean("sample")
+        if not (self.population(self.at(rough, data)).sd > 0).all():  # complete pooling has no spread to look for
+            rough = self.rough(data, priors)
+        at = self.at(rough, data)
+
+        def log_likelihood(theta: xr.DataArray) -> xr.DataArray:
+            return self.log_density(self.predict(theta, data), at, data)
+
+        seed = int(rng.integers(2**31))
+        made = nodes(log_likelihood, self.population(at), data[self.group], self.size, seed)
+        return made.assign(predicted=self.predict(made.theta, data))
+
+    def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
+        flat, restored = flattened(self.at(h, data), self.group)
+        step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
+        starts = range(0, flat.sizes["state"], step)
+        found = xr.concat([formula(flat.isel(state=slice(start, start + step))) for start in starts], dim="state")
+        return found.map(restored) if isinstance(found, xr.Dataset) else restored(found)
+
+    def _finite(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self.log_density(self.predict(theta, data), h, data).fillna(-np.inf)
+
+    def _tabulate(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
+        """Nodes, log of integrand over proposal [state, group, node], and the integral, at placed hyperparameters."""
+        population, dims = self.population(h).over(h.state), ("state", self.group, "node")
+        if not population.cholesky.any():
+            theta = (population.mean * xr.ones_like(data[self.group], dtype=float)).expand_dims("node")
+            log_f = self._finite(theta, h, data).transpose(*dims)
+            return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
+        log_likelihood = self.log_density(data.predicted, h, data).fillna(-np.inf)
+        log_f = (log_likelihood + log_normal(population, data) - data.log_q).transpose(*dims)
+        found = integral(log_f)
+        found["moved"] = found.effective < FEWEST
+        return self._with_moved(h, data, log_f, found) if found.moved.any() else (data.theta, log_f, found)
+
+    def _with_moved(self, h: xr.Dataset, data: xr.Dataset, log_f: xr.DataArray, found: xr.Dataset):
+        """The same, with nodes that move where too few of the fixed ones are effective."""
+        theta = (data.theta * xr.ones_like(h.state, dtype=float)).transpose(*log_f.dims, "coefficient").copy()
+        for j in np.flatnonzero(found.moved.any("state")):
+            states = np.flatnonzero(found.moved.isel({self.group: j}))
+            some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
+            one, here = data.isel({self.group: [j]}), {"state": states, self.group: j}
+            population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
+            moved = moving(partial(self._finite, h=some, data=one), population, theta.sizes["node"], one.seed.item())
+            theta[here], log_f[here] = moved.theta.isel({self.group: 0}).transpose("state", ...), moved.log_f
+            for name in ("log_marginal", "error", "effective"):
+                found[name][here] = moved[name]
+        return theta, log_f, found
+
+
+def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
+    """Hyperparameters with all dims of their draws as one, "state", and how to undo that in an array."""
+    sizes = {dim: size for dim, size in h.sizes.items() if dim not in (group, "coefficient", "deviate")}
+    labels = {name: label for name, label in h.coords.items() if set(label.dims) <= set(sizes)}
+    flat = h.drop_vars(labels).stack(state=list(sizes), create_index=False) if sizes else h.expand_dims("state")
+
+    def restored(values: xr.DataArray) -> xr.DataArray:
+        if "state" not in values.dims:
+            return values
+        if not sizes:
+            return values.isel(state=0)
+        apart = values.variable.unstack(state=sizes)
+        return xr.DataArray(apart, coords={**values.coords, **labels}).transpose(*sizes, ...)
+
+    return flat, restored
+
+
+def integral(log_f: xr.DataArray) -> xr.Dataset:
+    """Log of the mean of f over nodes, its standard error by the delta method, and the effective number of nodes."""
+    top = log_f.max("node")
+    f: Any = np.exp(log_f - top.where(np.isfinite(top), 0.0))
+    total, squares, size = f.sum("node", skipna=False), xr.dot(f, f, dim="node"), log_f.sizes["node"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effective = (total**2 / squares).fillna(0.0)
+        error = np.sqrt(np.maximum(1 / effective - 1 / size, 0.0))
+        return xr.Dataset({"log_marginal": top + np.log(total / size), "error": error, "effective": effective})
+
+
+def moving(log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int) -> xr.Dataset:
+    """Nodes of one group that move with the population, and its integral, at each state of the hyperparameters.
+
+    With w = f/q and v = N(z; 0, I)/q in units of their means, log m = log mean f/q - b log mean N/q, b the slope of w
+    on v; its error is that of w - b v.
+    """
+    log_f = standardised(log_likelihood, population, "state")
+    states, coefficients = population.mean.sizes["state"], population.mean.sizes["coefficient"]
+    points = tuple(part[None] for part in standard_points(coefficients, size, seed))
+    z, log_q, height = proposed(log_f, states, points)
+    log_w, log_v = height - log_q, log_standard_normal(z) - log_q
+    (log_mean, w), (log_mean_v, v) = _in_units_of_mean(log_w), _in_units_of_mean(log_v)
+    slope = (w * v).mean(axis=1, keepdims=True) / (v**2).mean(axis=1, keepdims=True)
+    found = {
+        "log_marginal": log_mean - slope[:, 0] * log_mean_v,
+        "error": np.sqrt(((w - slope * v) ** 2).mean(axis=1) / size),
+        "effective": size / (1 + (w**2).mean(axis=1)),
+    }
+    theta = population.at(xr.DataArray(z, dims=("state", "node", "deviate")))
+    return xr.Dataset(
+        {name: ("state", value) for name, value in found.items()}
+        | {"theta": theta.drop_vars(theta.coords), "log_f": (("state", "node"), log_w)}
+    )
+
+
+def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log mean [state], and how far each is from the mean in units of it [state, node]."""
+    log_mean = special.logsumexp(log_w, axis=1) - np.log(log_w.shape[1])
+    return log_mean, np.expm1(log_w - log_mean[:, None])
+
+
+def nodes(
+    log_likelihood: Callable, pilot: MultivariateNormal, groups: xr.DataArray, size: int = 1024, seed: int = 0
+) -> xr.Dataset:
+    """The cloud of each group: scrambled Sobol points of the proposal around a rough fit (`proposal`).
+
+    Parameters
+    ----------
+    log_likelihood : callable
+        ``log_likelihood(theta)`` [group, node] at theta [group, node, coefficient] [nats].
+    pilot : MultivariateNormal
+        The population of the rough fit; no spread may be 0.
+    groups : xarray.DataArray
+        Any array [group]; its labels become those of the cloud.
+    size : int
+        Nodes a group, a power of 2.
+    seed : int
+        Of the points.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``theta`` [group, node, coefficient]; ``log_q`` [group, node], log density of the proposal there; ``seed``
+        [group], of nodes that move; ``pilot_mean`` and ``pilot_cholesky``.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is no power of 2, the pilot lacks a spread, or no node of a group can have brought about its data.
+    """
+    if size < 2 or size & (size - 1):
+        raise ValueError(f"A cloud has a power of 2 of nodes a group, such as 1024; got {size}.")
+    if not (pilot.sd > 0).all():
+        raise ValueError(f"The pilot's population must have a spread in every coefficient; got sd {pilot.sd.values}.")
+    group = str(groups.dims[0])
+    seeds, ones = np.random.SeedSequence(seed).generate_state(groups.size), xr.ones_like(groups, dtype=float)
+    points = [standard_points(pilot.mean.sizes["coefficient"], size, seed) for seed in seeds]
+    each: Any = pilot.over(ones)
+    stacked = tuple(np.stack(part) for part in zip(*points, strict=True))
+    z, log_q, log_f = proposed(standardised(log_likelihood, each, group), len(seeds), stacked)
+    lost = ~np.isfinite(log_f).any(axis=1)
+    if lost.any():
+        raise ValueError(f"The likelihood is 0 at every node of {group} {groups.values[lost].tolist()}.")
+    theta = each.at(xr.DataArray(z, dims=(group, "node", "deviate"))).transpose(group, "node", "coefficient")
+    matrix = ["coefficient", "deviate"]
+    log_scale = xr.apply_ufunc(lambda L: np.linalg.slogdet(L)[1], each.cholesky, input_core_dims=[matrix])
+    cloud = {"theta": theta, "log_q": xr.DataArray(log_q, dims=(group, "node")) - log_scale}
+    return xr.Dataset(
+        cloud | {"seed": ones.copy(data=seeds), "pilot_mean": pilot.mean, "pilot_cholesky": pilot.cholesky}
+    )
