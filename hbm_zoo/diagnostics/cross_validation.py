@@ -213,9 +213,9 @@ def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[
 def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset, second: xr.Dataset) -> np.ndarray:
     """Log density of each group's second half given its first, averaged over draws, chunk by chunk."""
     level = record.group_level
-    chunks = (of_groups(record, half, h.sizes["sample"]) for half in (first, second))
     parts = []
-    for seen, unseen in zip(*chunks, strict=True):
+    for seen in of_groups(record, first, h.sizes["sample"]):
+        unseen = second.sel({record.group: seen[record.group].values}) if level.independent else second
         log_density = level.log_predictive(h, unseen, seen).transpose("sample", ...).values
         parts.append(logsumexp(log_density, axis=0) - np.log(len(log_density)))
     return np.concatenate(parts)

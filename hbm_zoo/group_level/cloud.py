@@ -107,7 +107,7 @@ class Cloud:
             reliability=self._reliability,
             nodes=self._nodes,
             integration_error=lambda h, data: self.integrate(h, data).error,
-            cells=lambda data: data.sizes["node"],
+            cells=lambda data: data.sizes.get("node", 1),
             **formulas,
         )
 
