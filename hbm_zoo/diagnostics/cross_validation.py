@@ -133,8 +133,17 @@ def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, see
     bridges = []
     for j in which:
         others = level.without_group(data, record.group, j)
-        bridges.append(_without(record, fit, others, lambda h, j=j: of_group(h, j), seed + int(j)))
+        elpd, mcse = _without(record, fit, others, lambda h, j=j: of_group(h, j), seed + int(j))
+        bridges.append((elpd, np.hypot(mcse, _error_of_nodes(record, fit, data.isel({record.group: [j]})))))
     return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
+
+
+def _error_of_nodes(record: HierarchicalModel, fit: xr.DataTree, one: xr.Dataset) -> float:
+    """Standard error [nats] of the integral of one group, the same for all draws: more of them do not make it less."""
+    if record.group_level.integration_error is None:
+        return 0.0
+    h = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS)
+    return float(record.group_level.integration_error(h, one).mean())
 
 
 def _without(

@@ -19,8 +19,10 @@ from pymc_extras.prior import Prior
 from hbm_zoo.group_level.newton import STEP, derivatives, modes
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
+from hbm_zoo.inference.fits import population_fixed_at
 from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.inference.free_parameters import line
+from hbm_zoo.inference.nodes import as_groups, with_nodes
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import ppf
 from hbm_zoo.words import choose
@@ -93,10 +95,14 @@ def empirical_bayes(
     data = record.data(frame, **options)
     record.check_shareable(data, "partial")
     priors = record.default_priors(data)
-    best = _best(record, data, priors, method)
+    seen = with_nodes(record, data, priors, random_seed)
+    best = _best(record, seen, priors, method)
+    if seen is not data:
+        seen = with_nodes(record, data, priors, random_seed, population_fixed_at(best.values))
+        best = _best(record, seen, priors, method)
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table(), "constant_data": data})
+    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table()} | as_groups(seen))
     tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",
@@ -107,7 +113,7 @@ def empirical_bayes(
         "boundary": ", ".join(f"{name} = {value:g}" for name, value in best.boundary.items()),
         **{"draws": draws, "tune": 0, "chains": chains, "seed": random_seed},
     }
-    add_groups(record, tree, data)
+    add_groups(record, tree, seen)
     summary = tree["group_summary"].to_dataset().drop_vars(NOT_LEFT_OUT, errors="ignore")
     if not (summary["sd"] > 0).all():
         summary = summary.drop_vars([name for name in summary if str(name).startswith(("rank", "p_best", "p_top"))])

@@ -156,7 +156,7 @@ def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalMod
     h = hyperparameters(fit)
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[record.group]))
     parts = [
-        exceedance(record.group_level.conditional(h, chunk), threshold)
+        exceedance(record.group_level.after(h, chunk), threshold)
         for chunk in of_groups(record, data, h.sizes["sample"])
     ]
     return xr.concat(parts, dim=record.group)

@@ -78,7 +78,7 @@ def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, x
         theta = theta.drop_vars(["chain", "draw"], errors="ignore")
         return theta, expected.mean("sample") if h.sizes["sample"] == 1 else expected
     h, rng = _few(record, h, data), np.random.default_rng(int(fit.attrs["seed"]))
-    return level.conditional(h, data).sample(rng), level.of_groups(h, data).mean
+    return level.reported(level.conditional(h, data).sample(rng)), level.of_groups(h, data).mean
 
 
 def _draws_of(level: Level, record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,18 @@ from scipy.special import softmax
 from hbm_zoo.diagnostics.new_rows import NewRows, read
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Population, exceedance, quantile
-from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, thinned
 from hbm_zoo.inference.loo import k_hat_threshold, relative_efficiency
-from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS, above_reference, interval_name, interval_tails
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.inference.summary import (
+    CELLS_IN_ALL,
+    DRAWS_FOR_INTERVALS,
+    above_reference,
+    interval_name,
+    interval_tails,
+)
 from hbm_zoo.model import HierarchicalModel
 
 LARGEST_ARRAY = 20_000_000
@@ -111,13 +119,16 @@ def predict(
     h = _draws(fit)
     attrs: dict[str, float] = {}
     if asked.brought is not None:
-        h, attrs = _updated(record, fit, h, asked.brought, rng)
+        brought = with_nodes(record, asked.brought, priors_of(fit), random_seed, h)
+        asked = replace(asked, brought=brought)
+        h, attrs = _updated(record, fit, h, brought, rng)
     chains = fit["posterior"].sizes["chain"]
     h = _within_budget(h, chains, asked.largest)
     one_known = len(hyperparameters(fit)["sample"]) == 1
     tree = {"group_summary": _summaries(record, h.isel(sample=[0]) if one_known else h, asked)}
-    theta = _by_group(record, asked, [population.sample(rng) for _, population in _known_by(record, h, asked)])
-    predictions = {record.estimand: theta}
+    known_by = _known_by(record, h, asked, h.sizes["sample"])
+    theta = _by_group(record, asked, [population.sample(rng) for _, population in known_by])
+    predictions = {record.estimand: record.group_level.reported(theta)}
     if asked.rows is not None:
         theirs = theta.sel({record.group: asked.rows[record.group].values})
         new = record.group_level.replicate(rng, theirs, h, asked.rows, prepared(fit))
@@ -188,19 +199,20 @@ def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
     return h.isel(sample=(draws * np.arange(chains)[:, None] + of_chain).ravel())
 
 
-def _known_by(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> Iterator[tuple[str, Population]]:
-    """The population that each group's parameter is of, by what the group has shown."""
+def _known_by(
+    record: HierarchicalModel, h: xr.Dataset, asked: NewRows, samples: int
+) -> Iterator[tuple[str, Population]]:
+    """The population that each group's parameter is of, by what the group has shown; in chunks for so many samples."""
     level = record.group_level
-    if asked.known is not None:
-        yield "known", level.conditional(h, asked.known)
-    if asked.brought is not None:
-        yield "brings rows", level.conditional(h, asked.brought)
+    for case, data in (("known", asked.known), ("brings rows", asked.brought)):
+        for part in of_groups(record, data, samples) if data is not None else ():
+            yield case, level.conditional(h, part)
     if asked.never_seen:
         labels = list(asked.never_seen)
-        each = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
+        ones = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
         placed = level.at is not GroupLevel.at
         covariates = asked.rows.sel({record.group: labels}) if placed else xr.Dataset()
-        yield "never seen", level.of_groups(h, covariates).over(each)
+        yield "never seen", level.population(level.at(h, covariates)).over(ones)
 
 
 def _by_group(record, asked: NewRows, parts: list):
@@ -211,9 +223,16 @@ def _by_group(record, asked: NewRows, parts: list):
 
 def _summaries(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> xr.Dataset:
     """The summary of each group asked about; intervals from fewer draws."""
-    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // len(asked.groups)))
-    both = zip(_known_by(record, h, asked), _known_by(record, few, asked), strict=True)
-    return _by_group(record, asked, [_summary(record, case, one, of_few) for (case, one), (_, of_few) in both])
+    level, with_data = record.group_level, [data for data in (asked.known, asked.brought) if data is not None]
+    cells = len(asked.groups) * max(map(level.cells, with_data), default=1)
+    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
+    of_all, of_few = (_known_by(record, some, asked, h.sizes["sample"]) for some in (h, few))
+    parts = [
+        _summary(record, case, level.of_estimand(one), level.of_estimand(other))
+        for (case, one), (_, other) in zip(of_all, of_few, strict=True)
+    ]
+    return _by_group(record, asked, parts)
 
 
 def _summary(record, case: str, population: Population, of_few: Population) -> xr.Dataset:

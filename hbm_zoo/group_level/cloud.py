@@ -19,7 +19,7 @@ Stat Assoc 95:135-143): it takes away the error that the likelihood has no part 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from hbm_zoo.group_level.features import log_normal
+from hbm_zoo.group_level.features import features, log_normal
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
@@ -54,9 +54,8 @@ class Cloud:
         NaN, where a simulator fails, counts as a likelihood of 0.
     rough
         ``rough(data, priors)``: hyperparameters before any fit, one value each, with a spread in every coefficient.
-    reported
-        ``reported(population)``: the population of the estimand from that of theta, such as
-        ``lambda population: population.map(np.exp)``; by default theta itself.
+    estimand
+        As of `GroupLevel`: ``estimand(theta)`` is what is reported of a group, such as ``np.exp``; by default theta.
     at
         As of `GroupLevel`.
     size
@@ -89,22 +88,27 @@ class Cloud:
     predict: Callable
     log_density: Callable
     rough: Callable
-    reported: Callable = lambda population: population
+    estimand: Callable | None = None
     at: Callable = GroupLevel.at
     size: int = 1024
+    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
-        """The group level; ``log_likelihood`` and ``replicate`` of the estimand, and more, as of `GroupLevel`."""
+        """The group level, with further members of `GroupLevel`; ``replicate(rng, theta, h, new)`` needs no more."""
+        replicate = formulas.pop("replicate", None)
         return GroupLevel(
             kind="integrated numerically",
             at=self.at,
-            population=lambda h: self.reported(self.population(h)),
-            conditional=lambda h, data: self.reported(self.theta(h, data)),
+            population=self.population,
+            estimand=self.estimand,
+            conditional=self.conditional,
             log_joint=summed(self._log_left_out),
             log_left_out=self._log_left_out,
             log_predictive=self._log_predictive,
+            log_likelihood=self._log_likelihood,
             expected_log_likelihood=self._expected_log_likelihood,
             reliability=self._reliability,
+            replicate=replicate and (lambda rng, theta, h, new, seen: replicate(rng, theta, self.at(h, new), new)),
             nodes=self._nodes,
             integration_error=lambda h, data: self.integrate(h, data).error,
             cells=lambda data: data.sizes.get("node", 1),
@@ -121,13 +125,12 @@ class Cloud:
             draws of h; ``effective``, so many equal weights tell as much as those of the nodes; ``moved``, whether
             the nodes moved with the population. All [draws of h, group].
         """
-        return self._in_portions(lambda some: self._tabulate(some, data)[2], h, data)
+        return self._in_portions(lambda h, theta, log_f, found: found, h, data)
 
-    def theta(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
+    def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
-        flat, restored = flattened(self.at(h, data), self.group)
-        theta, log_f, _ = self._tabulate(flat, data)
-        return Weighted(restored(theta), restored(log_f.copy(data=special.softmax(log_f.values, axis=-1))))
+        theta, log_f, _ = self._table(h, data)
+        return Weighted(theta, weights(log_f))
 
     def _log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self.integrate(h, data).log_marginal
@@ -135,24 +138,27 @@ class Cloud:
     def _log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
         """Only ``seen`` has a cloud: the new data are averaged over what is known after it."""
 
-        def portion(some: xr.Dataset) -> xr.DataArray:
-            theta, log_f, _ = self._tabulate(some, seen)
-            return integral(log_f + self._finite(theta, some, new)).log_marginal - integral(log_f).log_marginal
+        def ratio(h: xr.Dataset, theta: xr.DataArray, log_f: xr.DataArray, found: xr.Dataset) -> xr.DataArray:
+            return integral(log_f + self._finite(theta, h, new)).log_marginal - integral(log_f).log_marginal
 
-        return self._in_portions(portion, h, seen)
+        return self._in_portions(ratio, h, seen)
+
+    def _log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self._finite(theta.expand_dims("node"), self.at(h, data), data).isel(node=0)
 
     def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        def portion(some: xr.Dataset) -> xr.DataArray:
-            theta, log_f, _ = self._tabulate(some, data)
-            weight, level = special.softmax(log_f.values, axis=-1), self._finite(theta, some, data)
-            level = level.transpose(*log_f.dims)
-            return log_f.copy(data=np.where(weight > 0, weight * level.values, 0.0)).sum("node", skipna=False)
+        def average(h: xr.Dataset, theta: xr.DataArray, log_f: xr.DataArray, found: xr.Dataset) -> xr.DataArray:
+            weight = weights(log_f)
+            return (weight * self._finite(theta, h, data).where(weight > 0, 0.0)).sum("node", skipna=False)
 
-        return self._in_portions(portion, h, data)
+        return self._in_portions(average, h, data)
 
     def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before, after = self.reported(self.population(self.at(h, data))).sd, self.reported(self.theta(h, data)).sd
+        before, after = map(self._sd, (self.population(self.at(h, data)), self.conditional(h, data)))
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
+
+    def _sd(self, population: MultivariateNormal | Weighted) -> xr.DataArray:
+        return (population if self.estimand is None else population.map(self.estimand)).sd
 
     def _nodes(self, data: xr.Dataset, priors, rng: np.random.Generator, pilot: xr.Dataset | None) -> xr.Dataset:
         """The cloud of each group around a rough fit, with what the simulator says there, ``predicted``."""
@@ -166,14 +172,25 @@ class Cloud:
 
         seed = int(rng.integers(2**31))
         made = nodes(log_likelihood, self.population(at), data[self.group], self.size, seed)
-        return made.assign(predicted=self.predict(made.theta, data))
+        return made.assign(predicted=self.predict(made.theta, data), features=features(made))
 
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
+        """``formula(h, nodes, log f, integral)`` at placed hyperparameters, as many at once as memory allows."""
         flat, restored = flattened(self.at(h, data), self.group)
         step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
-        starts = range(0, flat.sizes["state"], step)
-        found = xr.concat([formula(flat.isel(state=slice(start, start + step))) for start in starts], dim="state")
+        if flat.sizes["state"] <= step:
+            return formula(self.at(h, data), *self._table(h, data))
+        portions = [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
+        found = xr.concat([formula(some, *self._tabulate(some, data)) for some in portions], dim="state")
         return found.map(restored) if isinstance(found, xr.Dataset) else restored(found)
+
+    def _table(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
+        """Nodes, log f and integral at all hyperparameters; the last is kept, because it is asked many things."""
+        if not (self._last and self._last[0] is h and self._last[1] is data):
+            flat, restored = flattened(self.at(h, data), self.group)
+            theta, log_f, found = self._tabulate(flat, data)
+            self._last[:] = h, data, (restored(theta), restored(log_f), found.map(restored))
+        return self._last[2]
 
     def _finite(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self.log_density(self.predict(theta, data), h, data).fillna(-np.inf)
@@ -208,7 +225,8 @@ class Cloud:
 
 def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
     """Hyperparameters with all dims of their draws as one, "state", and how to undo that in an array."""
-    sizes = {dim: size for dim, size in h.sizes.items() if dim not in (group, "coefficient", "deviate")}
+    drawn = {dim for value in h.data_vars.values() for dim in value.dims} - {group, "coefficient", "deviate"}
+    sizes = {dim: size for dim, size in h.sizes.items() if dim in drawn}
     labels = {name: label for name, label in h.coords.items() if set(label.dims) <= set(sizes)}
     flat = h.drop_vars(labels).stack(state=list(sizes), create_index=False) if sizes else h.expand_dims("state")
 
@@ -221,6 +239,11 @@ def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
         return xr.DataArray(apart, coords={**values.coords, **labels}).transpose(*sizes, ...)
 
     return flat, restored
+
+
+def weights(log_f: xr.DataArray) -> xr.DataArray:
+    """The share of each node in the integral."""
+    return log_f.copy(data=special.softmax(log_f.values, axis=log_f.get_axis_num("node")))
 
 
 def integral(log_f: xr.DataArray) -> xr.Dataset:

@@ -51,7 +51,7 @@ def natural_parameters(mean, cholesky, pilot_mean, pilot_cholesky, size: int, xp
 
 
 def log_normal(population: MultivariateNormal, cloud: xr.Dataset) -> xr.DataArray:
-    """Log N(theta; mu, Omega) [state, group, node] of all nodes at all states of the hyperparameters."""
+    """Log N(theta; mu, Omega) [state, group, node] of all nodes of a cloud at all states of the hyperparameters."""
     size = population.cholesky.sizes["deviate"]
     diagonal = xr.DataArray(np.eye(size, dtype=bool), dims=MATRIX)
     floor = LEAST_SPREAD * cloud.pilot_cholesky
@@ -67,7 +67,7 @@ def log_normal(population: MultivariateNormal, cloud: xr.Dataset) -> xr.DataArra
     return xr.apply_ufunc(
         lambda eta, phi: eta @ phi.mT,
         eta,
-        features(cloud),
+        cloud.features,
         input_core_dims=[["state", "feature"], ["node", "feature"]],
         output_core_dims=[["state", "node"]],
     )

@@ -76,6 +76,9 @@ class GroupLevel:
         ``at(h, data)``: the hyperparameters as each group's population has them.
     population
         ``population(h)``: the `Population` of a group's parameter, at placed hyperparameters.
+    estimand
+        ``estimand(theta)``: what is reported of a group where that is a function of its parameter, such as a clearance
+        of a log clearance; the `map` of its populations is asked for then. None: the parameter itself.
     conditional
         ``conditional(h, data)``: the `Population` of each group's parameter after the data; of the
         same kind as before or another. Its draws are joint over the groups.
@@ -121,6 +124,7 @@ class GroupLevel:
     independent: bool = True
     at: Callable = lambda h, data: h
     population: Callable | None = None
+    estimand: Callable | None = None
     conditional: Callable | None = None
     log_joint: Callable | None = None
     log_left_out: Callable | None = None
@@ -139,8 +143,20 @@ class GroupLevel:
     further: tuple[Level, ...] = ()
 
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
-        """The population that each group of the data comes from, before its own."""
-        return self.population(self.at(h, data))
+        """The population that each group of the data comes from, before its own: of the estimand."""
+        return self.of_estimand(self.population(self.at(h, data)))
+
+    def after(self, h: xr.Dataset, data: xr.Dataset):
+        """The population of each group's estimand after the data."""
+        return self.of_estimand(self.conditional(h, data))
+
+    def of_estimand(self, population):
+        """The population of the estimand, from that of the parameter."""
+        return population if self.estimand is None else population.map(self.estimand)
+
+    def reported(self, theta: xr.DataArray) -> xr.DataArray:
+        """The estimand of draws of the parameter."""
+        return theta if self.estimand is None else self.estimand(theta)
 
 
 def closed_form(

@@ -134,7 +134,7 @@ class Weighted(Population):
         total = self.weight.cumsum("node")
         whole = total.isel(node=-1, drop=True)
         node = (total <= whole.copy(data=rng.random(whole.shape)) * whole).sum("node")
-        return self.theta.isel(node=node).transpose(*whole.dims, "coefficient")
+        return self.theta.isel(node=node).transpose(*whole.dims, ...)
 
     def log_density(self, x):
         """Refused: nodes have no density.

@@ -16,7 +16,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.loo import relative_efficiency
-from hbm_zoo.inference.nodes import apart
+from hbm_zoo.inference.nodes import as_groups
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
 from hbm_zoo.model import HierarchicalModel
 
@@ -97,10 +97,8 @@ def _add_page(record, tree, data, priors) -> None:
     for group in ("prior", "prior_predictive", "observed_data"):
         if group in prior and prior[group].data_vars:
             tree[group] = prior[group]
-    plain, nodes = apart(data)
-    tree["constant_data"] = xr.DataTree(plain)
-    if nodes is not None:
-        tree["nodes"] = xr.DataTree(nodes)
+    for group, dataset in as_groups(data).items():
+        tree[group] = xr.DataTree(dataset)
     if tree.attrs["parameterization"] != "exact":
         sampled = record.write(data, pooling, tree.attrs["parameterization"], priors)
         tree["log_prior"] = xr.DataTree(
@@ -112,7 +110,8 @@ def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:
     """Joint draws [sample, group] of every group, as many as the budget allows, 1000 at most."""
     most = max(50, min(1000, LARGEST_ARRAY // 4 // data.sizes[record.group]))
     few = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
-    parts = [record.group_level.conditional(few, part).sample(rng) for part in of_groups(record, data, most)]
+    level = record.group_level
+    parts = [level.reported(level.conditional(few, part).sample(rng)) for part in of_groups(record, data, most)]
     return xr.concat(parts, dim=record.group).transpose("sample", ...)
 
 
@@ -129,9 +128,10 @@ def _add_arrays(record, tree, data, rng) -> None:
     fixed = json.loads(tree.attrs["fixed"])
     h = posterior[_free(record, tree)].assign_coords(posterior.coords).assign(fixed)
     theta = posterior.get(record.estimand)
-    if theta is None:
+    if theta is None or level.estimand is not None:
         theta = recovered(record, h, data, rng)
-        tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: theta}))
+    if record.estimand not in posterior:
+        tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta)}))
     kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // max(data.sizes.values())))
     every = slice(None, None, -(-posterior.sizes["draw"] // kept))
     replicated = level.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data, data)

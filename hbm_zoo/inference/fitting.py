@@ -196,15 +196,18 @@ def recover(
     record.ask("recover", "conditional")
     posterior = idata["posterior"].to_dataset()
     data = record.data(frame, **options)
-    fixed = record.fixed["partial"](record.priors(data, pooling="partial"), data)
+    priors = record.priors(data, pooling="partial")
+    fixed = record.fixed["partial"](priors, data)
     needed = [name for name in record.parameters if name not in fixed]
+    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
     missing = [name for name in needed if name not in posterior]
     if missing:
         raise ValueError(f"Expected draws of {', '.join(needed)}; the posterior has no {', '.join(missing)}.")
-    rng = np.random.default_rng(random_seed)
-    draws = completion.recovered(record, posterior[needed].assign(fixed), data, rng)
+    h = posterior[needed].assign(fixed)
+    data = with_nodes(record, data, priors, seed, h.stack(sample=("chain", "draw"), create_index=False))
+    draws = completion.recovered(record, h, data, np.random.default_rng(seed))
     recovered = idata.copy()
-    recovered["posterior"] = xr.DataTree(posterior.assign({record.estimand: draws}))
+    recovered["posterior"] = xr.DataTree(posterior.assign({record.estimand: record.group_level.reported(draws)}))
     return recovered
 
 

@@ -50,7 +50,14 @@ def apart(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
     names = data.attrs.get("nodes")
     if names is None:
         return data, None
-    plain = data.drop_vars(names).assign_attrs({name: value for name, value in data.attrs.items() if name != "nodes"})
+    plain = data.drop_vars(names)
+    plain.attrs = {name: value for name, value in data.attrs.items() if name != "nodes"}
     unused = [dim for dim in plain.dims if all(dim not in variable.dims for variable in plain.data_vars.values())]
     kept = [dim for dim in unused if dim not in plain.coords]
     return plain.drop_dims(kept), data[names].assign_attrs(nodes=names)
+
+
+def as_groups(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The groups of a fit that hold them: ``constant_data`` and, where there are any, ``nodes``."""
+    plain, nodes = apart(data)
+    return {"constant_data": plain} | ({} if nodes is None else {"nodes": nodes})

@@ -79,17 +79,19 @@ def _summarise(
 ) -> xr.Dataset:
     """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
     level = model.group_level
-    posterior = level.conditional(h, data)
+    parameter = level.conditional(h, data)
+    posterior = level.of_estimand(parameter)
     lower, upper = interval_tails()
     name = interval_name()
-    of_few = level.conditional(few, data)
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
     estimate = mean.mean("sample")
+    fixed = estimate if level.estimand is None else parameter.mean.mean("sample")
     kappa = level.reliability(h, data)
-    kappa_interval = kappa.quantile([lower, upper], "sample", skipna=False)
     log_left_out = level.log_left_out(h, data).transpose("sample", ...)
     error = level.integration_error(h, data) if level.integration_error else None
     further = level.expectations(h, data) if level.expectations else {}
+    log_likelihood = level.expected_log_likelihood(h, data).mean("sample")
+    of_few = level.after(few, data)
     return xr.Dataset(
         {
             "mean": estimate,
@@ -97,10 +99,10 @@ def _summarise(
             f"{name}_lb": quantile(of_few, lower),
             f"{name}_ub": quantile(of_few, upper),
             "kappa": kappa.mean("sample"),
-            f"kappa_{name}_lb": kappa_interval.isel(quantile=0, drop=True),
-            f"kappa_{name}_ub": kappa_interval.isel(quantile=1, drop=True),
-            "mean_log_likelihood": level.expected_log_likelihood(h, data).mean("sample"),
-            "fixed_log_likelihood": level.log_likelihood(estimate, plug_in, data).isel(
+            f"kappa_{name}_lb": kappa.quantile(lower, "sample", skipna=False).drop_vars("quantile"),
+            f"kappa_{name}_ub": kappa.quantile(upper, "sample", skipna=False).drop_vars("quantile"),
+            "mean_log_likelihood": log_likelihood,
+            "fixed_log_likelihood": level.log_likelihood(fixed, plug_in, data).isel(
                 sample=0, drop=True, missing_dims="ignore"
             ),
         }
