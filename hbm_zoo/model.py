@@ -18,7 +18,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plural
 
 POOLINGS = ("none", "complete", "partial")
 
@@ -277,7 +277,7 @@ class HierarchicalModel:
         """
         data = self.prepared(frame, **options)
         if data.sizes[self.group] < self.fewest_groups:
-            raise rules.FrameError(f"{self.name} expected at least 2 {self.group}s to compare, got 1.")
+            raise rules.FrameError(f"{self.name} expected at least 2 {plural(self.group)} to compare, got 1.")
         return data
 
     def prepared(self, frame: pd.DataFrame, **options) -> xr.Dataset:
@@ -285,7 +285,7 @@ class HierarchicalModel:
         for name in options:
             choose(name, self.options_of_data, f"option of the data of {self.name}")
         given = {name: inputs.given(self.name, name, kind, options) for name, kind in self.inputs.items()}
-        data = self.prepare(rules.check(frame, self.columns, self.name), **options | given)
+        data = self.prepare(rules.check(frame, self.columns, self.name, self.key), **options | given)
         return inputs.stored(data, given)
 
     def matched(self, priors: Mapping[str, Prior]) -> dict[str, Prior]:

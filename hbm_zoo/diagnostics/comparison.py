@@ -147,7 +147,7 @@ def _behind(score: Scores, best: Scores | None, uncertain: bool) -> dict[str, fl
     if best is None:
         return {"elpd_diff": np.nan, "dse": np.nan, "one_unit": np.nan}
     if score is best:
-        return {"elpd_diff": 0.0, "dse": 0.0, "one_unit": np.nan}
+        return {"elpd_diff": 0.0, "dse": np.nan if uncertain else 0.0, "one_unit": np.nan}
     difference = score.minus(best)
     return {
         "elpd_diff": difference.total,

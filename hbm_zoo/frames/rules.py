@@ -11,6 +11,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from hbm_zoo.words import listed, plural
+
 MOST_ROWS_SHOWN = 5
 
 
@@ -35,7 +37,7 @@ class Rule:
     meaning : str
         What the column is, with its unit.
     unique : bool
-        Whether a value may occur only once.
+        Whether a value may occur only once; where columns together label a group, whether their values together may.
     optional : bool
         Whether the column may be missing.
     """
@@ -81,8 +83,8 @@ def number(meaning: str) -> Rule:
     return Rule("a finite number", _finite, meaning)
 
 
-def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> pd.DataFrame:
-    """Return the model's columns of a frame, numbers as numbers, labels as labels.
+def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Return the model's columns of a frame, numbers as numbers, labels as labels; `key` together label a group.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> pd.Da
         schema.validate(plain, lazy=True)
     except SchemaErrors as errors:
         raise FrameError(_sentences(errors.failure_cases, frame, model)) from None
-    _check_duplicates(frame, present, model)
+    _check_duplicates(frame, present, model, key)
     return pd.DataFrame(
         {name: _labels(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
     )
@@ -141,15 +143,17 @@ def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, model: str) -> str:
     return " ".join(sentences)
 
 
-def _check_duplicates(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:
-    for name in [name for name, rule in columns.items() if rule.unique]:
-        twice = frame[name].astype(str).duplicated(keep=False)
+def _check_duplicates(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tuple[str, ...]) -> None:
+    unique = [name for name, rule in columns.items() if rule.unique]
+    for names in dict.fromkeys(key if name in key else (name,) for name in unique):
+        twice = frame[list(names)].astype(str).duplicated(keep=False).values
         if twice.any():
-            value = frame.loc[twice, name].iloc[0] if frame.index.is_unique else frame[name][twice.values].iloc[0]
-            rows = frame.index[(frame[name].astype(str) == str(value)).values]
+            values = frame.loc[:, list(names)][twice].iloc[0]
+            rows = frame.index[(frame[list(names)].astype(str) == values.astype(str)).all(axis=1).values]
             unit = frame.index.name or "row"
             raise FrameError(
-                f"{model}: column {name!r} expected each value once, got {_plain(value)} in {unit}s "
+                f"{model}: {plural('column', len(names))} {listed(map(repr, names))} expected each "
+                f"{'value' if len(names) == 1 else 'combination'} once, got {listed(map(_plain, values))} in {unit}s "
                 f"{', '.join(map(str, rows[:MOST_ROWS_SHOWN]))}."
             )
 
