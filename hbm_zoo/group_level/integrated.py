@@ -10,6 +10,7 @@ import xarray as xr
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, posterior
+from hbm_zoo.group_level.populations import Increasing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,8 @@ class OnALine:
     ----------
     normal
         ``normal(h)``: the `Normal` population of theta, at placed hyperparameters.
-    reported
-        ``reported(population)``: the population of the estimand from that of theta: `Expit` where
-        theta is the log odds of a share.
+    estimand
+        What is reported of a group, an `Increasing` function of theta: `EXPIT` where theta is the log odds of a share.
     kernel, constant
         ``kernel(theta, *variables) + constant(*variables)``, elementwise PyTensor formulas: the log
         likelihood of a group [nats]; the latter is what theta does not change.
@@ -41,7 +41,7 @@ class OnALine:
     """
 
     normal: Callable
-    reported: Callable
+    estimand: Increasing
     kernel: Callable
     constant: Callable
     start: Callable
@@ -53,23 +53,24 @@ class OnALine:
         return self.constant(*variables) + log_marginal(self.kernel, self.start)(mu, tau, *variables)
 
     def group_level(self, **formulas) -> GroupLevel:
-        """The group level; ``log_likelihood`` and ``replicate`` of the estimand, and ``kappa``, as of `GroupLevel`."""
+        """The group level; ``replicate`` at given theta, and ``kappa``, as of `GroupLevel`."""
         return GroupLevel(
             kind="integrated numerically",
             at=self.at,
-            population=lambda h: self.reported(self.normal(h)),
-            conditional=lambda h, data: self.reported(self._theta(h, data)),
+            population=self.normal,
+            estimand=self.estimand,
+            conditional=self._conditional,
             log_joint=summed(self._log_left_out),
             log_left_out=self._log_left_out,
             log_predictive=self._log_predictive,
+            log_likelihood=self._log_likelihood,
             expected_log_likelihood=self._expected_log_likelihood,
             reliability=self._reliability,
             cells=lambda data: NODES,
             **formulas,
         )
 
-    def _theta(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
-        """Theta after the data."""
+    def _conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
         before = self.normal(self.at(h, data))
         return posterior(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
 
@@ -87,11 +88,14 @@ class OnALine:
         both = log_marginal(self.kernel, self.start, parts=2)(mu, tau, *variables)
         return self.constant(*new) + both - log_marginal(self.kernel, self.start)(mu, tau, *seen)
 
-    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def _log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         values = self.variables(data)
-        average = self._theta(h, data).expect(lambda theta: evaluate(self.kernel, theta, *values))
-        return average + evaluate(self.constant, *values)
+        return evaluate(self.kernel, theta, *values) + evaluate(self.constant, *values)
+
+    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self._conditional(h, data).expect(lambda theta: self._log_likelihood(theta, h, data))
 
     def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before, after = self.reported(self.normal(self.at(h, data))).sd, self.reported(self._theta(h, data)).sd
+        populations = self.normal(self.at(h, data)), self._conditional(h, data)
+        before, after = (population.map(self.estimand).sd for population in populations)
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)

@@ -8,6 +8,7 @@ nodes. Fields are ``xarray.DataArray``s; dims combine by name, so draws of the h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -50,6 +51,10 @@ class Population:
     def ppf(self, p):
         """The quantile of a probability."""
         raise NotImplementedError
+
+    def map(self, g: Increasing) -> Population:
+        """The population of a function of the parameter, where it can say what it expects of one (``expect``)."""
+        return Mapped(self, g)
 
     def over(self, like: xr.DataArray) -> Population:
         """The same population for each entry of an array, so that each has a draw of its own."""
@@ -200,48 +205,64 @@ class CorrelatedNormal(Normal):
 
 
 @dataclass(frozen=True)
-class Expit(Population):
-    """A share p = 1/(1 + exp(-theta)) whose log odds theta have a population that says what it expects of a function.
+class Increasing:
+    """An increasing function of the line, its inverse, and the log of its slope at the inverse."""
+
+    function: Callable
+    inverse: Callable
+    log_slope: Callable
+
+    def __call__(self, theta):
+        return self.function(theta)
+
+
+EXPIT = Increasing(special.expit, lambda p: special.logit(np.clip(p, 0, 1)), lambda p: np.log(p) + np.log1p(-p))
+
+
+@dataclass(frozen=True)
+class Mapped(Population):
+    """An increasing function of what has a population: a share whose log odds are normal.
 
     Examples
     --------
-    >>> of_rates = Expit(Normal(xr.DataArray(0.0), xr.DataArray(1.0)))
+    >>> of_rates = Normal(xr.DataArray(0.0), xr.DataArray(1.0)).map(EXPIT)
     >>> of_rates.mean.item(), round(of_rates.sd.item(), 4), of_rates.cdf(0.5).item()
     (0.5, 0.2083, 0.5)
     """
 
-    log_odds: Any
+    of_parameter: Any
+    g: Increasing
 
     @property
     def mean(self):
-        return self.log_odds.expect(special.expit)
+        return self.of_parameter.expect(self.g)
 
     @property
     def sd(self):
         middle = self.mean
-        return np.sqrt(self.log_odds.expect(lambda theta: (special.expit(theta) - middle) ** 2))
+        return np.sqrt(self.of_parameter.expect(lambda theta: (self.g(theta) - middle) ** 2))
 
     def cdf(self, x):
-        return self.log_odds.cdf(special.logit(np.clip(x, 0, 1)))
+        return self.of_parameter.cdf(self.g.inverse(x))
 
     def ppf(self, p):
-        return special.expit(self.log_odds.ppf(p))
+        return self.g(self.of_parameter.ppf(p))
 
     def log_density(self, x):
-        return self.log_odds.log_density(special.logit(x)) - np.log(x) - np.log1p(-x)
+        return self.of_parameter.log_density(self.g.inverse(x)) - self.g.log_slope(x)
 
     def sample(self, rng):
-        return special.expit(self.log_odds.sample(rng))
+        return self.g(self.of_parameter.sample(rng))
 
     def over(self, like):
-        return Expit(self.log_odds.over(like))
+        return Mapped(self.of_parameter.over(like), self.g)
 
     def cells(self):
-        flat, template = self.log_odds.cells()
-        return Expit(flat), template
+        flat, template = self.of_parameter.cells()
+        return Mapped(flat, self.g), template
 
     def of(self, cells):
-        return Expit(self.log_odds.of(cells))
+        return Mapped(self.of_parameter.of(cells), self.g)
 
 
 @dataclass(frozen=True)

@@ -84,17 +84,16 @@ def _summarise(
     lower, upper = interval_tails()
     name = interval_name()
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
-    estimate = mean.mean("sample")
-    fixed = estimate if level.estimand is None else parameter.mean.mean("sample")
     kappa = level.reliability(h, data)
     log_left_out = level.log_left_out(h, data).transpose("sample", ...)
     error = level.integration_error(h, data) if level.integration_error else None
     further = level.expectations(h, data) if level.expectations else {}
     log_likelihood = level.expected_log_likelihood(h, data).mean("sample")
+    at_the_mean = level.log_likelihood(parameter.mean.mean("sample"), plug_in, data)
     of_few = level.after(few, data)
     return xr.Dataset(
         {
-            "mean": estimate,
+            "mean": mean.mean("sample"),
             "sd": np.sqrt((spread**2).mean("sample") + mean.var("sample")),
             f"{name}_lb": quantile(of_few, lower),
             f"{name}_ub": quantile(of_few, upper),
@@ -102,9 +101,7 @@ def _summarise(
             f"kappa_{name}_lb": kappa.quantile(lower, "sample", skipna=False).drop_vars("quantile"),
             f"kappa_{name}_ub": kappa.quantile(upper, "sample", skipna=False).drop_vars("quantile"),
             "mean_log_likelihood": log_likelihood,
-            "fixed_log_likelihood": level.log_likelihood(fixed, plug_in, data).isel(
-                sample=0, drop=True, missing_dims="ignore"
-            ),
+            "fixed_log_likelihood": at_the_mean.isel(sample=0, drop=True, missing_dims="ignore"),
         }
         | {name: value.mean("sample") for name, value in further.items()}
         | above_reference(model, lambda reference: exceedance(posterior, reference))

@@ -17,7 +17,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.group_level.integrated import OnALine
-from hbm_zoo.group_level.populations import Expit, Normal
+from hbm_zoo.group_level.populations import EXPIT, Normal
 from hbm_zoo.model import Parameter
 from hbm_zoo.priors import describe, moments
 
@@ -109,9 +109,14 @@ def raw_log_odds(y, n):
     return pt.log((y + 0.5) / (n - y + 0.5))
 
 
+def replicate(rng, alpha, h, new, seen):
+    """y_j ~ Binomial(n_j, expit(alpha_j))."""
+    return xr.apply_ufunc(rng.binomial, *xr.broadcast(new.trials, EXPIT(alpha)))
+
+
 UNITS = OnALine(
     normal=lambda h: Normal(h.mu, h.tau),
-    reported=Expit,
+    estimand=EXPIT,
     kernel=log_kernel,
     constant=log_ways,
     start=raw_log_odds,
@@ -154,11 +159,7 @@ def with_logit_normal(record):
         matched_prior=matched_prior,
         variants=VARIANTS,
         fixed=FIXED,
-        group_level=UNITS.group_level(
-            log_likelihood=record.group_level.log_likelihood,
-            replicate=record.group_level.replicate,
-            kappa=record.group_level.kappa,
-        ),
+        group_level=UNITS.group_level(replicate=replicate, kappa=record.group_level.kappa),
         simulate=simulate,
     )
 

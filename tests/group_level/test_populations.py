@@ -6,7 +6,7 @@ import xarray as xr
 from scipy import integrate, special, stats
 from scipy.optimize import brentq
 
-from hbm_zoo.group_level.populations import Beta, Expit, Gamma, Normal, exceedance, quantile
+from hbm_zoo.group_level.populations import EXPIT, Beta, Gamma, Normal, exceedance, quantile
 
 MEANS = np.array([1.2, 1.25, 1.4])
 RATES = np.array([0.22, 0.25, 0.31])
@@ -118,7 +118,7 @@ def test_beta_draws(phi):
 def test_a_share_whose_log_odds_are_normal(sd):
     """Mean and sd by scipy's adaptive quadrature; all else by the change of variable."""
     log_odds = stats.norm(-1.1, sd)
-    share = Expit(Normal(samples([-1.1]), samples([sd])))
+    share = Normal(samples([-1.1]), samples([sd])).map(EXPIT)
     mean, square = (
         integrate.quad(lambda z, k=k: special.expit(-1.1 + sd * z) ** k * stats.norm.pdf(z), -12, 12, epsabs=1e-13)[0]
         for k in (1, 2)
@@ -139,7 +139,7 @@ def test_a_share_whose_log_odds_are_normal(sd):
 
 
 def test_a_share_without_spread_is_a_point():
-    point = Expit(Normal(samples([-1.0, 0.0, 2.0]), samples([0.0, 0.0, 0.0])))
+    point = Normal(samples([-1.0, 0.0, 2.0]), samples([0.0, 0.0, 0.0])).map(EXPIT)
     assert float(quantile(point, 0.5)) == pytest.approx(0.5, rel=1e-12)
     assert float(exceedance(point, 0.3)) == pytest.approx(2 / 3)
     np.testing.assert_allclose(point.sample(np.random.default_rng(0)), special.expit([-1.0, 0.0, 2.0]), rtol=1e-12)

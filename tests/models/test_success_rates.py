@@ -124,7 +124,7 @@ def test_without_spread_all_is_complete_pooling(population):
     h = at(mu=mu, **{record.heterogeneity: 0.0})
     level, binomial = record.group_level, stats.binom.logpmf(data.successes, data.trials, rate)
     np.testing.assert_allclose(level.log_left_out(h, data).values.ravel(), binomial, rtol=1e-10)
-    after = level.conditional(h, data)
+    after = level.after(h, data)
     np.testing.assert_allclose(after.mean.values.ravel(), rate, rtol=1e-12)
     np.testing.assert_allclose(after.sd.values.ravel(), 0, atol=1e-12)
     np.testing.assert_allclose(level.reliability(h, data).values.ravel(), 0, atol=1e-12)
@@ -139,7 +139,7 @@ def test_a_unit_given_the_hyperparameters_is_brute_force(population):
     x = np.linspace(-14, 14, 40_001)
     p = special.expit(x)
     prior = population_on_log_odds(population, values, x)
-    after = level.conditional(h, data)
+    after = level.after(h, data)
     for j, (y, n) in enumerate(zip(FEW["successes"], FEW["trials"], strict=True)):
         weight = prior * stats.binom.pmf(y, n, p)
         weight /= weight.sum()
@@ -181,7 +181,7 @@ def test_kappa_averaged_over_counts_is_the_definition_and_a_share(population):
     data = record.data(every)
     chance = np.exp(level.log_left_out(h, data).values.ravel())
     assert chance.sum() == pytest.approx(1, abs=1e-9)
-    within = chance @ (level.conditional(h, data).sd.values.ravel() ** 2)
+    within = chance @ (level.after(h, data).sd.values.ravel() ** 2)
     average = chance @ level.reliability(h, data).values.ravel()
     whole = float(np.squeeze(level.of_groups(h, data).sd.values)) ** 2
     assert average == pytest.approx(1 - within / whole, abs=1e-6)
