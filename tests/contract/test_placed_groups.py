@@ -19,7 +19,7 @@ from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
 from hbm_zoo.diagnostics.prediction import _updated
 from hbm_zoo.frames.rules import FrameError, key, label, number, positive
 from hbm_zoo.group_level import normal
-from hbm_zoo.group_level.level import closed_form
+from hbm_zoo.group_level.level import closed_form, summed
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference import chunks
 from hbm_zoo.inference.completion import add_groups
@@ -300,7 +300,15 @@ def undefined(where, name="log_joint", of=RECORD):
     """The record with a density that is NaN at some hyperparameters."""
     formula = getattr(of.group_level, name)
     change = {name: lambda h, data: formula(h, data).where(~where(h, data))}
+    if name == "log_left_out":
+        change["log_joint"] = summed(change[name])
     return replace(of, group_level=replace(of.group_level, **change))
+
+
+def test_one_group_without_a_density_makes_the_joint_undefined():
+    holed = undefined(lambda h, d: (h.tau > 0) & (d.site == "P / 2"), "log_left_out")
+    joint = chunks.log_joint(holed, H, RECORD.data(FRAME)).values
+    assert np.isnan(joint).tolist() == [True, False]
 
 
 def test_an_undefined_joint_is_never_the_maximum():
@@ -342,6 +350,7 @@ def test_draws_under_which_rows_have_no_density_go(fits):
 def test_a_pooling_without_a_density_of_some_group_is_not_ranked(fits):
     """The site's likelihood is undefined under partial pooling: as 0 nats it would make partial pooling the best."""
     holed = undefined(lambda h, d: (h.tau > 0) & (d.site == "P / 2"), "log_left_out")
+    holed = replace(holed, group_level=replace(holed.group_level, log_joint=SITES.log_joint))  # which drew the fit
     completed = fits["partial"].copy()
     add_groups(holed, completed, prepared(completed))
     table = hz.compare_poolings(fits | {"partial": completed}, model=holed)
