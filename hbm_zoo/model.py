@@ -98,6 +98,7 @@ class Written:
     record: HierarchicalModel
     pooling: str
     parameterization: str
+    data: xr.Dataset
 
 
 class _Seen:
@@ -392,7 +393,7 @@ class HierarchicalModel:
                 return given.create_variable(name)
 
             self.variants[pooling][parameterization](_Seen(seen), prior)
-        model.written = Written(self, pooling, parameterization)
+        model.written = Written(self, pooling, parameterization, data)
         return model
 
 

@@ -119,7 +119,8 @@ def _asked(question: str, group: str, method: str) -> str:
 
 
 def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], question: str) -> pd.DataFrame:
-    ranked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
+    asked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
+    ranked = [name for name in asked if not np.isnan(scores[name].total)]
     ranked.sort(key=lambda name: -scores[name].total)
     independent, reason = record.group_level.independent, no_standard_error(record, next(iter(fits.values())))
     rows = {}
@@ -133,7 +134,7 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], que
             "mcse": score.monte_carlo_error,
             **{column: getattr(score, column) for column in ("p", "max_k_hat", "refits")},
             **_deviance(record, fits[name]),
-            "note": _alone(record, fits[name], question)
+            "note": _unranked(record, fits[name], question, score)
             or (f"{reason} of a difference" if reason and len(fits) > 1 else ""),
         }
     table = pd.DataFrame(rows).T.infer_objects()
@@ -177,8 +178,10 @@ def no_standard_error(record: HierarchicalModel, fit: xr.DataTree) -> str:
     return f"{groups} {plural(group)} are too few for a standard error" if few else ""
 
 
-def _alone(record: HierarchicalModel, fit: xr.DataTree, question: str) -> str:
-    """What no pooling says of a new group, and that it is not ranked."""
+def _unranked(record: HierarchicalModel, fit: xr.DataTree, question: str, score: Scores) -> str:
+    """What no pooling says of a new group, or that a density is undefined, and that it is not ranked."""
+    if np.isnan(score.total):
+        return "a density is not defined: unranked"
     if question != "new_group" or fit.attrs["pooling"] != "none":
         return ""
     own = [describe(prior) for name, prior in priors_of(fit).items() if name not in record.parameters]

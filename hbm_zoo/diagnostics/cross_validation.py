@@ -158,7 +158,7 @@ def _without(
     without, including = (log_density(h).values.ravel() for h in (draws_of_others, draws_of_all))
     reff = _efficiency(record, fit)
     elpd, mcse = bridge(without, including, reff)
-    if mcse <= LEAST_OVERLAP:
+    if not mcse > LEAST_OVERLAP:
         return elpd, mcse
     rng, free = np.random.default_rng(seed), FreeParameters(record, fit)
     (all_of_it, error), (others_alone, other_error) = (

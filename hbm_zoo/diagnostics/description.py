@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pymc as pm
 import xarray as xr
@@ -124,7 +124,7 @@ def _without_groups(model: pm.Model, observed: Variable, shared: list) -> str:
     if written.pooling == "none":
         alone = f"{estimand}, with a prior fixed in advance for each {group} alone, is integrated out of the likelihood"
         return f"{alone}: no pooling, {written.parameterization}. {_shared(shared, observed)}"
-    place = [v for v in shared if _names([v]) in _read_by(written.record.group_level.population)]
+    place = [v for v in shared if _names([v]) in _makers(written)]
     rest = [v for v in shared if v not in place]
     verb = "is" if len(place) == 1 else "are"
     complete = f"{_names(place)} {verb} the same for every {group}: complete pooling."
@@ -134,21 +134,26 @@ def _without_groups(model: pm.Model, observed: Variable, shared: list) -> str:
 class _Noting:
     """Hyperparameters that note which of them are read."""
 
-    def __init__(self):
-        self.read: set[str] = set()
+    def __init__(self, h: xr.Dataset, read: set[str] | None = None):
+        self.h, self.read = h, set() if read is None else read
 
-    def __getattr__(self, name: str) -> xr.DataArray:
-        return self[name]
+    def __getattr__(self, name: str):
+        if name in self.h:
+            self.read.add(name)
+        return getattr(self.h, name)
 
     def __getitem__(self, name: str) -> xr.DataArray:
-        self.read.add(name)
-        return xr.DataArray(0.5)
+        return getattr(self, name)
+
+    def assign(self, **placed) -> _Noting:
+        return _Noting(self.h.assign(**placed), self.read)
 
 
-def _read_by(population: Callable) -> set[str]:
-    """The hyperparameters that a population is made of."""
-    noting = _Noting()
-    population(noting)
+def _makers(written: Written) -> set[str]:
+    """The hyperparameters that the population of a group is made of, where they place it included."""
+    record = written.record
+    noting = _Noting(xr.Dataset(dict.fromkeys(record.parameters, 0.5)))
+    record.group_level.of_groups(noting, written.data)  # type: ignore[arg-type]
     return noting.read
 
 

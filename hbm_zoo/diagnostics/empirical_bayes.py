@@ -144,9 +144,16 @@ def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prio
     """The largest of the interior and every boundary; of equals the one with fewer parameters."""
     known = record.fixed["partial"](priors, data)
     lines = {name: _Line(of.support, priors[name]) for name, of in record.parameters.items() if name not in known}
-    best = _Surface(record, data, lines, known, method).highest({})
+    surface = _Surface(record, data, lines, known, method)
+    if not surface.is_defined:
+        where = ", ".join(f"{name} = {line.value(0.0):.3g}" for name, line in lines.items())
+        raise ValueError(f"The likelihood of {record.name} is not defined where its search begins, at {where}.")
+    best = surface.highest({})
     for boundary in _boundaries(record, record.fixed["complete"](priors, data), known):
-        there = _Surface(record, data, lines, known | boundary, method).highest(boundary)
+        surface = _Surface(record, data, lines, known | boundary, method)
+        if not surface.is_defined:
+            continue
+        there = surface.highest(boundary)
         if there.log_likelihood > best.log_likelihood - TIE:
             best = there
     if best.flat:
@@ -198,6 +205,11 @@ class _Surface:
         with np.errstate(all="ignore"):
             total = log_joint(self.record, xr.Dataset(samples), self.data).values
         return np.nan_to_num(total, nan=-np.inf)
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether there is a likelihood where the search begins, at the middle of the lines."""
+        return bool(np.isfinite(self.log_likelihood(*(np.zeros((1, len(n))) for n in (self.searched, self.means)))[0]))
 
     def height(self, searched: np.ndarray) -> np.ndarray:
         """What is maximised: the log likelihood, or its integral over the means."""

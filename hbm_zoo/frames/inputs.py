@@ -64,7 +64,8 @@ def given(model: str, name: str, kind: Input, options: Mapping[str, Any]) -> Any
         raise FrameError(f"{model} expected {what} as {name!r}, got none.")
     value = options[name]
     if kind != SIMULATOR:
-        return check(value, kind, f"{model}, {name!r}")  # type: ignore[arg-type]
+        source = getattr(value, "attrs", {}).get("source")
+        return check(value, kind, f"{model}, {name!r}" + (f" ({source})" if source else ""))  # type: ignore[arg-type]
     if not callable(value):
         raise FrameError(f"{model} expected {name!r} to be a function of points, got {value!r}.")
     return value if isinstance(value, Remembered) else Remembered(value)

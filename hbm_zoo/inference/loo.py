@@ -87,7 +87,7 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tup
     Returns
     -------
     elpd, mcse : float
-        Log predictive density and its Monte Carlo standard error [nats].
+        Log predictive density and its Monte Carlo standard error [nats]; NaN if the likelihood of a draw is undefined.
 
     Notes
     -----
@@ -97,6 +97,8 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tup
     fails for an outlier: all of it comes from the few draws that lie nearest to the unit.
     """
     both = np.concatenate([without, including])
+    if np.isnan(both).any():
+        return np.nan, np.nan
     elpd = brentq(lambda r: expit(without - r).mean() - expit(r - including).mean(), both.min() - 1, both.max() + 1)
     shares = expit(without - elpd), expit(elpd - including)
     relative_variance = sum((share**2).mean() / share.mean() ** 2 - 1 for share in shares)
