@@ -40,7 +40,7 @@ def add_groups(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset) -
     exact = tree.attrs["parameterization"] == "exact"
     reff = 1.0 if exact else relative_efficiency(tree["posterior"].dataset[_free(record, tree)])
     summary = group_summary(record, tree.attrs["pooling"], h, data, reff)
-    if tree.attrs["pooling"] != "complete":
+    if _tells_groups_apart(tree, data):
         summary = summary.merge(rank_summary(_rank_draws(record, tree, h, data, rng), record.group))
     tree["group_summary"] = xr.DataTree(summary)
     _add_arrays(record, tree, data, rng)
@@ -56,7 +56,7 @@ def _complete_from_draws(record, tree, data, priors) -> None:
         )
     draws = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
     summary = summary_of_draws(record, draws.drop_vars(["chain", "draw"], errors="ignore"), data)
-    if tree.attrs["pooling"] != "complete":
+    if _tells_groups_apart(tree, data):
         summary = summary.merge(rank_summary(draws, record.group))
     tree["group_summary"] = xr.DataTree(summary)
     sampled = record.write(data, tree.attrs["pooling"], tree.attrs["parameterization"], priors)
@@ -74,6 +74,11 @@ def _complete_from_draws(record, tree, data, priors) -> None:
             tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"}
         )
     )
+
+
+def _tells_groups_apart(tree, data) -> bool:
+    """Whether groups have ranks: there are several, and they are not all the same."""
+    return tree.attrs["pooling"] != "complete" and data.sizes[tree.attrs["group"]] > 1
 
 
 def _free(record, tree) -> list[str]:

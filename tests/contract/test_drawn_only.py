@@ -1,4 +1,4 @@
-"""The contract of a record, held to a model from outside the package that is as awkward as a model may be.
+"""A model that is only drawn, and as awkward as a model may be.
 
 Absences of pupils in classes in schools: a vector estimand (intercept and slope of each
 school), two nested levels (schools, and classes within them), an extra input (the days of
@@ -7,6 +7,7 @@ each class) and no closed form. Every diagnostic answers rightly or refuses in o
 
 import re
 import warnings
+from dataclasses import replace
 
 import arviz as az
 import numpy as np
@@ -19,7 +20,10 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import count, label, number, positive
+from hbm_zoo.group_level.level import GroupLevel
+from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.model import HierarchicalModel, Parameter
 
 
@@ -121,7 +125,7 @@ FOREIGN = HierarchicalModel(
         "partial": {"centered": partial_pooling},
     },
     fixed={
-        "none": lambda priors, data: {},
+        "none": lambda priors, data: {"mu_intercept": -1.0, "mu_slope": -1.0, "tau": 1.0},
         "complete": lambda priors, data: {"tau": 0.0},
         "partial": lambda priors, data: {},
     },
@@ -214,6 +218,57 @@ def test_posterior_predictive_repeats_the_data(foreign):
     observed = foreign["partial"]["constant_data"]["absences"]
     low, high = (predictive.quantile(p, ["chain", "draw"]) for p in (0.025, 0.975))
     assert ((low <= observed) & (observed <= high)).mean() > 0.9
+
+
+# Its population named, groups never seen are known as well.
+
+
+def of_schools(h):
+    mean = xr.concat([h.mu_intercept, h.mu_slope], dim=xr.Variable("coefficient", ["intercept", "slope"]))
+    return Normal(mean, h.tau)
+
+
+NAMED = replace(FOREIGN, group_level=GroupLevel(population=of_schools))
+
+
+def test_with_a_population_new_schools_are_predicted(foreign):
+    for pooling, spread in (("partial", None), ("complete", 0.0), ("none", 1.0)):
+        fit = foreign[pooling]
+        h, said = hyperparameters(fit), hz.predict(fit, n_new=2, model=NAMED)
+        summary = said["group_summary"].to_dataset()
+        assert summary["case"].values.tolist() == ["never seen", "never seen"]
+        mean, variance = h.mu_slope.mean(), h.mu_slope.var() + (h.tau**2).mean()
+        np.testing.assert_allclose(summary["mean"].sel(coefficient="slope"), mean)
+        np.testing.assert_allclose(summary["sd"].sel(coefficient="slope"), np.sqrt(variance))
+        drawn = said["predictions"]["theta"].sel(coefficient="slope", school="new 1").stack(sample=("chain", "draw"))
+        own = drawn.values - h.mu_slope.values if h.mu_slope.size > 1 and h.mu_slope.std() > 0 else drawn.values + 1.0
+        expected = spread if spread is not None else np.sqrt(float((h.tau**2).mean()))
+        assert own.std() == pytest.approx(expected, rel=0.1, abs=1e-9)
+
+
+def test_with_a_population_what_draws_say_is_said(foreign):
+    assert {"partial", "rank", "p_best"} <= set(hz.groups(foreign, model=NAMED))
+    assert hz.plot_ranks(foreign) is not None
+    assert len(hz.plot_poolings(foreign).axes) == 2
+    sentences = hz.verdict({"partial": foreign["partial"]}, model=NAMED)
+    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[2])
+
+
+UNKNOWN = {
+    "the density of a school left out": lambda fits: hz.compare_poolings(fits, model=NAMED),
+    "what is known of a school after its data": lambda fits: hz.pooling_factor(fits["partial"], model=NAMED),
+    "the weight of a school's own data": lambda fits: hz.plot_shrinkage(fits, model=NAMED),
+    "what is known of a school after its data, given": lambda fits: hz.predict(fits["partial"], model=NAMED),
+    "the likelihood with what belongs to each school": lambda fits: hz.empirical_bayes(
+        NAMED, *absences_frame()[:1], days=absences_frame()[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", UNKNOWN)
+def test_with_a_population_what_is_missing_is_named(foreign, missing):
+    with pytest.raises(ValueError, match=rf"needs {missing}[^.]*, and absences does not give it\.$"):
+        UNKNOWN[missing](foreign)
 
 
 REFUSALS = {

@@ -1,12 +1,19 @@
 """Shipped data: they load, they have a source, and the simulated ones can be made again."""
 
 import importlib.util
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
 
 import hbm_zoo as hz
+from hbm_zoo import zoo
+from hbm_zoo.command_line.commands import Source
+from hbm_zoo.model import Shipped
+from hbm_zoo.models.vaccine_clinics import MODEL as vaccine_clinics
 
 DATA = Path(__file__).parents[2] / "data"
 SIMULATED = [path.stem for path in DATA.glob("simulated_*.csv")]
@@ -30,6 +37,46 @@ def test_heart_transplants_expects_as_many_deaths_as_were_observed():
 def test_an_unknown_dataset_names_the_nearest():
     with pytest.raises(ValueError, match="Unknown data set 'hart_transplants'.*Did you mean 'heart_transplants'"):
         hz.load_data("hart_transplants")
+
+
+def second_model(name, columns, options):
+    """Another model on the file of the BCG trials, under names of columns of its own."""
+    shipped = Shipped(file="bcg_vaccine", columns=columns, options=options)
+    return replace(vaccine_clinics, name="trials", datasets={name: shipped})
+
+
+def test_one_file_serves_two_models_each_in_its_own_columns(monkeypatch):
+    theirs = pd.read_csv(DATA / "bcg_vaccine.csv")
+    trials = second_model("bcg_vaccine", {"trial": "clinic", "log_rr": "effect"}, {"covariate": "latitude"})
+    page = ModuleType("hbm_zoo.models.trials")
+    page.MODEL = trials
+    monkeypatch.setitem(sys.modules, page.__name__, page)
+    monkeypatch.setattr(zoo, "NAMES", (*zoo.NAMES, "trials"))
+    with pytest.raises(
+        ValueError, match=r"^'bcg_vaccine' is used by vaccine_clinics and trials: name one by model=\.$"
+    ):
+        hz.load_data("bcg_vaccine")
+    for model in ("trials", trials, page):
+        frame = hz.load_data("bcg_vaccine", model=model)
+        assert frame["log_rr"].tolist() == theirs["effect"].tolist()
+        assert frame.attrs["labels"] == {"trial": "clinic", "log_rr": "effect"}
+    assert hz.load_data("bcg_vaccine", model="vaccine_clinics")["effect"].tolist() == theirs["effect"].tolist()
+    listed = hz.datasets().reset_index().query("dataset == 'bcg_vaccine'").set_index("model")["columns"]
+    assert listed["trials"].startswith("trial, log_rr")
+    assert listed["vaccine_clinics"].startswith("clinic, effect")
+
+
+def test_one_file_under_another_name_and_the_same_under_its_own():
+    assert hz.load_data("by_latitude", second_model("by_latitude", {}, {})).equals(hz.load_data("bcg_vaccine"))
+
+
+def test_the_command_line_shows_a_shipped_data_set_by_its_options():
+    trials = second_model("bcg_vaccine", {}, {"covariate": "latitude"})
+    trials = replace(trials, prepare=lambda frame, covariate="year": trials.prepare(frame))
+    for given, options in (((), {"covariate": "latitude"}), (("covariate=year",), {"covariate": "year"})):
+        frame, read = Source(None, None, None, (), given).read(trials)
+        assert read == options
+        assert frame.attrs["source"] == "bcg_vaccine"
 
 
 @pytest.mark.parametrize("name", SIMULATED)

@@ -21,7 +21,7 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     inner = [dim for dim in summary["mean"].dims if dim != record.group]
     words = {"group": word(partial, record.group), "volume": word(partial, volume_label(record, partial))}
     target = None
-    if record.group_level.population:
+    if record.group_level.population and "kappa" in summary:
         target = record.group_level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
     definition = f"; kappa = {record.group_level.kappa}"
     if not inner:
