@@ -70,8 +70,8 @@ def at(**values):
     return xr.Dataset({name: ("sample", value.astype(float)) for name, value in zip(given, each, strict=True)})
 
 
-def brute_force(h, data, dish, power=1.0, allowed=lambda theta: True):
-    """Log integral, mean and sd of both coefficients on a grid over all that is within 40 nats of the top."""
+def brute_force(h, data, dish, power=1.0, allowed=lambda theta: True, g=lambda theta: theta):
+    """Log integral, mean and sd of g, by default both coefficients, on a grid over all within 40 nats of the top."""
     one, h = data.sel(dish=dish), h.isel(sample=0)
     of, ends = population(h), [(-20.0, 20.0), (-20.0, 20.0)]
     for points in (201, 401, 401):
@@ -86,8 +86,8 @@ def brute_force(h, data, dish, power=1.0, allowed=lambda theta: True):
         ends = [(x.min() - step, x.max() + step) for x, step in zip(kept, steps, strict=True)]
     total = special.logsumexp(log_f)
     weight = xr.DataArray(np.exp(log_f - total), dims=("p", "q"))
-    mean = (weight * theta).sum(["p", "q"])
-    sd = np.sqrt((weight * (theta - mean) ** 2).sum(["p", "q"]))
+    mean = (weight * g(theta)).sum(["p", "q"])
+    sd = np.sqrt((weight * (g(theta) - mean) ** 2).sum(["p", "q"]))
     return total + np.log(steps).sum(), mean.values, sd.values
 
 
@@ -179,6 +179,38 @@ def test_expected_log_likelihood_and_kappa_are_brute_force():
         np.testing.assert_allclose(kappa.sel(dish=dish).squeeze(), share, atol=0.12)
 
 
+def half_life(theta):
+    return np.log(2) * np.exp(-theta.isel(coefficient=1, drop=True))
+
+
+@pytest.mark.parametrize("omega", [0.5, 0.05])
+def test_what_is_reported_may_be_a_function_of_the_parameter(omega):
+    """The half-life alone: mean, sd and kappa by brute force; its draws are those of theta; before data lognormal."""
+    h, level = at(omega=omega), replace(DECAY, estimand=half_life).group_level()
+    after, before, kappa = level.after(h, SEEN), level.of_groups(h, SEEN), level.reliability(h, SEEN)
+    scale = 0.8 * omega
+    rate = stats.lognorm(scale, scale=np.log(2) * np.exp(-MU[1]))
+    assert float(before.mean.squeeze()) == pytest.approx(rate.mean(), rel=1e-3)
+    assert float(before.sd.squeeze()) == pytest.approx(rate.std(), rel=0.02)
+    for dish in ROWS:
+        _, mean, sd = brute_force(h, DATA, dish, g=half_life)
+        assert float(after.mean.sel(dish=dish).squeeze()) == pytest.approx(float(mean), abs=0.1 * float(sd))
+        assert float(after.sd.sel(dish=dish).squeeze()) == pytest.approx(float(sd), rel=0.08)
+        assert float(kappa.sel(dish=dish).squeeze()) == pytest.approx(1 - float(sd) ** 2 / rate.var(), abs=0.1)
+    one, both = (of.sample(np.random.default_rng(3)) for of in (after, level.conditional(h, SEEN)))
+    np.testing.assert_array_equal(one, level.reported(both))
+
+
+def test_the_likelihood_at_a_given_parameter_is_that_of_the_rows():
+    h, theta = at(), population(at()).over(xr.ones_like(DATA.dish, dtype=float)).sample(np.random.default_rng(2))
+    found = LEVEL.log_likelihood(theta, h, SEEN)
+    for dish in ROWS:
+        of, rows = theta.sel(dish=dish).isel(sample=0).values, DATA.seen.sel(dish=dish).values > 0
+        expected = np.exp(of[..., 0] - np.exp(of[..., 1]) * TIMES)[rows]
+        exact = stats.norm(expected, 0.1).logpdf(DATA.y.sel(dish=dish).values[rows]).sum()
+        assert float(found.sel(dish=dish).squeeze()) == pytest.approx(exact, rel=1e-9, abs=1e-12)
+
+
 def test_kappa_averaged_over_what_a_dish_may_show_is_a_share():
     """1 - E[Var(theta | y)] / Var(theta) lies in [0, 1] on average over simulated dishes of three rows."""
     rng, n = np.random.default_rng(8), 150
@@ -254,13 +286,18 @@ def test_the_sampler_has_the_same_integral_and_its_gradient():
     f = pytensor.function(inputs, [total, *gradient], mode="FAST_COMPILE")
     of = population(h)
     point = of.mean.values, of.cholesky.transpose("coefficient", "deviate").values, 0.1
-    ours, slope, _, of_sigma = f(*point)
+    ours, slope, of_cholesky, of_sigma = f(*point)
     fixed = integral_of_fixed(h)
     np.testing.assert_allclose(ours, fixed, rtol=1e-9)
     e = 1e-5
     for k in range(2):
         up, down = (f(point[0] + s * e * np.eye(2)[k], *point[1:])[0].sum() for s in (1, -1))
         assert slope[k] == pytest.approx((up - down) / (2 * e), rel=1e-5)
+    for i, k in ((0, 0), (1, 0), (1, 1)):
+        one = np.zeros((2, 2))
+        one[i, k] = e
+        up, down = (f(point[0], point[1] + s * one, point[2])[0].sum() for s in (1, -1))
+        assert of_cholesky[i, k] == pytest.approx((up - down) / (2 * e), rel=1e-5)
     up, down = (f(*point[:2], 0.1 + s * e)[0].sum() for s in (1, -1))
     assert float(of_sigma) == pytest.approx((up - down) / (2 * e), rel=1e-4)
 
