@@ -96,6 +96,6 @@ class OnALine:
         return self._conditional(h, data).expect(lambda theta: self._log_likelihood(theta, h, data))
 
     def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        populations = self.normal(self.at(h, data)), self._conditional(h, data)
-        before, after = (population.map(self.estimand).sd for population in populations)
+        """Of theta: its variance never grows under a likelihood that is log-concave (Brascamp & Lieb 1976)."""
+        before, after = self.normal(self.at(h, data)).sd, self._conditional(h, data).sd
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)

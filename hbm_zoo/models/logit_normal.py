@@ -159,7 +159,7 @@ def with_logit_normal(record):
         matched_prior=matched_prior,
         variants=VARIANTS,
         fixed=FIXED,
-        group_level=UNITS.group_level(replicate=replicate, kappa=record.group_level.kappa),
+        group_level=UNITS.group_level(replicate=replicate, kappa="1 - Var(alpha | y, h) / tau^2, of log odds"),
         simulate=simulate,
     )
 

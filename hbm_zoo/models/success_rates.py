@@ -43,8 +43,8 @@ With population=logit-normal
 
 The units differ by their log odds, so that nothing but a rate of exactly 0 or 1 is out of reach and a
 covariate could be added; tau = 0 is one rate for all. There is no closed form: each alpha_j is
-integrated numerically (`hbm_zoo.models.logit_normal`), and kappa_j is what it is by definition,
-1 - Var(p_j | y, h)/Var(p_j | h), for data that surprise below 0.
+integrated numerically (`hbm_zoo.models.logit_normal`). There kappa_j = 1 - Var(alpha_j | y, h)/tau^2 is
+that of the log odds: a unit without a success says less of them than its number of trials.
 
 What it assumes
 ---------------

@@ -151,12 +151,10 @@ def test_a_unit_given_the_hyperparameters_is_brute_force(population):
         assert weight[p <= float(middle)].sum() == pytest.approx(0.4, abs=1e-3)
         loglik = weight @ stats.binom.logpmf(y, n, p)
         assert float(level.expected_log_likelihood(h, data).squeeze()[j]) == pytest.approx(loglik, abs=1e-6)
-        share = prior / prior.sum()
-        variance = share @ (p - share @ p) ** 2
-        expected = 1 - sd**2 / variance
-        kappa = float(level.reliability(h, data).squeeze()[j])
         if population == "logit-normal":
-            assert kappa == pytest.approx(expected, abs=1e-6)
+            of_log_odds = weight @ (x - weight @ x) ** 2
+            kappa = float(level.reliability(h, data).squeeze()[j])
+            assert kappa == pytest.approx(1 - of_log_odds / values["tau"] ** 2, abs=1e-6)
         later = stats.binom.pmf(2, 6, p)
         new = data.assign(successes=("unit", np.full(4, 2)), trials=("unit", np.full(4, 6)))
         found = float(level.log_predictive(h, new, data).squeeze()[j])
@@ -174,18 +172,18 @@ def population_on_log_odds(population, values, x):
 
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_kappa_averaged_over_counts_is_the_definition_and_a_share(population):
-    """1 - E[Var(p | y, h)] / Var(p | h), the average over all counts that a unit may show."""
+    """1 - E[Var(theta | y, h)] / Var(theta | h) of a unit's rate or log odds, over all counts that it may show."""
     record, n = MODEL.under(population=population), 7
     h, level = at(**POINT[population]), record.group_level
     every = pd.DataFrame({"unit": [f"U{y}" for y in range(n + 1)], "successes": range(n + 1), "trials": n})
     data = record.data(every)
     chance = np.exp(level.log_left_out(h, data).values.ravel())
     assert chance.sum() == pytest.approx(1, abs=1e-9)
-    within = chance @ (level.after(h, data).sd.values.ravel() ** 2)
-    average = chance @ level.reliability(h, data).values.ravel()
-    whole = float(np.squeeze(level.of_groups(h, data).sd.values)) ** 2
-    assert average == pytest.approx(1 - within / whole, abs=1e-6)
-    assert 0 < average < 1
+    within = chance @ (level.conditional(h, data).sd.values.ravel() ** 2)
+    kappa = level.reliability(h, data).values.ravel()
+    whole = float(np.squeeze(level.population(h).sd.values)) ** 2
+    assert chance @ kappa == pytest.approx(1 - within / whole, abs=1e-6)
+    assert ((kappa > 0) & (kappa < 1)).all()
 
 
 @pytest.mark.parametrize("population", POPULATIONS)
