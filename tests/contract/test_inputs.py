@@ -173,9 +173,9 @@ def test_the_second_frame_is_in_the_fit_and_in_its_file(by_media, tmp_path):
             assert data["media.growth"].values.tolist() == [1.0, 4.0, 2.0]
             expected = exact(fit, WELLS["yield"], WELLS["medium"].map({"X": 1.0, "Y": 4.0, "Z": 2.0}))
             np.testing.assert_allclose(fit["group_summary"]["mean"], expected)
-            new = pd.DataFrame({"well": ["g", "g2"], "medium": ["Y", "Y"], "yield": [8.0, np.nan]})
+            new = pd.DataFrame({"well": ["g", "g2"], "medium": ["Z", "Z"], "yield": [8.0, np.nan]})
             said = hz.predict(fit, new, model=MEDIA)["group_summary"].to_dataset()
-            assert float(said["mean"][0]) == pytest.approx(exact(fit, 8.0, 4.0))
+            assert float(said["mean"][0]) == pytest.approx(exact(fit, 8.0, 2.0))
 
 
 def test_given_again_the_second_frame_takes_the_place_of_the_stored_one(by_media):
