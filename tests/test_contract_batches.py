@@ -1,0 +1,367 @@
+"""Groups that depend on one another, levels above them and labels of several columns, held to a model from outside.
+
+Batches of a material are made in campaigns, a few specimens each is tested. Batch 1 of one campaign is not
+batch 1 of another, and batches of one campaign share what was peculiar to it: given the hyperparameters they
+depend on one another. Everything is known in closed form, and the oracle is the normal of all specimens,
+written down as one covariance matrix.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+from scipy import stats
+
+import hbm_zoo as hz
+from hbm_zoo.frames.rules import key, label, number
+from hbm_zoo.group_level import normal
+from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.level import GroupLevel, Level
+from hbm_zoo.group_level.populations import Normal
+from hbm_zoo.inference import chunks
+from hbm_zoo.model import HierarchicalModel, Parameter
+from hbm_zoo.priors import moments
+
+KEY = ("campaign", "batch")
+
+
+def prepare(frame):
+    """One row a specimen; what the rows of a batch say beside their mean is their sum of squares."""
+    labels = key(frame, KEY, "batches")
+    batch, batches = pd.factorize(labels)
+    campaign, campaigns = pd.factorize(frame.loc[~labels.duplicated(), "campaign"])
+    strength = frame["strength"].to_numpy(float)
+    n, y_bar, SS = normal.moments_by_group(strength, batch)
+    return xr.Dataset(
+        {
+            "strength": ("specimen", strength),
+            "batch_index": ("specimen", batch),
+            "campaign_index": ("batch", campaign),
+            "n": ("batch", n),
+            "y_bar": ("batch", y_bar),
+            "SS": ("batch", SS),
+        },
+        coords={"batch": np.asarray(batches), "campaign": np.asarray(campaigns)},
+    )
+
+
+# The variants: as on the page, and all specimens jointly normal.
+
+
+def no_pooling(data, prior):
+    pm.Normal("y", prior("theta", dims="batch")[data.batch_index], prior("sigma"), observed=data.strength)
+
+
+def complete_pooling(data, prior):
+    pm.Normal("y", prior("mu"), prior("sigma"), observed=data.strength, dims="specimen")
+
+
+def partial_pooling(data, prior):
+    of_campaign = pm.Normal("of_campaign", prior("mu"), prior("sigma_campaign"), dims="campaign")
+    theta = pm.Normal("theta", of_campaign[data.campaign_index], prior("sigma_batch"), dims="batch")
+    pm.Normal("y", theta[data.batch_index], prior("sigma"), observed=data.strength, dims="specimen")
+
+
+def marginalized(data, prior):
+    """y ~ N(mu 1, sigma_campaign^2 (same campaign) + sigma_batch^2 (same batch) + sigma^2 I)."""
+    batch, campaign = data.batch_index, data.campaign_index[data.batch_index]
+    same_batch, same_campaign, same = (
+        pm.math.eq(of[:, None], of[None, :]) for of in (batch, campaign, pm.math.cumsum(batch * 0 + 1))
+    )
+    covariance = (
+        prior("sigma_campaign") ** 2 * same_campaign + prior("sigma_batch") ** 2 * same_batch + prior("sigma") ** 2 * same
+    )
+    pm.MvNormal("y", prior("mu") + 0 * data.strength, covariance, observed=data.strength, dims="specimen")
+
+
+# One batch, given the hyperparameters.
+
+
+@dataclass(frozen=True)
+class Sharing(Normal):
+    """Normals that share a standard normal with those of the same unit, each `shared` times of it."""
+
+    shared: xr.DataArray
+    unit: xr.DataArray
+
+    def sample(self, rng):
+        mean, sd, shared = xr.broadcast(self.mean, self.sd, self.shared)
+        unit = xr.DataArray(self.unit)
+        unit = unit.isel({dim: 0 for dim in unit.dims if dim != "batch"}).values.astype(int)
+        of_unit = mean.isel(batch=np.zeros(unit.max() + 1, int))
+        common = of_unit.copy(data=rng.standard_normal(of_unit.shape)).isel(batch=unit)
+        alone = mean.copy(data=rng.standard_normal(mean.shape))
+        return mean + shared * common.assign_coords(batch=mean.batch) + np.sqrt(sd**2 - shared**2) * alone
+
+
+def by_campaign(values, data):
+    """Sums over the batches of each campaign."""
+    number_of = xr.DataArray(np.arange(data.sizes["campaign"]), {"campaign": data.campaign}, "campaign")
+    return values.where(data.campaign_index == number_of, 0.0).sum("batch", skipna=False)
+
+
+def of_own(values, data):
+    """What is of a campaign, for each of its batches."""
+    return values.isel(campaign=data.campaign_index).drop_vars("campaign")
+
+
+def precision(h, n):
+    """Of a batch's mean as a measurement of its campaign: n / (sigma^2 + n sigma_batch^2)."""
+    return n / (h.sigma**2 + n * h.sigma_batch**2)
+
+
+def of_others(h, data):
+    """Precision and weighted deviations of the other batches of each batch's campaign."""
+    w = precision(h, data.n)
+    parts = w, w * (data.y_bar - h.mu)
+    return [of_own(by_campaign(part, data), data) - part for part in parts]
+
+
+def given(h, W, deviations):
+    """Mean and variance of a campaign after measurements of it."""
+    variance = h.sigma_campaign**2 / (1 + W * h.sigma_campaign**2)
+    return h.mu + variance * deviations, variance
+
+
+def campaigns(h, data):
+    """Mean and variance of each campaign after the data."""
+    w = precision(h, data.n)
+    return given(h, by_campaign(w, data), by_campaign(w * (data.y_bar - h.mu), data))
+
+
+def population(h):
+    return Normal(h.mu, np.hypot(h.sigma_campaign, h.sigma_batch))
+
+
+def conditional(h, data):
+    mean, variance = (of_own(of, data) for of in campaigns(h, data))
+    kappa = data.n * h.sigma_batch**2 / (h.sigma**2 + data.n * h.sigma_batch**2)
+    shared = (1 - kappa) * np.sqrt(variance)
+    sd = np.sqrt((1 - kappa) * h.sigma_batch**2 + shared**2)
+    return Sharing(kappa * data.y_bar + (1 - kappa) * mean, sd, shared, data.campaign_index)
+
+
+def log_joint(h, data):
+    w = precision(h, data.n)
+    W, t = by_campaign(w, data), data.n / w
+    centre = by_campaign(w * data.y_bar, data) / W
+    Q = by_campaign(w * (data.y_bar - of_own(centre, data)) ** 2, data)
+    rows = -0.5 * ((data.n - 1) * np.log(2 * np.pi * h.sigma**2) + data.SS / h.sigma**2 + np.log(2 * np.pi * t))
+    spread = 1 + W * h.sigma_campaign**2
+    of_campaigns = -0.5 * (Q + np.log(spread) + W * (centre - h.mu) ** 2 / spread)
+    return rows.sum("batch", skipna=False) + of_campaigns.sum("campaign", skipna=False)
+
+
+def log_left_out(h, data):
+    mean, variance = given(h, *of_others(h, data))
+    tau = np.sqrt(h.sigma_batch**2 + variance)
+    return evaluate(normal.log_marginal_rows, data.y_bar, data.n, data.SS, mean, tau, h.sigma)
+
+
+def log_predictive(h, new, seen):
+    now = conditional(h, seen)
+    return evaluate(normal.log_marginal_rows, new.y_bar, new.n, new.SS, now.mean, now.sd, h.sigma)
+
+
+def leave_row_out(h, data):
+    """Log density of each specimen given all others."""
+    W, deviations = (of.isel(batch=data.batch_index) for of in of_others(h, data))
+    own = data[["n", "y_bar"]].isel(batch=data.batch_index)
+    n = own.n - 1
+    y_bar = (own.n * own.y_bar - data.strength) / n.where(n > 0, 1)
+    w = precision(h, n)
+    mean, variance = given(h, W + w, deviations + w * (y_bar - h.mu))
+    kappa = n * h.sigma_batch**2 / (h.sigma**2 + n * h.sigma_batch**2)
+    variance = (1 - kappa) * h.sigma_batch**2 + (1 - kappa) ** 2 * variance
+    return normal.log_density(data.strength, kappa * y_bar + (1 - kappa) * mean, variance + h.sigma**2)
+
+
+def rows_of(data):
+    """The frame that the data were prepared from."""
+    labels = pd.Series(data.batch.values[data.batch_index]).str.split(" / ", expand=True)
+    return labels.set_axis(KEY, axis=1).assign(strength=data.strength.values)
+
+
+def without_group(data, group, j):
+    return prepare(rows_of(data)[data.batch_index.values != j].reset_index(drop=True))
+
+
+def log_likelihood(theta, h, data):
+    return normal.expected_log_density_rows(data.y_bar, data.n, data.SS, theta, 0, h.sigma)
+
+
+def expected_log_likelihood(h, data):
+    now = conditional(h, data)
+    return normal.expected_log_density_rows(data.y_bar, data.n, data.SS, now.mean, now.sd, h.sigma)
+
+
+def reliability(h, data):
+    before, after = population(h).sd, conditional(h, data).sd
+    return xr.where(before > 0, 1 - (after / before) ** 2, 0.0)
+
+
+def replicate(rng, theta, h, new, seen):
+    return xr.apply_ufunc(rng.normal, *xr.broadcast(theta.isel(batch=new.batch_index), h.sigma))
+
+
+CAMPAIGNS = Level(
+    dim="campaign",
+    population=lambda h, data: Normal(h.mu, h.sigma_campaign),
+    conditional=lambda h, data: Normal(*(of**power for of, power in zip(campaigns(h, data), (1, 0.5), strict=True))),
+    reliability=lambda h, data: 1 - 1 / (1 + by_campaign(precision(h, data.n), data) * h.sigma_campaign**2),
+    own=lambda data: by_campaign(data.n * data.y_bar, data) / by_campaign(data.n, data),
+    volume=lambda data: by_campaign(data.n, data).rename("specimens"),
+)
+
+
+def default_priors(data):
+    m0, s = float(data.y_bar.mean()), float(data.strength.std(ddof=1))
+    spreads = {name: Prior("HalfNormal", sigma=s) for name in ("sigma_campaign", "sigma_batch", "sigma")}
+    return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s)} | spreads
+
+
+def matched_prior(priors):
+    (mu, variance), *spreads = (moments(name, priors[name]) for name in ("mu", "sigma_campaign", "sigma_batch"))
+    return Prior("Normal", mu=mu, sigma=np.sqrt(variance + sum(mean**2 + var for mean, var in spreads)))
+
+
+def fixed_in_advance(priors, data):
+    mean, variance = moments("theta", priors["theta"])
+    return {"mu": mean, "sigma_campaign": 0.0, "sigma_batch": np.sqrt(variance)}
+
+
+BATCHES = HierarchicalModel(
+    name="batches",
+    question="How strong is the next batch?",
+    group="batch",
+    key=KEY,
+    estimand="theta",
+    estimand_label="mean strength [MPa]",
+    response="strength",
+    observed="y",
+    location="mu",
+    heterogeneity="sigma_batch",
+    reference=None,
+    columns={
+        "campaign": label("the campaign a batch is made in"),
+        "batch": label("the batch within its campaign"),
+        "strength": number("strength of a specimen [MPa]"),
+    },
+    parameters={
+        "mu": Parameter("mean strength [MPa]"),
+        "sigma_campaign": Parameter("spread of campaigns, sd [MPa]", (0, np.inf)),
+        "sigma_batch": Parameter("spread of batches of a campaign, sd [MPa]", (0, np.inf)),
+        "sigma": Parameter("spread of specimens of a batch, sd [MPa]", (0, np.inf)),
+    },
+    default_priors=default_priors,
+    matched_prior=matched_prior,
+    prepare=prepare,
+    own=lambda data: data.y_bar,
+    volume=lambda data: data.n.rename("specimens"),
+    variants={
+        "none": {"centered": no_pooling, "marginalized": marginalized},
+        "complete": {"centered": complete_pooling, "marginalized": marginalized},
+        "partial": {"centered": partial_pooling, "marginalized": marginalized},
+    },
+    fixed={
+        "none": fixed_in_advance,
+        "complete": lambda priors, data: {"sigma_campaign": 0.0, "sigma_batch": 0.0},
+        "partial": lambda priors, data: {},
+    },
+    group_level=GroupLevel(
+        kind="in closed form",
+        independent=False,
+        population=population,
+        conditional=conditional,
+        log_joint=log_joint,
+        log_left_out=log_left_out,
+        log_predictive=log_predictive,
+        log_likelihood=log_likelihood,
+        expected_log_likelihood=expected_log_likelihood,
+        reliability=reliability,
+        replicate=replicate,
+        leave_row_out=leave_row_out,
+        without_row=lambda data, i: prepare(rows_of(data).drop(index=i).reset_index(drop=True)),
+        without_group=without_group,
+        further=(CAMPAIGNS,),
+    ),
+    simulate=None,
+    datasets={},
+)
+H = xr.Dataset({name: ("sample", values) for name, values in {
+    "mu": [50.0, 48.0, 51.0], "sigma_campaign": [3.0, 0.0, 1.0], "sigma_batch": [2.0, 1.0, 0.0], "sigma": [1.0, 2.0, 1.5]
+}.items()})
+
+
+def batches_frame(seed=4, batches=(3, 2, 2, 1), specimens=(3, 2, 4)):
+    """Campaigns A, B, ... of so many batches 1, 2, ..., each of a few specimens."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for c, made in enumerate(batches):
+        of_campaign = rng.normal(50, 3)
+        for b in range(made):
+            theta = rng.normal(of_campaign, 2)
+            rows += [("ABCD"[c], b + 1, y) for y in rng.normal(theta, 1, specimens[(c + b) % len(specimens)])]
+    return pd.DataFrame(rows, columns=[*KEY, "strength"])
+
+
+FRAME = batches_frame()
+DATA = BATCHES.data(FRAME)
+
+
+class Oracle:
+    """All means and specimens as one normal, by its covariance, at one point of the hyperparameters."""
+
+    def __init__(self, h, frame=FRAME):
+        labels = frame["campaign"].astype(str) + " / " + frame["batch"].astype(str)
+        units = pd.unique(labels)
+        of_unit = pd.Series(units).str.split(" / ").str[0].to_numpy()
+        self.mu, self.y, self.batch = float(h.mu), frame["strength"].to_numpy(), pd.Index(units).get_indexer(labels)
+        between = h.sigma_campaign.item() ** 2 * (of_unit[:, None] == of_unit)
+        between = between + h.sigma_batch.item() ** 2 * np.eye(len(units))
+        names = pd.unique(of_unit)
+        self.theta = between
+        self.theta_y = between[:, self.batch]
+        self.campaign = h.sigma_campaign.item() ** 2 * np.eye(len(names))
+        self.campaign_y = h.sigma_campaign.item() ** 2 * (names[:, None] == of_unit[self.batch])
+        self.y_y = between[np.ix_(self.batch, self.batch)] + h.sigma.item() ** 2 * np.eye(len(frame))
+
+    def log_density(self, rows, given=()):
+        """Log density of some rows, given others [nats]."""
+        both = [*given, *rows]
+        log_p = lambda at: stats.multivariate_normal(  # noqa: E731
+            np.full(len(at), self.mu), self.y_y[np.ix_(at, at)]
+        ).logpdf(self.y[at])
+        return log_p(both) - (log_p(list(given)) if len(given) else 0.0)
+
+    def of(self, what="theta"):
+        """Mean and covariance of the batches, or campaigns, after all rows."""
+        prior, shared = getattr(self, what), getattr(self, f"{what}_y")
+        gain = np.linalg.solve(self.y_y, shared.T).T
+        return self.mu + gain @ (self.y - self.mu), prior - gain @ shared.T
+
+    def rows(self, j):
+        return np.flatnonzero(self.batch == j), np.flatnonzero(self.batch != j)
+
+
+@pytest.fixture(scope="module")
+def oracles():
+    return [Oracle(H.isel(sample=s)) for s in range(H.sizes["sample"])]
+
+
+def test_the_joint_density_is_that_of_one_normal(oracles):
+    expected = [oracle.log_density(range(len(FRAME))) for oracle in oracles]
+    np.testing.assert_allclose(chunks.log_joint(BATCHES, H, DATA), expected, rtol=1e-10)
+
+
+def test_a_batch_left_out_is_given_the_others(oracles):
+    expected = [[oracle.log_density(*oracle.rows(j)) for j in range(8)] for oracle in oracles]
+    found = log_left_out(H, DATA).transpose("sample", "batch")
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    gap = found.sum("batch") - chunks.log_joint(BATCHES, H, DATA)
+    assert abs(gap[0]) > 1
+    assert abs(gap[1]) < 1e-10  # campaigns that do not differ leave batches independent
