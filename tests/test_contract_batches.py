@@ -18,28 +18,32 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from rich.console import Console
 from scipy import stats
+from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 import hbm_zoo as hz
 from hbm_zoo.command_line.terminal import _comparisons
 from hbm_zoo.diagnostics.comparison import QUESTIONS, no_standard_error
-from hbm_zoo.diagnostics.cross_validation import new_group
+from hbm_zoo.diagnostics.cross_validation import _log_predictive, new_group, same_group_rows
+from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
 from hbm_zoo.frames.rules import key, label, number
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, Level
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference import chunks
-from hbm_zoo.inference.completion import _rank_draws
-from hbm_zoo.inference.fits import hyperparameters, priors_of
+from hbm_zoo.inference.completion import _rank_draws, recovered
+from hbm_zoo.inference.fits import hyperparameters, priors_of, thinned
+from hbm_zoo.inference.free_parameters import FreeParameters, left_out
 from hbm_zoo.inference.loo import k_hat_threshold
-from hbm_zoo.inference.summary import rank_summary
+from hbm_zoo.inference.summary import group_summary, rank_summary
 from hbm_zoo.model import HierarchicalModel, Parameter
 from hbm_zoo.priors import moments
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.report import write
 
 KEY = ("campaign", "batch")
+SPREADS = ("sigma_campaign", "sigma_batch", "sigma")
 
 
 def prepare(frame):
@@ -248,7 +252,7 @@ CAMPAIGNS = Level(
 
 def default_priors(data):
     m0, s = float(data.y_bar.mean()), float(data.strength.std(ddof=1))
-    spreads = {name: Prior("HalfNormal", sigma=s) for name in ("sigma_campaign", "sigma_batch", "sigma")}
+    spreads = {name: Prior("HalfNormal", sigma=s) for name in SPREADS}
     return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s)} | spreads
 
 
@@ -483,9 +487,11 @@ def test_draws_of_the_batches_are_joint(fits, h):
 
 def test_ranks_are_those_of_joint_draws():
     """A campaign of which little is known moves all its batches: their order is known better than where they are."""
-    one = xr.Dataset({"mu": 50.0, "sigma_campaign": 5.0, "sigma_batch": 0.5, "sigma": 6.0}).expand_dims(sample=1)
-    ranks = rank_summary(_rank_draws(BATCHES, None, one, DATA, np.random.default_rng(1)), "batch")
-    mean, covariance = Oracle(one.isel(sample=0)).of()
+    strength = np.tile([0.0, 40.0, 80.0, 120.0], 2)
+    frame = pd.DataFrame({"campaign": list("AAAABBBB"), "batch": [1, 2, 3, 4] * 2, "strength": strength})
+    one = xr.Dataset({"mu": 60.0, "sigma_campaign": 5.0, "sigma_batch": 1.0, "sigma": 6.0}).expand_dims(sample=1)
+    ranks = rank_summary(_rank_draws(BATCHES, None, one, BATCHES.data(frame), np.random.default_rng(1)), "batch")
+    mean, covariance = Oracle(one.isel(sample=0), frame).of()
     total = np.add.outer(np.diag(covariance), np.diag(covariance))
     off = ~np.eye(8, dtype=bool)
     scores = []
@@ -572,3 +578,84 @@ def test_the_verdict_the_terminal_and_the_report_say_why(fits, compared, tmp_pat
     folder = write(found, tmp_path / "report")
     assert WHY in (folder / "report.md").read_text()
     assert pd.read_csv(folder / "comparison.csv")["se"].isna().all()
+
+
+# Data are never taken in portions, and nothing is maximised or integrated but the joint density.
+
+
+def answers(fits, record=BATCHES):
+    """Numbers of all that asks the group level."""
+    partial, complete = fits["partial"], fits["complete"]
+    few, halves = thinned(hyperparameters(partial), 50), [BATCHES.data(FRAME[start::2]) for start in (0, 1)]
+    free = FreeParameters(record, partial)
+    rng = np.random.default_rng(0)
+    return {
+        "log_joint": chunks.log_joint(record, few, DATA),
+        "estimates": estimates_over_heterogeneity(partial, at=[0.0, 1.0], model=record)["estimate"],
+        "plug-in": hz.empirical_bayes(record, FRAME, draws=10)["estimates"]["value"],
+        "posterior": free.log_posterior(np.zeros((1, 2, 4))),
+        "above": hz.groups(partial, threshold=50.0, model=record)["p_above_50"],
+        "campaigns": hz.groups(partial, model=record, level="campaign")["partial"],
+        "summary": group_summary(record, "partial", few, DATA, 1.0).to_dataarray(),
+        "draws": recovered(record, few.rename(sample="draw").expand_dims(chain=1), DATA, rng),
+        "without": np.array(left_out(record, complete, np.arange(8))),
+        "halves": _log_predictive(record, few, *halves),
+        "rows": same_group_rows(record, partial, 0).elpd,
+    }
+
+
+def test_data_are_never_taken_in_portions(fits, monkeypatch):
+    expected = answers(fits)
+    monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 1)
+    for name, value in answers(fits).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-10, err_msg=name)
+
+
+def test_what_is_left_out_is_not_maximised_and_not_integrated(fits):
+    """A group level whose conditionals lie gives the same answers wherever nothing is left out."""
+    lying = replace(
+        BATCHES, group_level=replace(BATCHES.group_level, log_left_out=lambda h, data: 7 + log_left_out(h, data) * h.mu)
+    )
+    honest, found = answers(fits), answers(fits, lying)
+    for name in ("log_joint", "estimates", "plug-in", "posterior", "above", "campaigns"):
+        np.testing.assert_allclose(found[name], honest[name], rtol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_maximum_likelihood_is_that_of_the_joint_density(method):
+    plug_in = hz.empirical_bayes(BATCHES, FRAME, method=method, draws=10)
+    ones = np.ones(len(FRAME))
+
+    def minus_log_likelihood(log_sds):
+        oracle = Oracle(xr.Dataset(dict(zip(SPREADS, np.exp(log_sds), strict=True)) | {"mu": 0.0}))
+        inverse = np.linalg.inv(oracle.y_y)
+        information = ones @ inverse @ ones
+        oracle.mu = ones @ inverse @ oracle.y / information
+        over_mu = 0.5 * np.log(2 * np.pi / information) if method == "reml" else 0.0
+        return -oracle.log_density(range(len(FRAME))) - over_mu
+
+    best = minimize(minus_log_likelihood, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    assert plug_in.attrs["log_likelihood"] == pytest.approx(-best.fun, abs=1e-6)
+    values = plug_in["estimates"]["value"].sel(hyperparameter=list(SPREADS))
+    np.testing.assert_allclose(values, np.exp(best.x), rtol=2e-3)
+    assert plug_in.attrs["boundary"] == ""
+
+
+def test_a_plug_in_estimate_joins_the_fits_and_has_joint_draws():
+    plug_in = hz.empirical_bayes(BATCHES, FRAME, draws=1000, chains=2)
+    mean, covariance = Oracle(hyperparameters(plug_in).isel(sample=0)).of()
+    theta = plug_in["posterior"]["theta"].stack(sample=("chain", "draw")).transpose("sample", "batch").values
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (theta - mean).T)
+    np.testing.assert_allclose(np.cov(white), np.eye(8), atol=4.5 / np.sqrt(2000))
+
+
+def test_the_evidence_without_a_batch_is_that_of_the_others(fits):
+    """On the way to leaving out by quadrature: joint less conditional is the joint density of the others."""
+    free = FreeParameters(BATCHES, fits["partial"])
+    x = np.random.default_rng(2).normal(0, 0.5, (3, 2, 4))
+    h = free.at(x, np.zeros(3))
+    found = free._without(h, DATA, np.array([0, 6])).transpose("curve", "point").values
+    for curve, keep in enumerate([DATA.batch_index.values != 0, DATA.batch_index.values != 6, slice(None)]):
+        for point in range(2):
+            oracle = Oracle(h.isel(curve=curve, point=point), FRAME[keep])
+            assert found[curve, point] == pytest.approx(oracle.log_density(range(len(FRAME[keep]))), rel=1e-9)
