@@ -544,7 +544,13 @@ def test_a_batch_is_left_out_exactly(fits, pooling):
 WHY = "batches depend on one another, which allows no standard error"
 
 
-rences_are_given_without_a_standard_error(found, question):
+@pytest.fixture(scope="module")
+def found(fits):
+    return findings(fits, model=BATCHES)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_differences_are_given_without_a_standard_error(found, question):
     table = found.comparisons[question]
     ranked = table[table["rank"].notna()]
     assert table.attrs["unit"] == {"new_group": "batch", "new_observation": "row"}[question]
@@ -758,7 +764,10 @@ def test_known_batches_are_predicted_given_all_others(fits, h):
     np.testing.assert_allclose(found["row_summary"]["mean"], expected[[6, 0, 6]], atol=0.4)
 
 
-@pytest.mark.parametrize("asked", [{"n_new": 1}, {"frame": FRAME[:3].assign(campaign="E")}, {"frame": FRAME[["campaign"]].assign(batch=9)}])
+NEW = [{"n_new": 1}, {"frame": FRAME[:3].assign(campaign="E")}, {"frame": FRAME[["campaign"]].assign(batch=9)}]
+
+
+@pytest.mark.parametrize("asked", NEW, ids=["no rows", "brings rows", "never seen"])
 def test_a_new_batch_that_depends_on_the_others_is_refused(fits, asked):
     with pytest.raises(ValueError, match=r"^A new batch of batches depends on the others: .*\.$"):
         hz.predict(fits["partial"], model=BATCHES, **asked)
