@@ -235,7 +235,7 @@ def _by_row(record, draws: xr.DataArray, table: pd.DataFrame | None) -> xr.DataA
     (dim,) = (name for name in draws.dims if name != "sample")
     labels, index = draws.coords.get(record.group), range(draws.sizes[dim])
     if table is not None:
-        labels, index = table[record.group], table.index
+        labels, index = record.labels(table), table.index
     plain = draws.rename({dim: "row"}) if dim != "row" else draws
     plain = plain.drop_vars(plain.coords).assign_coords(row=np.asarray(index))
     return plain if labels is None else plain.assign_coords({f"of_{record.group}": ("row", np.asarray(labels))})
