@@ -349,7 +349,7 @@ def batches_frame(seed=4, batches=(3, 2, 2, 1), specimens=(3, 2, 4), tau=1):
     return pd.DataFrame(rows, columns=[*KEY, "strength"])
 
 
-FRAME, SPREAD = batches_frame(), batches_frame(seed=1, tau=3)
+FRAME, SPREAD = batches_frame(), batches_frame(seed=4, tau=3)
 DATA = BATCHES.data(FRAME)
 
 
