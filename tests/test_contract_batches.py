@@ -598,7 +598,7 @@ def answers(fits, record=BATCHES):
         "campaigns": hz.groups(partial, model=record, level="campaign")["partial"],
         "summary": group_summary(record, "partial", few, DATA, 1.0).to_dataarray(),
         "draws": recovered(record, few.rename(sample="draw").expand_dims(chain=1), DATA, rng),
-        "without": np.array(left_out(record, complete, np.arange(8))),
+        "without": left_out(record, complete, np.arange(8))[0],
         "halves": _log_predictive(record, few, *halves),
         "rows": same_group_rows(record, partial, 0).elpd,
     }

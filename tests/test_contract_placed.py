@@ -257,7 +257,7 @@ def answers(fits):
         "summary": group_summary(TRIALS, "partial", h, DATA, 1.0).to_dataarray(),
         "above": hz.groups(partial, threshold=-1.0, model=TRIALS)["p_above_-1"],
         "posterior": free.log_posterior(np.zeros((1, 200, 3))),
-        "without": np.array(left_out(TRIALS, fits["complete"], np.arange(12))),
+        "without": left_out(TRIALS, fits["complete"], np.arange(12))[0],
         "estimates": estimates_over_heterogeneity(partial, at=[0.0, 0.5], model=TRIALS)["estimate"],
         "halves": _log_predictive(TRIALS, h, *thin(np.random.default_rng(1), DATA)),
     }
@@ -432,6 +432,12 @@ def test_the_line_is_what_the_trials_level_explains(fits, h):
 
 def test_the_words_know_a_line(fits, tmp_path, monkeypatch):
     monkeypatch.setattr(cross_validation, "SPLITS", 2)
-    folder = hz.report(fits, tmp_path / "report", model=TRIALS)
+    limits = replace(TRIALS, extras=replace(TRIALS.extras, control_limits=lambda target, volume, p: (target, target)))
+    folder = hz.report(fits, tmp_path / "report", model=limits)
+    assert not (folder / "funnel.png").exists()
+    with pytest.raises(
+        ValueError, match=r"^A funnel has one target, and trials expects something else of each trial\.$"
+    ):
+        hz.plot_funnel(fits, limits)
     text = (folder / "report.md").read_text()
     assert "one value for all" not in text

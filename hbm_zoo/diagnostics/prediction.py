@@ -18,7 +18,6 @@ from arviz_stats.base import array_stats
 from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, read
-from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Population, exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint
 from hbm_zoo.inference.convergence import ConvergenceWarning
@@ -141,8 +140,7 @@ def _check_answerable(record: HierarchicalModel, asked: NewRows) -> None:
         raise ValueError(
             f"A new {record.group} of {record.name} depends on the others: fit again with its rows in the frame."
         )
-    placed = level.at is not GroupLevel.at
-    if placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
+    if level.placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
         raise ValueError(f"Where a new {record.group} of {record.name} lies depends on its columns: give it a row.")
 
 
@@ -198,8 +196,7 @@ def _known_by(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> Itera
     if asked.never_seen:
         labels = list(asked.never_seen)
         each = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
-        placed = level.at is not GroupLevel.at
-        covariates = asked.rows.sel({record.group: labels}) if placed else xr.Dataset()
+        covariates = asked.rows.sel({record.group: labels}) if level.placed else xr.Dataset()
         yield "never seen", level.of_groups(h, covariates).over(each)
 
 
