@@ -19,7 +19,6 @@ from arviz_stats.base import array_stats
 from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, read
-from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Population, exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
@@ -152,8 +151,7 @@ def _check_answerable(record: HierarchicalModel, asked: NewRows) -> None:
         raise ValueError(
             f"A new {record.group} of {record.name} depends on the others: fit again with its rows in the frame."
         )
-    placed = level.at is not GroupLevel.at
-    if placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
+    if level.placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
         raise ValueError(f"Where a new {record.group} of {record.name} lies depends on its columns: give it a row.")
 
 
@@ -210,8 +208,7 @@ def _known_by(
     if asked.never_seen:
         labels = list(asked.never_seen)
         ones = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
-        placed = level.at is not GroupLevel.at
-        covariates = asked.rows.sel({record.group: labels}) if placed else xr.Dataset()
+        covariates = asked.rows.sel({record.group: labels}) if level.placed else xr.Dataset()
         yield "never seen", level.population(level.at(h, covariates)).over(ones)
 
 

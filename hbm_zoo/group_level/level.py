@@ -142,6 +142,11 @@ class GroupLevel:
     cells: Callable = lambda data: 1
     further: tuple[Level, ...] = ()
 
+    @property
+    def placed(self) -> bool:
+        """Whether populations differ from group to group before the groups' data."""
+        return self.at is not GroupLevel.at
+
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""
         return self.of_estimand(self.population(self.at(h, data)))

@@ -49,7 +49,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     Raises
     ------
     ValueError
-        If a pooling is missing, fits do not belong together, or the model has no control limits.
+        If a pooling is missing, fits do not belong together, the model has no control limits, or no one target.
 
     Notes
     -----
@@ -92,6 +92,8 @@ def _limits(record: HierarchicalModel) -> Callable:
             f"{record.name} has no control limits: a funnel needs an estimate of each {record.group} whose noise is "
             "known from the volume of its data alone."
         )
+    if record.group_level.placed:
+        raise ValueError(f"A funnel has one target, and {record.name} expects something else of each {record.group}.")
     return record.extras.control_limits
 
 

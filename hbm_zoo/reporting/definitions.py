@@ -29,7 +29,7 @@ COMPARISON = {
 GROUPS = {
     "own": "The raw estimate from the group's own data alone.",
     "none": "Posterior mean under no pooling, every group alone under the same wide prior.",
-    "complete": "Posterior mean under complete pooling, one value for all.",
+    "complete": "Posterior mean under complete pooling, which leaves groups nothing of their own.",
     "partial": "Posterior mean under partial pooling, the group's own data and the population weighed.",
     "empirical_bayes": "Estimate with the population fixed at its maximum likelihood.",
     "rank": "Mean rank, 1 for the largest; its interval says how little ranks are known.",

@@ -103,7 +103,8 @@ def _figures(found: Findings) -> dict[str, Figure]:
     figures = {"poolings": hz.plot_poolings(found.fits)}
     if "partial" in found.fits and found.record.group_level.reliability is not None:
         figures["shrinkage"] = hz.plot_shrinkage(found.fits, found.record)
-    if found.record.extras.control_limits is not None and {"complete", "partial"} <= set(found.fits):
+    one_target = found.record.extras.control_limits is not None and not found.record.group_level.placed
+    if one_target and {"complete", "partial"} <= set(found.fits):
         figures["funnel"] = hz.plot_funnel(found.fits, found.record)
     if found.discoveries is not None:
         figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)

@@ -293,6 +293,15 @@ def test_its_picture_has_a_target_for_each_site(fits):
     assert {"target of each", "complete pooling"} <= {text.get_text() for text in axes.figure.legends[0].get_texts()}
 
 
+def test_a_funnel_needs_one_target(fits, tmp_path):
+    limits = replace(RECORD.extras, control_limits=lambda target, volume, probability: (target - 1, target + 1))
+    record = replace(RECORD, extras=limits)
+    with pytest.raises(ValueError, match="A funnel has one target, and .* expects something else of each site"):
+        hz.plot_funnel(fits, record)
+    folder = hz.report(fits, tmp_path / "report", model=record)
+    assert not list(folder.rglob("*funnel*"))
+
+
 # A density that is not defined never wins: it is not 0 nats.
 
 
