@@ -91,6 +91,17 @@ def stored(data: xr.Dataset, given: Mapping[str, Any]) -> xr.Dataset:
     return data.assign(kept)
 
 
+def largest(data: xr.Dataset) -> int:
+    """The longest dim of the data themselves, whatever came beside them.
+
+    Examples
+    --------
+    >>> largest(xr.Dataset({"y": ("pupil", [1, 2]), "days.days": ("days.row", [30, 40, 50])}))
+    2
+    """
+    return max((size for dim, size in data.sizes.items() if "." not in str(dim)), default=1)
+
+
 def restored(data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, Any]) -> dict[str, Any]:
     """What came beside the frame: frames as they were stored, simulators as given again and recognised.
 

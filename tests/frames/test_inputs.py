@@ -109,7 +109,10 @@ def test_a_simulator_is_recognised_by_its_answers():
 
 OTHERS = {
     "other values": (lambda p: 1.1 * curve(p), r"at \(0\.511822, 0\.950464\) it gives 1\.1e\+09, and gave 1e\+09"),
-    "in the small one": (lambda p: curve(p) * [1, 1.1], r"at \(0\.511822, 0\.950464\) it gives 0\.4252\d+, and gave 0\.3865\d+"),
+    "in the small one": (
+        lambda p: curve(p) * [1, 1.1],
+        r"at \(0\.511822, 0\.950464\) it gives 0\.4252\d+, and gave 0\.3865\d+",
+    ),
     "shape": (lambda p: curve(p)[:, :1], "of a point it gives 1 value, and gave 2"),
     "undefined": (lambda p: np.where(p[:, :1] > 0.5, np.nan, curve(p)), r"at \(.*\) it gives nan, and gave 1e\+09"),
 }
