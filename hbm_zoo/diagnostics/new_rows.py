@@ -33,7 +33,7 @@ class NewRows:
 
     @property
     def largest(self) -> int:
-        return max(len(self.groups), *(self.rows.sizes.values() if self.rows is not None else ()), 1)
+        return max(len(self.groups), inputs.largest(self.rows) if self.rows is not None else 1)
 
 
 def read(

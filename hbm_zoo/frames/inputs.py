@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames.rules import FrameError, Rule, check
+from hbm_zoo.words import plural
 
 SIMULATOR = "simulator"
 Input = Mapping[str, Rule] | str
@@ -39,12 +40,20 @@ class Remembered:
         Raises
         ------
         ValueError
-            If the simulator does not answer each point.
+            If the simulator does not answer each point with numbers, as many as before.
         """
-        points = np.asarray(points, float)
-        values = np.asarray(self.simulator(points), float)
+        points = np.array(points, float)
+        answer = self.simulator(points.copy())
+        expected = f"A simulator expected to answer each of {len(points)} points"
+        try:
+            values = np.array(answer, float)  # a copy, for a simulator may write over its own arrays
+        except (TypeError, ValueError):
+            raise ValueError(f"{expected} gave no numbers.") from None
         if values.shape[:1] != points.shape[:1]:
-            raise ValueError(f"A simulator expected to answer each of {len(points)} points gave shape {values.shape}.")
+            raise ValueError(f"{expected} gave shape {values.shape}.")
+        if self.values and values.shape[1:] != self.values[0].shape:
+            before, now = self.values[0].shape, values.shape[1:]
+            raise ValueError(f"A simulator gave shape {before} of a point, and then shape {now}.")
         free = REMEMBERED - len(self.points)
         self.points += list(points[:free])
         self.values += list(values[:free])
@@ -83,6 +92,17 @@ def stored(data: xr.Dataset, given: Mapping[str, Any]) -> xr.Dataset:
     return data.assign(kept)
 
 
+def largest(data: xr.Dataset) -> int:
+    """The longest dim of the data themselves, whatever came beside them.
+
+    Examples
+    --------
+    >>> largest(xr.Dataset({"y": ("pupil", [1, 2]), "days.days": ("days.row", [30, 40, 50])}))
+    2
+    """
+    return max((size for dim, size in data.sizes.items() if "." not in str(dim)), default=1)
+
+
 def restored(data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, Any]) -> dict[str, Any]:
     """What came beside the frame: frames as they were stored, simulators as given again and recognised.
 
@@ -113,8 +133,10 @@ def _same(name: str, data: xr.Dataset, simulator: Callable | None) -> Remembered
     points, answers = data[f"{name}.points"].values, data[f"{name}.values"].values
     now, other = _a_row_each(remembered(points)), f"{name!r} is not the simulator of the fit"
     if now.shape != answers.shape:
-        raise ValueError(f"{other}: of a point it gives {now.shape[1]} values, and gave {answers.shape[1]}.")
-    different = ~np.isclose(now, answers, rtol=1e-6, atol=1e-9 * np.nanmax(abs(answers), initial=0), equal_nan=True)
+        gives = f"{now.shape[1]} {plural('value', now.shape[1])}"
+        raise ValueError(f"{other}: of a point it gives {gives}, and gave {answers.shape[1]}.")
+    size = np.max(abs(answers), axis=0, where=np.isfinite(answers), initial=0)  # of each output: units differ
+    different = ~np.isclose(now, answers, rtol=1e-6, atol=1e-9 * size, equal_nan=True)
     if different.any():
         i, k = np.argwhere(different)[0]
         at = ", ".join(f"{x:.6g}" for x in points[i])

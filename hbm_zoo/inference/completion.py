@@ -13,6 +13,7 @@ import xarray as xr
 from pymc.stats import compute_log_likelihood, compute_log_prior
 from pymc_extras.prior import Prior
 
+from hbm_zoo.frames.inputs import largest
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.loo import relative_efficiency
@@ -90,7 +91,7 @@ def _add_page(record, tree, data, priors) -> None:
     """Prior, prior predictive, observed and constant data, from the model on the page."""
     pooling = tree.attrs["pooling"]
     page = record.write(data, pooling, next(iter(record.variants[pooling])), priors)
-    draws = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // max(data.sizes.values())))
+    draws = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // largest(data)))
     shown = [variable.name for variable in page.free_RVs if not variable.type.ndim] if _too_large(tree, data) else None
     quiet = {"mode": "FAST_COMPILE"}
     with warnings.catch_warnings():
@@ -137,7 +138,7 @@ def _add_arrays(record, tree, data, rng) -> None:
         theta = recovered(record, h, data, rng)
     if record.estimand not in posterior:
         tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta)}))
-    kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // max(data.sizes.values())))
+    kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // largest(data)))
     every = slice(None, None, -(-posterior.sizes["draw"] // kept))
     replicated = level.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data, data)
     tree["posterior_predictive"] = xr.DataTree(
