@@ -300,8 +300,11 @@ def test_what_is_reported_is_a_function_of_what_the_likelihood_needs(partial):
     observed = data.value.values[data.of_dish, data.of_row]
     spread = replicated.std(["chain", "draw"])
     assert (abs(replicated.mean(["chain", "draw"]) - observed) < 3 * spread).all()
-    # Within a dish of eight rows the curve is known: what is left is noise, and no other amplitude.
-    assert (spread[:16] < 2.5 * partial["posterior"]["sigma"].mean()).all()
+    # Amplitude and rate of a known dish depend on one another: taken from different draws the curve would vary more.
+    h = hyperparameters(partial)
+    curves = curve(LEVEL.conditional(h, data).sample(np.random.default_rng(1)), data)
+    variance = (curves.var("sample") + (h.sigma**2).mean()).values[data.of_dish, data.of_row]
+    np.testing.assert_allclose(spread, np.sqrt(variance), rtol=0.15)
 
 
 def test_the_table_of_groups_and_what_is_said_of_them(partial):
@@ -411,8 +414,8 @@ def test_three_poolings_of_a_vector(monkeypatch, tmp_path):
         assert table.loc["complete", "elpd"] < table.loc["partial", "elpd"]
     table = hz.groups(fits, model=record)
     assert np.ptp(table.xs("rate", level="coefficient")["complete"]) == 0
-    alone, shared = (abs(table[name] - table["complete"]).xs("D7", level="dish") for name in ("none", "partial"))
-    assert (shared < alone).all()
+    alone, shared = (table[f"{name}_eti89_ub"] - table[f"{name}_eti89_lb"] for name in ("none", "partial"))
+    assert (shared.xs("D7", level="dish") < alone.xs("D7", level="dish")).all()
     over = hz.estimates_over_heterogeneity(fits["partial"], at=[0.0, 0.5], model=record)
     assert float(np.ptp(over["estimate"].sel(coefficient="rate", heterogeneity=0.0))) < 0.02
     plug_in = quietly(hz.empirical_bayes, record, decay_frame())
