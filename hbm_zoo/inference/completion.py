@@ -132,7 +132,7 @@ def _add_arrays(record, tree, data, rng) -> None:
         return
     level = record.group_level
     fixed = json.loads(tree.attrs["fixed"])
-    h = posterior[_free(record, tree)].assign_coords(posterior.coords).assign(fixed)
+    h = posterior[_free(record, tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
     theta = posterior.get(record.estimand)
     if theta is None or level.estimand is not None:
         theta = recovered(record, h, data, rng)
