@@ -1,15 +1,11 @@
 """A second frame and a simulator on the command line: files, and functions of modules in the working directory."""
 
-import importlib.util
 import sys
-import types
 from dataclasses import replace
 
 import pytest
 import xarray as xr
 
-import hbm_zoo.zoo
-from hbm_zoo.command_line import cli
 from hbm_zoo.frames.inputs import SIMULATOR
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.models import vaccine_clinics
@@ -37,16 +33,8 @@ DOSES = replace(
 
 
 @pytest.fixture
-def doses(monkeypatch):
-    """The command line of a zoo that has one model more."""
-    monkeypatch.setattr(hbm_zoo.zoo, "NAMES", (*hbm_zoo.zoo.NAMES, "doses"))
-    module = types.ModuleType("hbm_zoo.models.doses")
-    module.MODEL = DOSES
-    monkeypatch.setitem(sys.modules, "hbm_zoo.models.doses", module)
-    spec = importlib.util.spec_from_file_location("cli_of_doses", cli.__file__)  # its models are named at import
-    command_line = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command_line)
-    return command_line.main
+def doses(command_line_with):
+    return command_line_with(DOSES)
 
 
 @pytest.fixture
