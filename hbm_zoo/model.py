@@ -18,7 +18,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plural
 
 POOLINGS = ("none", "complete", "partial")
 
@@ -276,8 +276,9 @@ class HierarchicalModel:
             option does not exist.
         """
         data = self.prepared(frame, **options)
-        if data.sizes[self.group] < self.fewest_groups:
-            raise rules.FrameError(f"{self.name} expected at least 2 {self.group}s to compare, got 1.")
+        if (groups := data.sizes[self.group]) < self.fewest_groups:
+            expected = f"at least {self.fewest_groups} {plural(self.group, self.fewest_groups)}"
+            raise rules.FrameError(f"{self.name} expected {expected} to compare, got {groups}.")
         return data
 
     def prepared(self, frame: pd.DataFrame, **options) -> xr.Dataset:
