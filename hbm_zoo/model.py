@@ -277,8 +277,9 @@ class HierarchicalModel:
             option does not exist.
         """
         data = self.prepared(frame, **options)
-        if data.sizes[self.group] < self.fewest_groups:
-            raise rules.FrameError(f"{self.name} expected at least 2 {plural(self.group)} to compare, got 1.")
+        if (groups := data.sizes[self.group]) < self.fewest_groups:
+            expected = f"at least {self.fewest_groups} {plural(self.group, self.fewest_groups)}"
+            raise rules.FrameError(f"{self.name} expected {expected} to compare, got {groups}.")
         return data
 
     def prepared(self, frame: pd.DataFrame, **options) -> xr.Dataset:

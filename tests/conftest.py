@@ -1,8 +1,14 @@
 """Fits that many tests read: each is made once."""
 
+import importlib.util
+import sys
+import types
+
 import pytest
 
 import hbm_zoo as hz
+import hbm_zoo.zoo
+from hbm_zoo.command_line import cli
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +29,20 @@ def heart_fits():
 def genes_fit():
     """Partial pooling of 1,000 simulated genes."""
     return hz.fit("spike_slab_genes", hz.load_data("simulated_genes"), random_seed=3, progressbar=False)
+
+
+@pytest.fixture
+def command_line_with(monkeypatch):
+    """From a record to the command line of a zoo that has one model more."""
+
+    def main_with(record):
+        monkeypatch.setattr(hbm_zoo.zoo, "NAMES", (*hbm_zoo.zoo.NAMES, record.name))
+        module = types.ModuleType(f"hbm_zoo.models.{record.name}")
+        module.MODEL = record
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        spec = importlib.util.spec_from_file_location("command_line_with", cli.__file__)  # it names models at import
+        command_line = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(command_line)
+        return command_line.main
+
+    return main_with

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from hbm_zoo import words
 from hbm_zoo.command_line import parsing, terminal
 from hbm_zoo.command_line.errors import BadInput
 from hbm_zoo.frames import reading
+from hbm_zoo.frames.rules import FrameError, Rule, check
 from hbm_zoo.inference.fitting import OF_SAMPLER, poolings_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.findings import findings
@@ -60,6 +61,13 @@ class Source:
             raise BadInput("A reader knows its columns: leave out --columns.")
         reader = self._reader(record)
         options = self._options(record, reader)
+        frame, rest = self._frame(record, reader, options)
+        beside = [note for value in rest.values() for note in getattr(value, "attrs", {}).get("notes", [])]
+        frame.attrs["notes"] = [*frame.attrs.get("notes", []), *beside]
+        return frame, rest
+
+    def _frame(self, record: HierarchicalModel, reader: Callable | None, options: dict) -> tuple[pd.DataFrame, dict]:
+        """The frame itself, from a file or shipped, and the options that are not the reader's."""
         if self.file is None:
             if not record.datasets:
                 raise BadInput(f"{record.name} has no shipped data: give a file by --data.")
@@ -83,12 +91,13 @@ class Source:
         of_reader = [name for name in inspect.signature(reader).parameters if name != "frame"] if reader else []
         for name in options:
             choose(name, [*of_reader, *record.options, *OF_SAMPLER], f"option of {record.name}")
-        for name in record.inputs.keys() & options.keys():
-            kind = record.inputs[name]
+        for name, kind in record.inputs.items():
+            if name not in options:
+                continue
             if isinstance(kind, str):
                 options[name] = parsing.function(name, options[name])
             else:
-                options[name] = reading.for_model(reading.read(Path(options[name])), {}, kind)
+                options[name] = _second_frame(record, name, Path(options[name]), kind)
         return options
 
     def _reader(self, record: HierarchicalModel):
@@ -97,6 +106,17 @@ class Source:
         if not record.extras.readers:
             raise BadInput(f"{record.name} has no reader: name the columns of your file by --columns.")
         return record.extras.readers[choose(self.reader, record.extras.readers, f"reader of {record.name}")]
+
+
+def _second_frame(record: HierarchicalModel, name: str, path: Path, columns: Mapping[str, Rule]) -> pd.DataFrame:
+    """What comes beside the frame, from a file; what is wrong with it is said of that file."""
+    try:
+        frame = reading.for_model(reading.read(path), {}, columns)
+    except FrameError as error:
+        raise FrameError(f"--option {name}: {error}") from None
+    with _bad_input(frame):
+        check(frame, columns, f"{record.name}, {name!r}")
+    return frame
 
 
 def compare_poolings(

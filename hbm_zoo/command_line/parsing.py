@@ -7,7 +7,10 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pymc as pm
@@ -78,9 +81,8 @@ def prior(text: str) -> Prior:
             f"--prior expected a distribution with its numbers by name, such as HalfNormal(sigma=0.5), got {text!r}."
         ) from None
     if distribution not in CONTINUOUS:
-        near = difflib.get_close_matches(distribution, CONTINUOUS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"--prior expected a continuous distribution of PyMC, got {distribution!r}.{hint}")
+        near = _nearest(distribution, CONTINUOUS)
+        raise ValueError(f"--prior expected a continuous distribution of PyMC, got {distribution!r}.{near}")
     taken = [name for name in inspect.signature(getattr(pm, distribution).dist).parameters if "args" not in name]
     for name in numbers:
         if name not in taken:
@@ -108,10 +110,12 @@ def options(texts: Iterable[str], takers: Iterable[Callable], as_text: Iterable[
 def function(name: str, text: str) -> Callable:
     """``module:function`` as the function.
 
+    A module in the working directory is found, as by ``python -m``.
+
     Raises
     ------
     ValueError
-        If there is no such module, or no such function in it.
+        If there is no such module, it cannot be imported, or it has no such function; the nearest is given.
 
     Examples
     --------
@@ -119,11 +123,38 @@ def function(name: str, text: str) -> Callable:
     3.0
     """
     module, _, called = text.partition(":")
+    if not (module and called):
+        raise ValueError(f"--option {name} expected module:function, got {text!r}.")
     try:
-        found = getattr(importlib.import_module(module), called)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--option {name} expected module:function, got {text!r} ({error}).") from None
-    return found
+        found = _module(module)
+        value = getattr(found, called)
+    except ImportError as error:
+        raise ValueError(f"--option {name}: {error}") from None
+    except AttributeError:
+        near = _nearest(called, [known for known, value in vars(found).items() if callable(value)])
+        raise ValueError(f"--option {name}: {module} has no {called!r}.{near}") from None
+    if not callable(value):
+        raise ValueError(f"--option {name}: {called!r} of {module} is no function but {value!r}.")
+    return value
+
+
+def _module(name: str) -> ModuleType:
+    """A module by name; an ImportError in words if it cannot be had."""
+    here = Path.cwd()
+    if str(here) not in sys.path:  # a script that pip installed does not look there
+        sys.path.insert(0, str(here))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a person's module raises what it likes
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            near = _nearest(name, [path.stem for path in here.glob("*.py")])
+            raise ImportError(f"there is no module {name!r}.{near}") from None
+        raise ImportError(f"{name} cannot be imported: {type(error).__name__}: {error}.") from None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _number_or_text(text: str) -> str | float:

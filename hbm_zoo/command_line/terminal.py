@@ -171,7 +171,7 @@ def _above(found: Findings) -> str:
     which = f": {', '.join(names)}{', ...' if len(sure) > MOST_NAMED else ''}" if names else ""
     return (
         f"P({found.record.estimand} > {found.threshold:g}) exceeds {CERTAIN} for {len(sure)} of {len(chance)} "
-        f"{words.plural(found.group)}{which}"
+        f"{words.plural(found.group, len(chance))}{which}"
     )
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from hbm_zoo.group_level.level import Level
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import plural
 
 MOST_CELLS = 4_000_000
 
@@ -35,7 +36,7 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     Raises
     ------
     ValueError
-        If the model does not say what is known of a group, or is not the fit's.
+        If the model does not say what is known of a group, or is not the fit's, or there is one group.
 
     Notes
     -----
@@ -57,6 +58,8 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     ['data', 'hospital']
     """
     record = model_of(fit, model)
+    if fit["constant_data"].sizes[record.group] < 2:
+        raise ValueError(f"One {record.group} has no variance among {plural(record.group)}: nothing is pooled.")
     theta, predicted = _draws(record, fit)
     own = fit["group_summary"].to_dataset()["own"]
     tables = {

@@ -190,12 +190,14 @@ def recover(
     Raises
     ------
     ValueError
-        If the model does not say what is known of a group after its data, or a hyperparameter is missing.
+        If the model does not say what is known of a group after its data, a hyperparameter is missing, or there is
+        one group, which has nothing to share.
     """
     record, options = record_of(model).split(options)
     record.ask("recover", "conditional")
     posterior = idata["posterior"].to_dataset()
     data = record.data(frame, **options)
+    record.check_shareable(data, "partial")
     priors = record.priors(data, pooling="partial")
     fixed = record.fixed["partial"](priors, data)
     needed = [name for name in record.parameters if name not in fixed]

@@ -77,7 +77,7 @@ def test_its_verdict_draws_no_comparison(fits):
     sentences = hz.verdict(fits, model=RECORD)
     assert sentences[0] == "Every fit can be trusted: no pooling is drawn exactly."
     assert not any("leads" in sentence or "nan" in sentence for sentence in sentences)
-    assert sentences[-1].startswith("Nothing is said of how strongly groups are pulled")
+    assert sentences[-1] == "One clinic has nothing to share with others: no pooling is all there is."
 
 
 @pytest.fixture
@@ -109,3 +109,10 @@ def test_it_is_printed_and_reported(shell, tmp_path, capsys):
 def test_the_shell_refuses_to_share(shell):
     with pytest.raises(BadInput, match="One clinic has nothing to share with others: only no pooling can be fitted"):
         shell("partial")
+
+
+def test_what_is_among_groups_is_refused_of_one(fits):
+    with pytest.raises(ValueError, match="has no variance among .*: nothing is pooled"):
+        hz.pooling_factor(fits["none"], RECORD)
+    with pytest.raises(ValueError, match="has nothing to share with others: only no pooling can be fitted"):
+        hz.recover(fits["none"], RECORD, FRAME)

@@ -14,7 +14,7 @@ from hbm_zoo.diagnostics.verdict.next_step import next_steps
 from hbm_zoo.diagnostics.verdict.prediction import prediction
 from hbm_zoo.diagnostics.verdict.pull import pull
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
-from hbm_zoo.inference.fits import Fits, check_together, model_of
+from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, word
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.words import listed, pooling
 
@@ -42,7 +42,7 @@ def verdict(
         much, for a new group and for the same group again, each answered by its own table; which
         groups differ from nothing, if the model has a null group; how strongly the groups are
         pulled, which moves farthest, and whether for the weight of its data or for its
-        distance; what to do next. If a fit failed a check nothing else is said.
+        distance; what to do next. If a fit failed a check nothing else is said, nor of one group alone.
 
     Raises
     ------
@@ -71,6 +71,9 @@ def verdict(
     record = model_of(next(iter(fits.values())), model)
     if failed := _failed(fits):
         return failed
+    if prepared(first := next(iter(fits.values()))).sizes[record.group] < 2:
+        alone = f"One {word(first, record.group)} has nothing to share with others: no pooling is all there is."
+        return [_trusted(fits), alone]
     tables, refusals = _tables(fits, comparisons, record)
     sentences = [_trusted(fits), *_in_one(prediction(record, next(iter(fits.values())), tables)), *refusals]
     name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
