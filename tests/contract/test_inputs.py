@@ -303,9 +303,9 @@ def test_the_command_line_reads_a_second_frame_and_finds_a_simulator(shell, tmp_
         (
             "wells",
             ("media={bad}",),
-            r"wells, 'media' \(bad\.csv\): column 'growth' expected a finite number above 0, got 0\.0 in line 3",
+            r"bad\.csv: wells, 'media': column 'growth' expected a finite number above 0, got 0\.0 in line 3",
         ),
-        ("incubated", ("simulator=lab:growth",), r"--option simulator expected module:function, got 'lab:growth'"),
+        ("incubated", ("simulator=lab:growth",), r"lab has no 'growth'\. Did you mean 'growth_at'\?"),
         ("incubated", ("simulator=growth_at",), r"--option simulator expected module:function, got 'growth_at'"),
     ],
 )
