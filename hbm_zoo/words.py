@@ -29,8 +29,9 @@ def pooling(name: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """A hospital, an organ."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    """A hospital, an organ; a unit, as it is spoken."""
+    spoken_open = noun[:1].lower() in "aeiou" and not noun.lower().startswith(("uni", "use", "eu", "one"))
+    return f"{'an' if spoken_open else 'a'} {noun}"
 
 
 def plural(noun: str, count: int = 2) -> str:

@@ -9,8 +9,10 @@ Weideman 2014, SIAM Rev 56:385-458). In units of z no spread, tau = 0, is no lim
 found one by one, for one tail may be normal and the other exponential. Where nodes lie does
 not change an integral: they are constants of the gradient.
 
-Measured on binomial counts of 1 to 50,000 trials, none, some and all of them successes, mu from -8 to 3,
-20,000 cases: the error of a group is below 2e-10 nats for tau up to 1 and below 5e-7 up to 3.
+Measured on binomial counts of 1 to 10^8 trials, none, some and all of them successes, mu from 1e-5 to 5 away
+from the raw log odds, two data of one theta too: the error of a group is below 7e-7 nats for tau up to 3, and below
+1e-9 for tau up to 1 and a million trials. A wider population cuts a likelihood that has no top off so steeply that the
+nodes are too far apart: with no successes the mean is 4 % wrong at tau = 5 and 40 % at 10.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from hbm_zoo.group_level.populations import Population
 
 NODES = 31
 NATS = 20.0  # What the integrand has lost at the first and the last node.
-STEPS_TO_THE_MODE = 10
+STEPS_TO_THE_MODE = 20
 STEPS_TO_AN_END = 4
 LEAST_SPREAD = 1e-9
 
@@ -229,8 +231,22 @@ def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
         new = pt.switch(slope > 0, newton, pt.maximum(u + (slope - u) / (1 - bend), middle))
         return low, high, pt.switch(pt.and_(new >= low, new <= high), new, middle)
 
-    *_, u = _repeated(step, STEPS_TO_THE_MODE, pt.zeros_like(high), high, high)
+    *_, u = _repeated(
+        step, STEPS_TO_THE_MODE, pt.zeros_like(high), high, _first(slopes, likelihood, mu, tau, side, high)
+    )
     return side * u
+
+
+def _first(slopes: Callable, likelihood: _Likelihood, mu, tau, side, high):
+    """One step of Newton's method from the best known top of a likelihood: where data are rich that is the mode."""
+    best, height = pt.zeros_like(high), slopes(pt.zeros_like(high))[0]
+    for top in likelihood.tops:
+        u = pt.clip(side * (top - mu) / pt.maximum(tau, LEAST_SPREAD), 0, high)
+        there = slopes(side * u)[0] - u**2 / 2
+        best, height = pt.switch(there > height, u, best), pt.maximum(there, height)
+    _, slope, bend = slopes(side * best)
+    first = best + (side * slope - best) / (1 - bend)
+    return pt.switch(pt.and_(first > 0, first < high), first, high)
 
 
 def _distance(slopes: Callable, top, sides):

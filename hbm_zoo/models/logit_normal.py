@@ -28,7 +28,7 @@ PARAMETERS = {
 
 
 def default_priors(data):
-    """Typical rates from 5 to 95 percent; rates of units within a factor of 50 in odds."""
+    """Typical rates from 5 to 95 percent; at tau = 1 the odds of 95 % of the units within a factor of 50."""
     return {"mu": Prior("Normal", mu=0.0, sigma=1.5), "tau": Prior("HalfNormal", sigma=1.0)}
 
 

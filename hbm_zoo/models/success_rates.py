@@ -41,8 +41,8 @@ With population=logit-normal
     alpha_j | mu, tau  ~ N(mu, tau^2)                        the units
     mu ~ N(0, 1.5^2),  tau ~ HalfNormal(1)                   what we knew before
 
-The units differ by their log odds, so that nothing but a rate of exactly 0 or 1 is out of reach and a
-covariate could be added; tau = 0 is one rate for all. There is no closed form: each alpha_j is
+The units differ by their log odds, the scale on which odds ratios and covariates live; tau = 0 is one
+rate for all. There is no closed form: each alpha_j is
 integrated numerically (`hbm_zoo.models.logit_normal`). There kappa_j = 1 - Var(alpha_j | y, h)/tau^2 is
 that of the log odds: a unit without a success says less of them than its number of trials.
 
@@ -87,7 +87,7 @@ PARAMETERS = {
 
 
 def default_priors(data):
-    """Any mean rate; a population worth from one trial to as many as one likes."""
+    """Any mean rate; a population worth as many trials as one likes, and hardly (5 %) less than one."""
     return {"mu": Prior("Uniform", lower=0.0, upper=1.0), "phi": Prior("HalfNormal", sigma=0.5)}
 
 
@@ -235,15 +235,16 @@ def control_limits(target, trials, probability):
     """Ends between which y/n falls by chance, were every rate the target.
 
     Binomial limits, between whole counts by interpolation (Spiegelhalter 2005, Stat Med 24:1185-1202,
-    appendix).
+    appendix); the upper is the lower of the failures, so that neither end counts as far out what is likely.
     """
 
-    def limit(tail):
-        count = stats.binom.ppf(tail, trials, target)
-        excess = stats.binom.cdf(count, trials, target) - tail
-        return np.maximum(count - excess / stats.binom.pmf(count, trials, target), 0) / trials
+    def lower(rate):
+        tail = (1 - probability) / 2
+        count = stats.binom.ppf(tail, trials, rate)
+        excess = stats.binom.cdf(count, trials, rate) - tail
+        return np.maximum(count - excess / stats.binom.pmf(count, trials, rate), 0) / trials
 
-    return limit((1 - probability) / 2), limit((1 + probability) / 2)
+    return lower(target), 1 - lower(1 - target)
 
 
 def fixed_in_advance(priors, data):

@@ -392,6 +392,20 @@ def test_surgical_hospitals_agree_with_jags():
         assert float(summary["sd"][j]) == pytest.approx(known["sd"], rel=0.05)
 
 
+@pytest.mark.parametrize("target", [0.5, 0.9, 0.97])
+def test_limits_of_chance_are_alike_for_successes_and_failures(target):
+    """Of rates all at the target 5 % at most lie beyond; all successes do not, where they are likely."""
+    n = np.arange(20, 100)
+    low, high = MODEL.extras.control_limits(target, n, 0.95)
+    other_low, other_high = MODEL.extras.control_limits(1 - target, n, 0.95)
+    np.testing.assert_allclose(low, 1 - other_high, rtol=1e-12)
+    np.testing.assert_allclose(high, 1 - other_low, rtol=1e-12)
+    y = np.arange(100)[:, None]
+    beyond = (y / n < low) | (y / n > high)
+    assert (beyond * stats.binom.pmf(y, n, target)).sum(axis=0).max() < 0.075
+    assert MODEL.extras.control_limits(0.9, np.array([1]), 0.95)[1] >= 1
+
+
 # Bad frames.
 
 

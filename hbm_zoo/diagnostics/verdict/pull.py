@@ -74,7 +74,7 @@ def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -
     if far > CONTRAST:
         reasons.append(f"it lies far out ({away})")
     if light > CONTRAST:
-        reasons.append(f"its data weigh little ({weight})")
+        reasons.append(f"its data weigh {'little' if lost[j] > 0.5 else 'less than those of most'} ({weight})")
     if not reasons:
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
     return ": " + " and ".join(reasons if far > light else reversed(reasons))
