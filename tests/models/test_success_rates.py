@@ -1,6 +1,7 @@
 """Success rates: density, identities, brute force on grids, references, bad frames."""
 
 import json
+import warnings
 from pathlib import Path
 
 import arviz as az
@@ -13,6 +14,8 @@ from scipy import special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.inference.fits import thinned
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.models import success_rates as rates
 
 MODEL = rates.MODEL
@@ -404,6 +407,47 @@ def test_limits_of_chance_are_alike_for_successes_and_failures(target):
     beyond = (y / n < low) | (y / n > high)
     assert (beyond * stats.binom.pmf(y, n, target)).sum(axis=0).max() < 0.075
     assert MODEL.extras.control_limits(0.9, np.array([1]), 0.95)[1] >= 1
+
+
+def drawn_from_the_priors(population, rng, n):
+    """Hyperparameters, rates and successes as the page says they come about."""
+    if population == "beta":
+        mu, phi = rng.uniform(), abs(rng.normal(0, 0.5))
+        p = rng.beta(mu / phi**2, (1 - mu) / phi**2, n.size)
+        return {"mu": mu, "phi": phi}, p, rng.binomial(n, p)
+    mu, tau = rng.normal(0, 1.5), abs(rng.normal())
+    p = special.expit(rng.normal(mu, tau, n.size))
+    return {"mu": mu, "tau": tau}, p, rng.binomial(n, p)
+
+
+def ranks(record, fit, population, rng, simulations, spoil=1):
+    """Ranks of the true hyperparameters and the first rate among 99 draws; `spoil` multiplies the trials of the fit."""
+    data, found, level = fit["constant_data"].to_dataset(), [], record.group_level
+    for i in range(simulations):
+        truth, p, y = drawn_from_the_priors(population, rng, data.trials.values)
+        seen = data.assign(successes=("unit", y), trials=spoil * data.trials)
+        h = thinned(refit(fit, seen, random_seed=i), 99)
+        rate = level.reported(level.conditional(h, seen.isel(unit=[0])).sample(rng)).values.ravel()
+        found.append([*(int((h[name] < value).sum()) for name, value in truth.items()), int((rate < p[0]).sum())])
+    return np.array(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_simulation_based_calibration_and_that_it_would_see_an_error(population):
+    """Talts et al. (2018): ranks are uniform under the right model, not with twice the trials."""
+    record = MODEL.under(population=population)
+    trials = np.array([1, 2, 5, 10, 20, 40, 80, 160])
+    frame = pd.DataFrame({"unit": list("ABCDEFGH"), "successes": trials // 2, "trials": trials})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = hz.fit(rates, frame, population=population, draws=250, tune=400, random_seed=1, progressbar=False)
+
+    def p_values(found):
+        return [stats.chisquare(np.histogram(r, bins=np.arange(0, 101, 10))[0]).pvalue for r in found.T]
+
+    assert min(p_values(ranks(record, fit, population, np.random.default_rng(21), 250))) > 1e-3
+    assert p_values(ranks(record, fit, population, np.random.default_rng(22), 120, spoil=2))[0] < 1e-6
 
 
 # Bad frames.
