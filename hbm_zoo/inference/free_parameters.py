@@ -31,13 +31,14 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
     without each: the ratio of the two is what the others say of it. Nothing is sampled, so
     a group that lies where no draw does is no harder than another. The error is what
     half as many nodes in each dimension change, or a quarter of the weighted draws that stand
-    for nodes beyond three dimensions.
+    for nodes beyond three dimensions. NaN where a density is defined at no node.
     """
     free = FreeParameters(record, fit)
 
     def elpd(finer: int) -> np.ndarray:
         log_f, size = lambda x: free.log_posterior(x, without=which), len(free.names)
         log_evidence = logsumexp(quadrature(log_f, which.size + 1, size, finer)[1], axis=1)
+        log_evidence[log_evidence < NO_DENSITY / 2] = np.nan  # a ratio of two that are nothing is not 1
         return log_evidence[-1] - log_evidence[:-1]
 
     coarse, fine = elpd(1), elpd(2)

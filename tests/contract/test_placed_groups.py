@@ -343,6 +343,13 @@ def test_an_undefined_joint_is_no_node_of_the_quadrature(fits):
         assert error.max() < 1e-3
 
 
+def test_a_group_without_a_density_anywhere_leaves_the_others_undefined(fits):
+    """Nothing is known of the evidence of the others: a ratio of two that are nothing is not 0 nats."""
+    holed = undefined(lambda h, d: (h.beta < np.inf) & (d.site == "P / 2"), "log_left_out")
+    elpd, _ = left_out(holed, fits["complete"], np.arange(len(Y)))
+    assert np.isnan(elpd).all()
+
+
 def test_draws_under_which_rows_have_no_density_go(fits):
     fit, most = fits["partial"], 0.25
     frame = pd.DataFrame({"country": "R", "site": [1], "latitude": [0.0], "effect": [0.1], "se": 0.3})
