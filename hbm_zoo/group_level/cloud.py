@@ -165,14 +165,9 @@ class Cloud:
         rough = self.rough(data, priors) if pilot is None else pilot.mean("sample")
         if not (self.population(self.at(rough, data)).sd > 0).all():  # complete pooling has no spread to look for
             rough = self.rough(data, priors)
-        at = self.at(rough, data)
-
-        def log_likelihood(theta: xr.DataArray) -> xr.DataArray:
-            return self.log_density(self.predict(theta, data), at, data)
-
-        seed = int(rng.integers(2**31))
-        made = nodes(log_likelihood, self.population(at), data[self.group], self.size, seed)
-        return made.assign(predicted=self.predict(made.theta, data), features=features(made))
+        at, seed = self.at(rough, data), int(rng.integers(2**31))
+        made = nodes(partial(self._finite, h=at, data=data), self.population(at), data[self.group], self.size, seed)
+        return made.assign(predicted=self._predict(made.theta, data), features=features(made))
 
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
         """``formula(h, nodes, log f, integral)`` at placed hyperparameters, as many at once as memory allows."""
@@ -193,7 +188,15 @@ class Cloud:
         return self._last[2]
 
     def _finite(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        return self.log_density(self.predict(theta, data), h, data).fillna(-np.inf)
+        return self._density(self._predict(theta, data), h, data)
+
+    def _predict(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+        with np.errstate(all="ignore"):  # points are tried where a simulator overflows
+            return self.predict(theta, data)
+
+    def _density(self, predicted: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        with np.errstate(all="ignore"):  # and hyperparameters at the end of all numbers
+            return self.log_density(predicted, h, data).fillna(-np.inf)
 
     def _tabulate(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
         """Nodes, log of integrand over proposal [state, group, node], and the integral, at placed hyperparameters."""
@@ -202,7 +205,7 @@ class Cloud:
             theta = (population.mean * xr.ones_like(data[self.group], dtype=float)).expand_dims("node")
             log_f = self._finite(theta, h, data).transpose(*dims)
             return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
-        log_likelihood = self.log_density(data.predicted, h, data).fillna(-np.inf)
+        log_likelihood = self._density(data.predicted, h, data)
         log_f = (log_likelihood + log_normal(population, data) - data.log_q).transpose(*dims)
         found = integral(log_f)
         found["moved"] = found.effective < FEWEST
@@ -285,7 +288,8 @@ def moving(log_likelihood: Callable, population: MultivariateNormal, size: int, 
 def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log mean [state], and how far each is from the mean in units of it [state, node]."""
     log_mean = special.logsumexp(log_w, axis=1) - np.log(log_w.shape[1])
-    return log_mean, np.expm1(log_w - log_mean[:, None])
+    with np.errstate(invalid="ignore"):  # where all is 0 nothing is far from the mean
+        return log_mean, np.nan_to_num(np.expm1(log_w - log_mean[:, None]))
 
 
 def nodes(

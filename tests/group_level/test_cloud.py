@@ -240,6 +240,7 @@ def test_where_a_simulator_fails_the_likelihood_is_0():
     found = float(level.log_left_out(at(), seen).sel(dish="one").squeeze())
     exact = brute_force(at(), DATA, "one", allowed=lambda theta: (theta.isel(coefficient=0) < 0.5).values)[0]
     assert found == pytest.approx(exact, abs=0.05)
+    assert LEVEL.log_joint(at(sigma=0.0), SEEN).item() == -np.inf  # and no warning
     with pytest.raises(ValueError, match="The likelihood is 0 at every node of dish"):
         replace(DECAY, predict=lambda theta, data: curve(theta, data) * np.nan).group_level().nodes(
             DATA, {}, np.random.default_rng(5), None
