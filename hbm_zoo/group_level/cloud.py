@@ -28,7 +28,7 @@ import xarray as xr
 from scipy import special
 
 from hbm_zoo.group_level.features import features, log_normal
-from hbm_zoo.group_level.level import GroupLevel, summed
+from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
@@ -94,26 +94,16 @@ class Cloud:
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
-        """The group level, with further members of `GroupLevel`; ``replicate(rng, theta, h, new)`` needs no more."""
-        replicate = formulas.pop("replicate", None)
-        return GroupLevel(
-            kind="integrated numerically",
-            at=self.at,
-            population=self.population,
-            estimand=self.estimand,
-            conditional=self.conditional,
-            log_joint=summed(self._log_left_out),
-            log_left_out=self._log_left_out,
-            log_predictive=self._log_predictive,
-            log_likelihood=self._log_likelihood,
-            expected_log_likelihood=self._expected_log_likelihood,
-            reliability=self._reliability,
-            replicate=replicate and (lambda rng, theta, h, new, seen: replicate(rng, theta, self.at(h, new), new)),
+        """The group level; ``replicate(rng, theta, h, new)``, and more, as of `integrated_numerically`."""
+        return integrated_numerically(
+            self,
             nodes=self._nodes,
             integration_error=lambda h, data: self.integrate(h, data).error,
-            cells=lambda data: data.sizes.get("node", 1),
             **formulas,
         )
+
+    def cells(self, data: xr.Dataset) -> int:
+        return data.sizes.get("node", 1)
 
     def integrate(self, h: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
         """Log likelihood of each group with its parameter integrated out, and how well that is known.
@@ -132,10 +122,10 @@ class Cloud:
         theta, log_f, _ = self._table(h, data)
         return Weighted(theta, weights(log_f))
 
-    def _log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self.integrate(h, data).log_marginal
 
-    def _log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
+    def log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
         """Only ``seen`` has a cloud: the new data are averaged over what is known after it."""
 
         def ratio(h: xr.Dataset, theta: xr.DataArray, log_f: xr.DataArray, found: xr.Dataset) -> xr.DataArray:
@@ -143,17 +133,17 @@ class Cloud:
 
         return self._in_portions(ratio, h, seen)
 
-    def _log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self._finite(theta.expand_dims("node"), self.at(h, data), data).isel(node=0)
 
-    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         def average(h: xr.Dataset, theta: xr.DataArray, log_f: xr.DataArray, found: xr.Dataset) -> xr.DataArray:
             weight = weights(log_f)
             return (weight * self._finite(theta, h, data).where(weight > 0, 0.0)).sum("node", skipna=False)
 
         return self._in_portions(average, h, data)
 
-    def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         before, after = map(self._sd, (self.population(self.at(h, data)), self.conditional(h, data)))
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from hbm_zoo.group_level.evaluate import evaluate
-from hbm_zoo.group_level.level import GroupLevel, summed
+from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
 from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, posterior
 from hbm_zoo.group_level.populations import Increasing
 
@@ -19,8 +19,8 @@ class OnALine:
 
     Attributes
     ----------
-    normal
-        ``normal(h)``: the `Normal` population of theta, at placed hyperparameters.
+    population
+        ``population(h)``: the `Normal` population of theta, at placed hyperparameters.
     estimand
         What is reported of a group, an `Increasing` function of theta: `EXPIT` where theta is the log odds of a share.
     kernel, constant
@@ -40,7 +40,7 @@ class OnALine:
     'integrated numerically'
     """
 
-    normal: Callable
+    population: Callable
     estimand: Increasing
     kernel: Callable
     constant: Callable
@@ -53,34 +53,23 @@ class OnALine:
         return self.constant(*variables) + log_marginal(self.kernel, self.start)(mu, tau, *variables)
 
     def group_level(self, **formulas) -> GroupLevel:
-        """The group level; ``replicate`` at given theta, and ``kappa``, as of `GroupLevel`."""
-        return GroupLevel(
-            kind="integrated numerically",
-            at=self.at,
-            population=self.normal,
-            estimand=self.estimand,
-            conditional=self._conditional,
-            log_joint=summed(self._log_left_out),
-            log_left_out=self._log_left_out,
-            log_predictive=self._log_predictive,
-            log_likelihood=self._log_likelihood,
-            expected_log_likelihood=self._expected_log_likelihood,
-            reliability=self._reliability,
-            cells=lambda data: NODES,
-            **formulas,
-        )
+        """The group level; ``replicate(rng, theta, h, new)``, and ``kappa``, as of `integrated_numerically`."""
+        return integrated_numerically(self, **formulas)
 
-    def _conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
-        before = self.normal(self.at(h, data))
+    def cells(self, data: xr.Dataset) -> int:
+        return NODES
+
+    def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
+        before = self.population(self.at(h, data))
         return posterior(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
 
-    def _log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before = self.normal(self.at(h, data))
+    def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        before = self.population(self.at(h, data))
         return evaluate(self.log_marginal, before.mean, before.sd, *self.variables(data))
 
-    def _log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
+    def log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
         """Old and new data are integrated together, so that the new may be as surprising as they like."""
-        before = self.normal(self.at(h, seen))
+        before = self.population(self.at(h, seen))
         return evaluate(self._of_both, before.mean, before.sd, *self.variables(seen), *self.variables(new))
 
     def _of_both(self, mu, tau, *variables):
@@ -88,14 +77,14 @@ class OnALine:
         both = log_marginal(self.kernel, self.start, parts=2)(mu, tau, *variables)
         return self.constant(*new) + both - log_marginal(self.kernel, self.start)(mu, tau, *seen)
 
-    def _log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         values = self.variables(data)
         return evaluate(self.kernel, theta, *values) + evaluate(self.constant, *values)
 
-    def _expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        return self._conditional(h, data).expect(lambda theta: self._log_likelihood(theta, h, data))
+    def expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self.conditional(h, data).expect(lambda theta: self.log_likelihood(theta, h, data))
 
-    def _reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """Of theta: its variance never grows under a likelihood that is log-concave (Brascamp & Lieb 1976)."""
-        before, after = self.normal(self.at(h, data)).sd, self._conditional(h, data).sd
+        before, after = self.population(self.at(h, data)).sd, self.conditional(h, data).sd
         return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)

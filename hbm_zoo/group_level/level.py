@@ -216,6 +216,38 @@ def closed_form(
     )
 
 
+def integrated_numerically(engine, *, replicate: Callable | None = None, **formulas) -> GroupLevel:
+    """Independent groups without a closed form, whose parameter an engine integrates out: `OnALine`, `Cloud`.
+
+    Parameters
+    ----------
+    engine
+        Has ``at``, ``population(h)`` at placed hyperparameters and ``estimand``, and answers ``conditional``,
+        ``log_left_out``, ``log_likelihood``, ``log_predictive``, ``expected_log_likelihood``,
+        ``reliability`` and ``cells`` as of `GroupLevel`.
+    replicate
+        ``replicate(rng, theta, h, new)`` at placed hyperparameters.
+    **formulas
+        Further members of `GroupLevel`.
+    """
+    return GroupLevel(
+        kind="integrated numerically",
+        at=engine.at,
+        population=engine.population,
+        estimand=engine.estimand,
+        conditional=engine.conditional,
+        log_joint=summed(engine.log_left_out),
+        log_left_out=engine.log_left_out,
+        log_predictive=engine.log_predictive,
+        log_likelihood=engine.log_likelihood,
+        expected_log_likelihood=engine.expected_log_likelihood,
+        reliability=engine.reliability,
+        replicate=replicate and (lambda rng, theta, h, new, seen: replicate(rng, theta, engine.at(h, new), new)),
+        cells=engine.cells,
+        **formulas,
+    )
+
+
 OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations")
 AS_THEY_ARE = ("kappa", "without_row", "without_group")
 

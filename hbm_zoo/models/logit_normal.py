@@ -109,13 +109,13 @@ def raw_log_odds(y, n):
     return pt.log((y + 0.5) / (n - y + 0.5))
 
 
-def replicate(rng, alpha, h, new, seen):
+def replicate(rng, alpha, h, new):
     """y_j ~ Binomial(n_j, expit(alpha_j))."""
     return xr.apply_ufunc(rng.binomial, *xr.broadcast(new.trials, EXPIT(alpha)))
 
 
 UNITS = OnALine(
-    normal=lambda h: Normal(h.mu, h.tau),
+    population=lambda h: Normal(h.mu, h.tau),
     estimand=EXPIT,
     kernel=log_kernel,
     constant=log_ways,
