@@ -109,7 +109,7 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     refits = doubtful
     if complete:
         elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful)
-        refits = doubtful[mcse[doubtful] > QUADRATURE_ERROR]
+        refits = doubtful[~(mcse[doubtful] <= QUADRATURE_ERROR)]
     elpd[refits], mcse[refits] = refitted(record, fit, refits, seed)
     p = float(summary["lppd"].sum() - elpd.sum())
     return Scores(elpd=elpd, mcse=mcse, p=p, max_k_hat=float(k_hat.max()), refits=doubtful.size)

@@ -88,7 +88,7 @@ def estimates_over_heterogeneity(
     labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])
     wanted = data.sel({record.group: labels}) if level.independent else data
     estimates = [
-        (level.after(given, chunk).mean * weights).sum("point", skipna=False)
+        (level.after(given, chunk).mean.where(weights > 0, 0.0) * weights).sum("point", skipna=False)
         for chunk in of_groups(record, wanted, weights.size)
     ]
     result = xr.Dataset(

@@ -235,8 +235,9 @@ def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
 
 
 def weights(log_f: xr.DataArray) -> xr.DataArray:
-    """The share of each node in the integral."""
-    return log_f.copy(data=special.softmax(log_f.values, axis=log_f.get_axis_num("node")))
+    """The share of each node in the integral; NaN where there is none."""
+    with np.errstate(invalid="ignore"):
+        return log_f.copy(data=special.softmax(log_f.values, axis=log_f.get_axis_num("node")))
 
 
 def integral(log_f: xr.DataArray) -> xr.Dataset:

@@ -245,7 +245,7 @@ def test_where_quadrature_is_not_exact_it_is_known_and_refitted():
     frame = pd.DataFrame(rows, columns=["genotype", "environment", "response"])
     with pytest.warns(UserWarning, match="No genotype has a row to spare"):
         fit = hz.fit("reaction_norms", frame, pooling="complete", **SETTINGS)
-    assert left_out(hz.reaction_norms.MODEL, fit, np.arange(2))[1].max() > 0.01
+    assert not (left_out(hz.reaction_norms.MODEL, fit, np.arange(2))[1] <= 0.01).all()
     row = hz.compare_poolings({"complete": fit}).loc["complete"]
     # The mean integrated out in closed form, sigma on a grid.
     assert row["elpd"] == pytest.approx(-10.72, abs=4.5 * row["mcse"])
