@@ -241,7 +241,8 @@ class _Surface:
 
     def highest(self, boundary: dict[str, float]) -> _Estimate:
         """The maximum, with standard errors from the curvature there."""
-        (u,), (curvature,) = modes(lambda u: self.height(u[0])[None], np.zeros((1, len(self.searched))))
+        start, step = np.zeros((1, len(self.searched))), self.record.group_level.step
+        (u,), (curvature,) = modes(lambda u: self.height(u[0])[None], start, step)
         at, information = np.empty((1, 0)), np.empty((1, 0, 0))
         if self.means:
             _, at, information = self._over_means(u[None])

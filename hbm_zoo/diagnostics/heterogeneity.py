@@ -11,12 +11,13 @@ from scipy.special import logsumexp, softmax
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
-from hbm_zoo.inference.quadrature import quadrature
+from hbm_zoo.inference.quadrature import DRAWS, quadrature
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import plural
 
 GRID_POINTS = 80
 RANGE_SHOWN = 0.995
+DRAWS_OF_INTEGRALS = 512
 
 
 def estimates_over_heterogeneity(
@@ -60,7 +61,8 @@ def estimates_over_heterogeneity(
 
     by Gauss-Hermite quadrature around the mode of h given t (Naylor & Smith 1982, J R Stat Soc C
     31:214-225), h taken to the whole line; where h has more than three parts, by weighted draws around the mode
-    (Geweke 1989, Econometrica 57:1317-1339), 4096 for each t, the same standardised draws for every t.
+    (Geweke 1989, Econometrica 57:1317-1339), 4096 for each t (512 where groups are integrated numerically), the same
+    standardised draws for every t.
     Averaged over p(t | y) this is the fit's own estimate.
     Where the heterogeneity is a matrix, t moves along one path through it, t = 1 at the posterior
     means (``path`` of the record).
@@ -82,7 +84,9 @@ def estimates_over_heterogeneity(
     t = grid_over(draws) if at is None else np.asarray(at, float)
     means = means_of(h)
     others = FreeParameters(record, fit, path=lambda t: on_path(record, t, means))
-    points, log_weights = quadrature(lambda x: others.log_posterior(x, t), t.size, len(others.names))
+    log_f, size = lambda x: others.log_posterior(x, t), len(others.names)
+    weighted = DRAWS if level.cells(data) == 1 else DRAWS_OF_INTEGRALS
+    points, log_weights = quadrature(log_f, t.size, size, step=level.step, draws=weighted)
     weights = xr.DataArray(softmax(log_weights, axis=1), dims=("heterogeneity", "point"), coords={"heterogeneity": t})
     given = others.at(points, t).rename(curve="heterogeneity")
     labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])

@@ -32,8 +32,9 @@ from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
-CELLS_AT_ONCE = 4_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
+CELLS_AT_ONCE = 16_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
 FEWEST = 100
+STEP = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class Cloud:
         return integrated_numerically(
             self,
             nodes=self._nodes,
+            step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
         )

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.group_level.newton import STEP
+
 MISSING = {
     "population": "the population that a {group} comes from",
     "conditional": "what is known of a {group} after its data, given the hyperparameters",
@@ -115,6 +117,9 @@ class GroupLevel:
         ``integration_error(h, data)`` [sample, group]: standard error of each group's integral [nats].
     cells
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
+    step
+        Of the differences that stand for derivatives of ``log_joint`` in h, in units of the posterior's spread: long
+        where the error of an integral changes with h.
     further
         Levels above that of the groups.
     """
@@ -140,6 +145,7 @@ class GroupLevel:
     nodes: Callable | None = None
     integration_error: Callable | None = None
     cells: Callable = lambda data: 1
+    step: float = STEP
     further: tuple[Level, ...] = ()
 
     @property

@@ -36,11 +36,11 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
 
 
 def prepared(fit: xr.DataTree) -> xr.Dataset:
-    """The data as the model saw them, the nodes of its integrals among them."""
-    data = fit["constant_data"].to_dataset()
+    """The data as the model saw them, the nodes of its integrals among them, in memory."""
+    data = fit["constant_data"].to_dataset().load()
     if "nodes" not in fit.children:
         return data
-    nodes = fit["nodes"].to_dataset()
+    nodes = fit["nodes"].to_dataset().load()
     return data.merge(nodes).assign_attrs(data.attrs | {"nodes": sorted(map(str, nodes.data_vars))})
 
 

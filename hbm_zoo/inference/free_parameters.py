@@ -37,7 +37,8 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
 
     def elpd(finer: int) -> np.ndarray:
         log_f, size = lambda x: free.log_posterior(x, without=which), len(free.names)
-        log_evidence = logsumexp(quadrature(log_f, which.size + 1, size, finer)[1], axis=1)
+        _, log_weights = quadrature(log_f, which.size + 1, size, finer, record.group_level.step)
+        log_evidence = logsumexp(log_weights, axis=1)
         log_evidence[log_evidence < NO_DENSITY / 2] = np.nan  # a ratio of two that are nothing is not 1
         return log_evidence[-1] - log_evidence[:-1]
 

@@ -10,7 +10,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy import special
 from scipy.stats import qmc
 
-from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.newton import STEP, modes
 from hbm_zoo.group_level.student import log_student, student_points
 
 NODES_IN_ALL = 125
@@ -20,7 +20,9 @@ DRAWS = 4096
 WIDER, NARROWEST = 1.2, 0.5
 
 
-def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def quadrature(
+    log_f: Callable, curves: int, size: int, finer: int = 1, step: float = STEP, draws: int = DRAWS
+) -> tuple[np.ndarray, np.ndarray]:
     """Nodes around the mode of each function, and its log mass at each node.
 
     Parameters
@@ -32,6 +34,10 @@ def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple
         Number of functions and of dimensions.
     finer : int
         So many times the nodes in each dimension; so many times squared the draws.
+    step : float
+        As of `modes`.
+    draws : int
+        Beyond three dimensions; rounded up to a power of two.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple
     a normal density times a polynomial whose degree is less than twice the nodes a dimension (21, 11, 5 in 1, 2, 3
     dimensions).
 
-    A grid in nine dimensions has 3^9 nodes and is too coarse even so. Beyond three dimensions nodes are 4096
+    A grid in nine dimensions has 3^9 nodes and is too coarse even so. Beyond three dimensions nodes are
     draws of a Student t, and their weights f/q (importance sampling; Geweke 1989, Econometrica 57:1317-1339): first
     around the mode, with the spread that the curvature there says, then with the mean and covariance of the
     weighted draws (Oh & Berger 1992, J Stat Comput Simul 41:143-168), because the mode of a skew density is off its
@@ -59,12 +65,12 @@ def quadrature(log_f: Callable, curves: int, size: int, finer: int = 1) -> tuple
     >>> round(float(np.exp(log_weights).sum()) ** 2 / np.pi, 6)
     2.0
     """
-    centre, curvature = modes(log_f, np.zeros((curves, size)))
+    centre, curvature = modes(log_f, np.zeros((curves, size)), step)
     values, vectors = np.linalg.eigh(curvature)
     axes = vectors / np.sqrt(np.maximum(values, 1e-6))[:, None, :]
     if size <= MOST_DIMENSIONS:
         return _placed(log_f, centre, axes, *standard_nodes(size, finer))
-    z, log_w = standard_draws(size, finer)
+    z, log_w = standard_draws(size, finer, draws)
     _, log_weights = _placed(log_f, centre, axes, z, log_w)
     mean, spread = _moments(z, special.softmax(log_weights, axis=1))
     return _placed(log_f, centre + (axes @ mean[..., None])[..., 0], axes @ spread, z, log_w)
@@ -93,11 +99,11 @@ def standard_nodes(size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return points, np.array([sum(each) for each in product(log_w, repeat=size)])
 
 
-def standard_draws(size: int, finer: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def standard_draws(size: int, finer: int = 1, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """The same by draws of a Student t around 0, a power of two of them: a log weight is -log (density x draws).
 
     Other draws, not only more, at another `finer`: what it changes is then the error of both.
     """
-    t = student_points(qmc.Sobol(size + 1, rng=finer).random_base2(int(np.ceil(np.log2(DRAWS * finer**2)))))
+    t = student_points(qmc.Sobol(size + 1, rng=finer).random_base2(int(np.ceil(np.log2(draws * finer**2)))))
     log_q = log_student(t) - size * np.log(WIDER)
     return WIDER * t, -log_q - np.log(len(t))
