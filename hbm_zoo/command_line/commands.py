@@ -75,6 +75,8 @@ class Source:
             frame = hz.load_data(name, record)
             frame.attrs["source"] = name
             return frame, {**record.datasets[name].options, **options}
+        if str(self.file) in record.datasets and not self.file.exists():
+            raise BadInput(f"There is no file {self.file}; the shipped data of that name: --dataset {self.file}.")
         frame = reading.read(self.file)
         if reader is None:
             return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options

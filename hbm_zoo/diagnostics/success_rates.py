@@ -7,14 +7,14 @@ import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
-from hbm_zoo.frames.rules import FrameError, check, count, label, positive_count
+from hbm_zoo.frames.rules import FrameError, check, count, label
 from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared
 from hbm_zoo.model import HierarchicalModel
 
 LATER = {
     "unit": label("the unit's name", unique=True),
     "successes": count("successes seen later [trials]"),
-    "trials": positive_count("trials made later [trials]"),
+    "trials": count("trials made later [trials]", least=1),
 }
 
 

@@ -55,20 +55,11 @@ def label(meaning: str, unique: bool = False, optional: bool = False) -> Rule:
     return Rule("a label, not empty", _named, meaning, unique, optional, True)
 
 
-def count(meaning: str) -> Rule:
-    """A whole number, 0 or more; PyMC keeps counts in 32 bits, so beyond 2e9 they would turn negative."""
+def count(meaning: str, least: int = 0, most: int = 2_000_000_000) -> Rule:
+    """A whole number; PyMC keeps counts in 32 bits, so beyond 2e9 they would turn negative."""
     return Rule(
-        "a whole number, 0 or more and at most 2e9",
-        lambda s: _finite(s) & _number(s).between(0, 2e9) & (_number(s) % 1 == 0),
-        meaning,
-    )
-
-
-def positive_count(meaning: str) -> Rule:
-    """A whole number, 1 or more."""
-    return Rule(
-        "a whole number, 1 or more and at most 2e9",
-        lambda s: _finite(s) & _number(s).between(1, 2e9) & (_number(s) % 1 == 0),
+        f"a whole number, {least} or more and at most {most:,}",
+        lambda s: _finite(s) & _number(s).between(least, most) & (_number(s) % 1 == 0),
         meaning,
     )
 

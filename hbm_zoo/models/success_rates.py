@@ -65,7 +65,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special, stats
 
-from hbm_zoo.frames.rules import FrameError, count, label, positive_count
+from hbm_zoo.frames.rules import FrameError, count, label
 from hbm_zoo.group_level import beta_binomial
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
@@ -74,10 +74,12 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_o
 from hbm_zoo.models.logit_normal import with_logit_normal
 from hbm_zoo.priors import describe, expectation, moments
 
+MOST_TRIALS = 999_999_999  # That NumPy deals into halves.
+
 COLUMNS = {
     "unit": label("the unit's name: a player, a hospital", unique=True),
-    "successes": count("successes seen [trials]"),
-    "trials": positive_count("trials made [trials]"),
+    "successes": count("successes seen [trials]", most=MOST_TRIALS),
+    "trials": count("trials made [trials]", least=1, most=MOST_TRIALS),
 }
 
 PARAMETERS = {

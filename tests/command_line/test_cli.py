@@ -154,6 +154,7 @@ def test_one_bad_cell_in_three_thousand_rows_is_named(capsys, tmp_path, cells, n
     ("arguments", "said"),
     [
         (["--data", "nowhere.csv"], "There is no file nowhere.csv"),
+        (["--data", "pumps"], "There is no file pumps; the shipped data of that name: --dataset pumps"),
         (["--data", "x.csv", "--dataset", "pumps"], "either --data or --dataset"),
         (["--dataset", "pmps"], "Did you mean 'pumps'"),
         (["--columns", "observed=deaths"], "give it by --data"),

@@ -426,8 +426,8 @@ def test_three_poolings_of_a_vector(monkeypatch, tmp_path):
 def test_over_the_heterogeneity_and_with_plug_in_estimates(partial):
     """Without a spread of rates all half-lives are one; the likelihood is largest near where the draws are."""
     over = estimates_over_heterogeneity(partial, at=[0.0, 0.5], model=DECAY)["estimate"]
-    assert float(np.ptp(over.sel(heterogeneity=0.0))) < 0.02
-    assert float(np.ptp(over.sel(heterogeneity=0.5))) > 0.2
+    assert float(np.ptp(over.sel(heterogeneity=0.0).values)) < 0.02
+    assert float(np.ptp(over.sel(heterogeneity=0.5).values)) > 0.2
     plug_in = quietly(hz.empirical_bayes, DECAY, decay_frame())
     assert "theta" in plug_in["nodes"]
     for name in ("mu_amplitude", "mu_rate", "sigma"):

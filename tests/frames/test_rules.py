@@ -9,7 +9,7 @@ from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.models.hospital_readmission import MODEL
 
 GOOD = {"hospital": ["B", "A", "C"], "observed": [6, 2, 48], "expected": [4.0, 4.0, 40.0]}
-COUNT = "hospital_readmission: column 'observed' expected a whole number, 0 or more and at most 2e9, got "
+COUNT = "hospital_readmission: column 'observed' expected a whole number, 0 or more and at most 2,000,000,000, got "
 POSITIVE = "hospital_readmission: column 'expected' expected a finite number above 0, got "
 LABEL = "hospital_readmission: column 'hospital' expected a label, not empty, got "
 HAVE = "got 'hospital', 'observed', "
