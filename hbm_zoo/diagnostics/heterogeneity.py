@@ -11,7 +11,7 @@ from scipy.special import logsumexp, softmax
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
-from hbm_zoo.inference.quadrature import DRAWS, quadrature
+from hbm_zoo.inference.quadrature import DRAWS, MOST_DIMENSIONS, quadrature
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import plural
 
@@ -43,7 +43,8 @@ def estimates_over_heterogeneity(
     -------
     xarray.Dataset
         ``estimate`` [heterogeneity, group, ...] = E[theta_j | t, y], in the unit of the
-        estimand; ``draws`` [sample] of the heterogeneity; where it is one number,
+        estimand; where weighted draws stand for an integral its Monte Carlo error ``mcse``, that of independent
+        draws (these are more even); ``draws`` [sample] of the heterogeneity; where it is one number,
         ``log_density`` [heterogeneity] = log p(t | y) up to a constant. ``attrs["at_0"]`` says
         whether the estimates at t = 0 are those of complete pooling.
 
@@ -91,19 +92,24 @@ def estimates_over_heterogeneity(
     given = others.at(points, t).rename(curve="heterogeneity")
     labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])
     wanted = data.sel({record.group: labels}) if level.independent else data
-    estimates = [
-        (level.after(given, chunk).mean.where(weights > 0, 0.0) * weights).sum("point", skipna=False)
-        for chunk in of_groups(record, wanted, weights.size)
-    ]
-    result = xr.Dataset(
-        {"estimate": xr.concat(estimates, dim=record.group).sel({record.group: labels}), "draws": draws}
-    )
+    chunks = of_groups(record, wanted, weights.size)
+    parts = [_averaged(level.after(given, chunk).mean, weights) for chunk in chunks]
+    result = xr.concat(parts, dim=record.group).sel({record.group: labels}).assign(draws=draws)
+    if size <= MOST_DIMENSIONS:
+        result = result.drop_vars("mcse")
     alike = set(others.names) == set(record.parameters) - set(record.fixed["complete"](priors_of(fit), data))
     result.attrs["at_0"] = "complete pooling" if alike else f"{plural(record.group)} that do not differ"
     if record.extras.path is None:
         log_prior = log_density(priors_of(fit)[record.heterogeneity])(t)
         result["log_density"] = ("heterogeneity", logsumexp(log_weights, axis=1) + log_prior)
     return result
+
+
+def _averaged(mean: xr.DataArray, weights: xr.DataArray) -> xr.Dataset:
+    """The average of E[theta | h, y] over points h, and its Monte Carlo error were the points drawn."""
+    mean = mean.where(weights > 0, 0.0)
+    average = (mean * weights).sum("point", skipna=False)
+    return xr.Dataset({"estimate": average, "mcse": np.sqrt(((weights * (mean - average)) ** 2).sum("point"))})
 
 
 def known(groups: list, labels: xr.DataArray) -> list:

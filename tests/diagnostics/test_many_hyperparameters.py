@@ -127,7 +127,10 @@ def test_estimates_over_the_heterogeneity_are_those_of_the_normal_formulas():
     assert len(FreeParameters(FIELDS, fit, path=lambda t: {"tau": t}).names) == 5
     over = estimates_over_heterogeneity(fit, at=t, model=FIELDS)
     log_p, means = zip(*(exactly(fields(), tau) for tau in t), strict=True)
-    np.testing.assert_allclose(over["estimate"].transpose("heterogeneity", "field"), means, atol=0.02)
+    estimate, mcse = (over[name].transpose("heterogeneity", "field") for name in ("estimate", "mcse"))
+    np.testing.assert_allclose(estimate, means, atol=0.02)
+    assert (abs(estimate - means) < 4 * mcse + 1e-9).all()
+    assert mcse.max() < 0.05
     log_density = np.array(log_p) + stats.halfnorm.logpdf(t, scale=SD["tau"])
     np.testing.assert_allclose(over["log_density"] - over["log_density"][0], log_density - log_density[0], atol=0.02)
     assert over.attrs["at_0"] == "complete pooling"
