@@ -28,7 +28,7 @@ import xarray as xr
 from scipy import special
 
 from hbm_zoo.group_level.features import features, log_normal
-from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
+from hbm_zoo.group_level.level import GroupLevel, integrated_numerically, summed
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
@@ -99,6 +99,7 @@ class Cloud:
         return integrated_numerically(
             self,
             nodes=self._nodes,
+            log_sampled=summed(self._on_fixed_nodes),
             step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
@@ -118,6 +119,12 @@ class Cloud:
             the nodes moved with the population. All [draws of h, group].
         """
         return self._in_portions(lambda h, theta, log_f, found: found, h, data)
+
+    def _on_fixed_nodes(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Log likelihood of each group on nodes that never move, which is what a sampler has."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        parts = [integral(self._fixed(some, data)).log_marginal for some in self._portions(flat, data)]
+        return restored(xr.concat(parts, dim="state"))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
@@ -164,12 +171,16 @@ class Cloud:
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
         """``formula(h, nodes, log f, integral)`` at placed hyperparameters, as many at once as memory allows."""
         flat, restored = flattened(self.at(h, data), self.group)
-        step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
-        if flat.sizes["state"] <= step:
+        portions = self._portions(flat, data)
+        if len(portions) == 1:
             return formula(self.at(h, data), *self._table(h, data))
-        portions = [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
         found = xr.concat([formula(some, *self._tabulate(some, data)) for some in portions], dim="state")
         return found.map(restored) if isinstance(found, xr.Dataset) else restored(found)
+
+    def _portions(self, flat: xr.Dataset, data: xr.Dataset) -> list[xr.Dataset]:
+        """States of the hyperparameters, as many at once as memory allows."""
+        step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
+        return [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
 
     def _table(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
         """Nodes, log f and integral at all hyperparameters; the last is kept, because it is asked many things."""
@@ -192,16 +203,21 @@ class Cloud:
 
     def _tabulate(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
         """Nodes, log of integrand over proposal [state, group, node], and the integral, at placed hyperparameters."""
-        population, dims = self.population(h).over(h.state), ("state", self.group, "node")
+        population = self.population(h).over(h.state)
         if not population.cholesky.any():
             theta = (population.mean * xr.ones_like(data[self.group], dtype=float)).expand_dims("node")
-            log_f = self._finite(theta, h, data).transpose(*dims)
+            log_f = self._finite(theta, h, data).transpose("state", self.group, "node")
             return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
-        log_likelihood = self._density(data.predicted, h, data)
-        log_f = (log_likelihood + log_normal(population, data) - data.log_q).transpose(*dims)
+        log_f = self._fixed(h, data)
         found = integral(log_f)
         found["moved"] = found.effective < FEWEST
         return self._with_moved(h, data, log_f, found) if found.moved.any() else (data.theta, log_f, found)
+
+    def _fixed(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Log of integrand over proposal [state, group, node] at the nodes of the fit."""
+        population = self.population(h).over(h.state)
+        log_f = self._density(data.predicted, h, data) + log_normal(population, data) - data.log_q
+        return log_f.transpose("state", self.group, "node")
 
     def _with_moved(self, h: xr.Dataset, data: xr.Dataset, log_f: xr.DataArray, found: xr.Dataset):
         """The same, with nodes that move where too few of the fixed ones are effective."""

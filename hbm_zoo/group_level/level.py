@@ -115,6 +115,9 @@ class GroupLevel:
         ``pilot`` are hyperparameters of a rough fit, None before there is one.
     integration_error
         ``integration_error(h, data)`` [sample, group]: standard error of each group's integral [nats].
+    log_sampled
+        ``log_sampled(h, data)`` [sample]: ``log_joint`` as the form that is sampled has it [nats], where its integrals
+        are coarser; draws are reweighted from it to ``log_joint``.
     cells
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
     step
@@ -144,6 +147,7 @@ class GroupLevel:
     expectations: Callable | None = None
     nodes: Callable | None = None
     integration_error: Callable | None = None
+    log_sampled: Callable | None = None
     cells: Callable = lambda data: 1
     step: float = STEP
     further: tuple[Level, ...] = ()

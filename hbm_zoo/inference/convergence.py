@@ -14,6 +14,7 @@ from hbm_zoo.inference.fits import Fits
 RHAT_MOST = 1.01
 ESS_LEAST_PER_CHAIN = 100
 BFMI_LEAST = 0.3
+K_HAT_MOST = 0.7
 
 
 class ConvergenceWarning(UserWarning):
@@ -33,7 +34,8 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
     pandas.DataFrame
         One row a fit: worst ``r_hat``, smallest ``ess_bulk`` and ``ess_tail`` over the
         sampled hyperparameters, ``divergences``, ``max_treedepth`` (draws that reached it),
-        smallest ``e_bfmi``, ``passed``, and a ``verdict`` in words. Exact draws need no check.
+        smallest ``e_bfmi``, ``k_hat`` of draws reweighted for the error of numerical integrals (NaN where none are),
+        ``passed``, and a ``verdict`` in words. Exact draws need no check.
 
     Warns
     -----
@@ -43,7 +45,8 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
     Notes
     -----
     R-hat at most 1.01 and at least 100 effective draws a chain (Vehtari et al. 2021,
-    Bayesian Anal 16:667-718); E-BFMI at least 0.3 (Betancourt 2016, arXiv:1604.00695).
+    Bayesian Anal 16:667-718); E-BFMI at least 0.3 (Betancourt 2016, arXiv:1604.00695);
+    k-hat at most 0.7 (Vehtari et al. 2024, JMLR 25:72).
     """
     fits = {fits.attrs.get("pooling", "fit"): fits} if isinstance(fits, xr.DataTree) else fits
     table = pd.DataFrame({name: _checks(fit) for name, fit in fits.items()}).T.infer_objects()
@@ -56,7 +59,9 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
 
 def _checks(fit: xr.DataTree) -> dict:
     if fit.attrs.get("parameterization") == "exact":
-        nothing = dict.fromkeys(["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"], np.nan)
+        nothing = dict.fromkeys(
+            ["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi", "k_hat"], np.nan
+        )
         closed = fit.attrs.get("group_level", "in closed form") == "in closed form"
         verdict = "exact: independent draws in closed form" if closed else "independent draws, integrated numerically"
         return nothing | {"passed": True, "verdict": verdict}
@@ -70,6 +75,7 @@ def _checks(fit: xr.DataTree) -> dict:
         "divergences": int(stats["diverging"].sum()),
         "max_treedepth": int(stats["maxdepth_reached"].sum()),
         "e_bfmi": float(np.min(az.bfmi(fit)["energy"])),
+        "k_hat": fit.attrs.get("k_hat", np.nan),
     }
     failures = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
     return checks | {"passed": not failures, "verdict": "; ".join(failures) or "passed every check"}
@@ -100,4 +106,9 @@ def _failures(checks: dict, chains: int, parameterization: str) -> list[str]:
         failures.append(f"{checks['max_treedepth']} draws reached the largest tree depth: raise maxdepth")
     if not checks["e_bfmi"] >= BFMI_LEAST:
         failures.append(f"E-BFMI {checks['e_bfmi']:.2f} is below {BFMI_LEAST}: tails are not explored, reparameterize")
+    if not (np.isnan(checks["k_hat"]) or checks["k_hat"] <= K_HAT_MOST):
+        failures.append(
+            f"k-hat {checks['k_hat']:.2f} of the integrals is above {K_HAT_MOST}: spreads are smaller than the nodes "
+            "resolve, sample a form in which groups are visible"
+        )
     return failures

@@ -49,19 +49,11 @@ def leave_one_out(
     Notes
     -----
     elpd_j = -log mean_s 1/m_j(h_s), smoothed (Vehtari, Gelman & Gabry 2017, Stat
-    Comput 27:1413-1432); Monte Carlo error by the delta method. Importance weights that
-    differ by less than a tenth have no tail to smooth: their k-hat is -inf.
+    Comput 27:1413-1432); Monte Carlo error by the delta method.
     """
     values = log_likelihood.transpose(..., "sample").values
     lppd = logsumexp(values, axis=-1) - np.log(values.shape[-1])
-    log_weights = -values - logsumexp(-values, axis=-1, keepdims=True)
-    k_hat = np.full(lppd.shape, -np.inf)
-    uneven = np.ptp(values, axis=-1) > EVEN_WEIGHTS
-    if uneven.any():
-        try:
-            log_weights[uneven], k_hat[uneven] = array_stats.psislw(values[uneven], r_eff=reff, axis=-1)
-        except ValueError:  # chains so stuck that a tail has one value: no weight can be trusted
-            k_hat[uneven] = np.inf
+    log_weights, k_hat = smoothed(-values, reff)
     elpd = logsumexp(log_weights + values, axis=-1)
     deviation = np.expm1(values - elpd[..., None]) * np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
@@ -71,6 +63,26 @@ def leave_one_out(
     template = log_likelihood.isel(sample=0, drop=True)
     named = {"elpd": elpd, "lppd": lppd, "k_hat": k_hat, "elpd_mcse": mcse}
     return xr.Dataset({name: template.copy(data=value) for name, value in named.items()})
+
+
+def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Log importance weights [..., sample] that sum to 1, their tail that of a Pareto; and its k-hat [...].
+
+    Weights that differ by less than a tenth have no tail to smooth: their k-hat is -inf; infinite where it cannot be
+    known.
+    """
+    with np.errstate(invalid="ignore"):  # infinite ratios have no shares
+        log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)
+    k_hat = np.full(log_ratios.shape[:-1], -np.inf)
+    undefined = np.isnan(log_ratios).any(axis=-1) | np.isposinf(log_ratios).any(axis=-1)
+    k_hat[undefined] = np.inf
+    uneven = ~undefined & (np.ptp(log_ratios, axis=-1) > EVEN_WEIGHTS)
+    if uneven.any():
+        try:
+            log_weights[uneven], k_hat[uneven] = array_stats.psislw(-log_ratios[uneven], r_eff=reff, axis=-1)
+        except ValueError:  # chains so stuck that a tail has one value: no weight can be trusted
+            k_hat[uneven] = np.inf
+    return log_weights, k_hat
 
 
 def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tuple[float, float]:

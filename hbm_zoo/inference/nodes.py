@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.inference.chunks import log_joint
+from hbm_zoo.inference.loo import smoothed
 from hbm_zoo.model import HierarchicalModel
 
 
@@ -61,3 +63,30 @@ def as_groups(data: xr.Dataset) -> dict[str, xr.Dataset]:
     """The groups of a fit that hold them: ``constant_data`` and, where there are any, ``nodes``."""
     plain, nodes = apart(data)
     return {"constant_data": plain} | ({} if nodes is None else {"nodes": nodes})
+
+
+def reweighted(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, fixed: Mapping, seed: int) -> float:
+    """Make draws of a posterior on coarse integrals those of the fine ones, in place.
+
+    Each chain keeps its length and its order: draws that weigh little are left out, others stand twice (systematic
+    resampling of Pareto-smoothed weights; Kitagawa 1996, J Comput Graph Stat 5:1-25; Vehtari et al. 2024, JMLR 25:72).
+
+    Returns
+    -------
+    float
+        k-hat of the weights, the largest of the chains: beyond 0.7 the draws do not stand for the posterior.
+    """
+    posterior = tree["posterior"].to_dataset()
+    free = [name for name in record.parameters if name not in fixed]
+    h = posterior[free].assign(fixed).stack(sample=("chain", "draw"), create_index=False)
+    log_ratios = log_joint(record, h, data) - record.group_level.log_sampled(h, data)
+    shape = posterior.sizes["chain"], posterior.sizes["draw"]
+    log_weights, k_hat = smoothed(log_ratios.transpose("sample").values.reshape(shape))
+    if np.isfinite(log_weights).any(axis=1).all():
+        comb = (np.arange(shape[1]) + np.random.default_rng(seed).random((shape[0], 1))) / shape[1]
+        reached = np.cumsum(np.exp(log_weights), axis=1)
+        kept = [np.searchsorted(r / r[-1], c) for r, c in zip(reached, comb, strict=True)]
+        where = xr.DataArray(np.array(kept), dims=("chain", "draw"))
+        resampled = posterior.isel(chain=xr.DataArray(np.arange(shape[0]), dims="chain"), draw=where)
+        tree["posterior"] = xr.DataTree(resampled.assign_coords(chain=posterior.chain, draw=posterior.draw))
+    return float(k_hat.max())

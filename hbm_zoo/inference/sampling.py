@@ -11,6 +11,7 @@ import nutpie
 import xarray as xr
 
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
+from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import to_json
@@ -98,6 +99,9 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     kept = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
     tree["sample_stats"] = xr.DataTree(stats[kept].assign(reached_max_treedepth=stats["maxdepth_reached"]))
     tree.attrs["parameterization"] = parameterization
+    if parameterization == "marginalized" and record.group_level.log_sampled:
+        fixed = record.fixed[pooling](priors, data)
+        tree.attrs["k_hat"] = reweighted(record, tree, data, fixed, settings["seed"])
     return tree
 
 

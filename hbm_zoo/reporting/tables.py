@@ -98,8 +98,9 @@ def checks(findings: Findings) -> pd.DataFrame:
     """The checks of each fit with their verdict."""
     table = findings.checks
     shown = {"pooling": [words.pooling(str(name)) for name in table.index]}
-    for name in ("r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"):
-        digits = {"r_hat": 3, "e_bfmi": 2}.get(name, 0)
+    integrated = ["k_hat"] if table["k_hat"].notna().any() else []
+    for name in ["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi", *integrated]:
+        digits = {"r_hat": 3, "e_bfmi": 2, "k_hat": 2}.get(name, 0)
         shown[name] = [number(None) if pd.isna(v) else f"{v:.{digits}f}" for v in table[name].astype(float)]
     return pd.DataFrame(shown | {"verdict": table["verdict"].tolist()})
 
