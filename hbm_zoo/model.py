@@ -34,11 +34,21 @@ class Parameter:
     edges
         Ends at which a likelihood may be largest, each with what else is settled there. The end
         where complete pooling has a spread need not be named.
+
+    Raises
+    ------
+    ValueError
+        If the support is neither the whole line, nor above an end, nor between two.
     """
 
     meaning: str
     support: tuple[float, float] = (-np.inf, np.inf)
     edges: tuple[Mapping[str, float], ...] = ()
+
+    def __post_init__(self):
+        low, high = self.support
+        if not low < high or (low == -np.inf and high < np.inf):
+            raise ValueError(f"A support is (-inf, inf), (low, inf) or (low, high), got {self.support}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,15 +69,14 @@ def compare_poolings(
 
     Notes
     -----
-    A new group: elpd_j = -log mean_s 1/m_j(h_s) by PSIS on the hyperparameters (Vehtari, Gelman &
-    Gabry 2017); exactly where k-hat is too large, and for all groups when they are at most 20
-    or, under complete pooling, at most 200: by a refit without the group or, under complete
-    pooling, by quadrature over what all groups share, if more nodes do not change it. A row of
-    the same group: by PSIS, and where k-hat is too large, or rows are at most 20, by a refit
-    without the row. The standard error of a difference says little with fewer than 10 groups
-    (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out. Where groups depend on one another
-    given h, log p(y_j | the other groups) is left out in turn; its terms are no independent draws, so that
-    neither ``se`` nor ``dse`` is given.
+    A new group: elpd_j = -log mean_s 1/m_j(h_s) by PSIS on the hyperparameters (Vehtari, Gelman & Gabry 2017);
+    exactly where k-hat is too large, and for all groups when they are at most 20 and a refit costs little
+    (numerical integrals do not) or, under complete pooling, at most 200: by a refit without the group or, under
+    complete pooling, by quadrature over what all groups share, if more nodes do not change it. A row of the
+    same group: by PSIS, and by a refit without the row by the same rule. The standard error of a difference
+    says little with fewer than 10 groups (Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296): it is left out.
+    Where groups depend on one another given h, log p(y_j | the other groups) is left out in turn; its terms are
+    no independent draws, so that neither ``se`` nor ``dse`` is given.
 
     Examples
     --------

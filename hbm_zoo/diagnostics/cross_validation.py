@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from hbm_zoo.inference.chunks import in_chunks, of_groups
+from hbm_zoo.inference.chunks import in_portions, of_groups
 from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, priors_of, thinned
 from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evidence
 from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
@@ -177,18 +177,18 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
     h, data, reff = hyperparameters(fit), prepared(fit), _efficiency(record, fit)
     leave_row_out = record.ask("compare_poolings", "leave_row_out").leave_row_out
-    row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data).dims if dim != "sample")
-    chosen = np.arange(data.sizes[row])
+    row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data, np.arange(1)).dims if dim != "sample")
+    chosen, cells = np.arange(data.sizes[row]), record.group_level.cells(data)
     if chosen.size > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
-    chunks = in_chunks(data.isel({row: chosen}), row, h.sizes["sample"])
-    scored = xr.concat([leave_one_out(leave_row_out(h, chunk), reff) for chunk in chunks], dim=row)
+    portions = in_portions(chosen, h.sizes["sample"], cells)
+    scored = xr.concat([leave_one_out(leave_row_out(h, data, rows), reff) for rows in portions], dim=row)
     elpd, mcse, k_hat = (scored[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
-    few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and np.isfinite(k_hat).any()
+    few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and elpd.size * cells <= CELLS_OF_A_REFIT and np.isfinite(k_hat).any()
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
     for i in doubtful:
-        one, others = data.isel({row: [chosen[i]]}), record.group_level.without_row(data, chosen[i])
-        elpd[i], mcse[i] = _without(record, fit, others, lambda h, one=one: leave_row_out(h, one), seed + int(i))
+        others, this = record.group_level.without_row(data, chosen[i]), chosen[[i]]
+        elpd[i], mcse[i] = _without(record, fit, others, lambda h, i=this: leave_row_out(h, data, i), seed + int(i))
     scale = data.sizes[row] / elpd.size
     return Scores(
         elpd=elpd,

@@ -154,7 +154,7 @@ class Cloud:
 
     def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         before, after = map(self._sd, (self.population(self.at(h, data)), self.conditional(h, data)))
-        return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
+        return xr.where(before == 0, 0.0, 1 - (after / before.where(before > 0)) ** 2)
 
     def _sd(self, population: MultivariateNormal | Weighted) -> xr.DataArray:
         return (population if self.estimand is None else population.map(self.estimand)).sd
@@ -208,10 +208,13 @@ class Cloud:
             theta = (population.mean * xr.ones_like(data[self.group], dtype=float)).expand_dims("node")
             log_f = self._finite(theta, h, data).transpose("state", self.group, "node")
             return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
-        log_f = self._fixed(h, data)
+        theta, log_f = data.theta, self._fixed(h, data)
         found = integral(log_f)
         found["moved"] = found.effective < FEWEST
-        return self._with_moved(h, data, log_f, found) if found.moved.any() else (data.theta, log_f, found)
+        if found.moved.any():
+            theta, log_f, found = self._with_moved(h, data, log_f, found)
+        defined = (population.mean + population.sd).notnull().all("coefficient")
+        return theta, log_f.where(defined), found.assign(log_marginal=found.log_marginal.where(defined))
 
     def _fixed(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """Log of integrand over proposal [state, group, node] at the nodes of the fit."""

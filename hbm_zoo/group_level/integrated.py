@@ -87,4 +87,4 @@ class OnALine:
     def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """Of theta: its variance never grows under a likelihood that is log-concave (Brascamp & Lieb 1976)."""
         before, after = self.population(self.at(h, data)).sd, self.conditional(h, data).sd
-        return xr.where(before > 0, 1 - (after / before.where(before > 0, 1.0)) ** 2, 0.0)
+        return xr.where(before == 0, 0.0, 1 - (after / before.where(before > 0)) ** 2)

@@ -103,7 +103,7 @@ class GroupLevel:
         ``replicate(rng, theta, h, new, seen)``: new observations like those of ``new``, given all that
         was ``seen``: what groups share is drawn given that.
     leave_row_out, without_row
-        ``leave_row_out(h, data)``: log density of each row given the other rows of its group [nats];
+        ``leave_row_out(h, data, rows)``: log density of some rows, by position, given all other data [nats];
         ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
     without_group
         ``without_group(data, group, j)``: the data without group j.
@@ -175,7 +175,14 @@ class GroupLevel:
 
 
 def closed_form(
-    *, population: Callable, conditional: Callable, log_marginal: Callable, at: Callable = GroupLevel.at, **formulas
+    *,
+    population: Callable,
+    conditional: Callable,
+    log_marginal: Callable,
+    log_likelihood: Callable,
+    replicate: Callable | None = None,
+    at: Callable = GroupLevel.at,
+    **formulas,
 ) -> GroupLevel:
     """A conjugate family of independent groups, where Bayes' theorem keeps the kind of the population.
 
@@ -188,10 +195,14 @@ def closed_form(
         Yesterday's posterior is today's population: the same formulas predict and leave out.
     log_marginal
         ``log_marginal(h, data)`` [sample, group]: log likelihood of each group [nats].
+    log_likelihood
+        ``log_likelihood(theta, h, data)``, as of `GroupLevel`.
+    replicate
+        ``replicate(rng, theta, h, new)``: new observations.
     at
         As of `GroupLevel`.
     **formulas
-        Further members of `GroupLevel`, at placed hyperparameters; ``replicate`` without ``seen``.
+        Further members of `GroupLevel`. All formulas take placed hyperparameters.
 
     Returns
     -------
@@ -206,22 +217,21 @@ def closed_form(
     """
 
     def placed(formula: Callable) -> Callable:
-        return lambda h, data: formula(at(h, data), data)
+        return lambda h, data, *rows: formula(at(h, data), data, *rows)
 
-    given: dict[str, Any] = {name: placed(formulas[name]) for name in OF_H_AND_DATA if name in formulas}
-    given |= {name: formula for name, formula in formulas.items() if name in AS_THEY_ARE}
-    likelihood, replicate = formulas["log_likelihood"], formulas["replicate"]
+    given: dict[str, Any] = {name: placed(f) if name in OF_H_AND_DATA else f for name, f in formulas.items()}
     log_left_out = placed(log_marginal)
     return GroupLevel(
         kind="in closed form",
+        independent=True,
         at=at,
         population=population,
         conditional=placed(lambda h, data: population(conditional(h, data))),
         log_joint=summed(log_left_out),
         log_left_out=log_left_out,
         log_predictive=lambda h, new, seen: log_marginal(conditional(at(h, seen), seen), new),
-        log_likelihood=lambda theta, h, data: likelihood(theta, at(h, data), data),
-        replicate=lambda rng, theta, h, new, seen: replicate(rng, theta, at(h, new), new),
+        log_likelihood=lambda theta, h, data: log_likelihood(theta, at(h, data), data),
+        replicate=replicate and (lambda rng, theta, h, new, seen: replicate(rng, theta, at(h, new), new)),
         **given,
     )
 
@@ -242,6 +252,7 @@ def integrated_numerically(engine, *, replicate: Callable | None = None, **formu
     """
     return GroupLevel(
         kind="integrated numerically",
+        independent=True,
         at=engine.at,
         population=engine.population,
         estimand=engine.estimand,
@@ -259,7 +270,6 @@ def integrated_numerically(engine, *, replicate: Callable | None = None, **formu
 
 
 OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations")
-AS_THEY_ARE = ("kappa", "without_row", "without_group")
 
 
 def summed(log_marginal: Callable) -> Callable:

@@ -131,10 +131,10 @@ class Weighted(Population):
         return in_order.isel(node=reached)
 
     def sample(self, rng):
-        total = self.weight.cumsum("node")
+        total = self.weight.cumsum("node", skipna=False)
         whole = total.isel(node=-1, drop=True)
         node = (total <= whole.copy(data=rng.random(whole.shape)) * whole).sum("node")
-        return self.theta.isel(node=node).transpose(*whole.dims, ...)
+        return self.theta.isel(node=node).where(whole.notnull()).transpose(*whole.dims, ...)
 
     def log_density(self, x):
         """Refused: nodes have no density.

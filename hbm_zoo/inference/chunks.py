@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import xarray as xr
 
 from hbm_zoo.model import HierarchicalModel
@@ -11,12 +12,11 @@ from hbm_zoo.model import HierarchicalModel
 CELLS_AT_ONCE = 400_000
 
 
-def in_chunks(data: xr.Dataset, dim: str, samples: int, cells: int = 1) -> Iterator[xr.Dataset]:
-    """Slices of a Dataset along a dim, each small enough for one array of draws x slice x cells."""
-    size = data.sizes[dim]
+def in_portions(which: np.ndarray, samples: int, cells: int = 1) -> Iterator[np.ndarray]:
+    """Positions in portions, each small enough for one array of draws x portion x cells."""
     step = max(1, CELLS_AT_ONCE // (samples * cells))
-    for start in range(0, size, step):
-        yield data.isel({dim: slice(start, start + step)})
+    for start in range(0, which.size, step):
+        yield which[start : start + step]
 
 
 def of_groups(record: HierarchicalModel, data: xr.Dataset, samples: int) -> Iterator[xr.Dataset]:
@@ -25,7 +25,8 @@ def of_groups(record: HierarchicalModel, data: xr.Dataset, samples: int) -> Iter
     if not level.independent:
         yield data
         return
-    yield from in_chunks(data, record.group, samples, level.cells(data))
+    for portion in in_portions(np.arange(data.sizes[record.group]), samples, level.cells(data)):
+        yield data.isel({record.group: portion})
 
 
 def log_joint(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

@@ -70,12 +70,24 @@ def priors_of(fit: xr.DataTree) -> dict:
 
 
 def hyperparameters(fit: xr.DataTree) -> xr.Dataset:
-    """Draws of the population's hyperparameters [sample], what the pooling fixed included."""
+    """Draws of the population's hyperparameters [sample], what the pooling fixed included.
+
+    Raises
+    ------
+    ValueError
+        If one has a dim of its own, such as the groups': chunks of groups would then be taken for all of them.
+    """
     fixed = json.loads(fit.attrs["fixed"])
     names = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
     if not names:
         return population_fixed_at(fixed)
-    drawn = fit["posterior"].dataset[names].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
+    drawn = fit["posterior"].dataset[names]
+    if further := sorted(map(str, set(drawn.dims) - {"chain", "draw"})):
+        raise ValueError(
+            f"Hyperparameters are one number a draw; these have {', '.join(further)} as well. What differs between "
+            "groups before their data is placed by the group level's `at`."
+        )
+    drawn = drawn.stack(sample=("chain", "draw")).reset_index("sample", drop=True)
     return xr.broadcast(drawn.drop_vars(["chain", "draw"], errors="ignore").assign(fixed))[0]
 
 

@@ -74,6 +74,11 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
     return summary.assign(own=model.own(data), volume=model.volume(data)).drop_vars("sample", errors="ignore")
 
 
+def average(values: xr.DataArray) -> xr.DataArray:
+    """The mean over draws; undefined where it is undefined at one of them."""
+    return values.mean("sample", skipna=False)
+
+
 def _summarise(
     model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
 ) -> xr.Dataset:
@@ -88,22 +93,22 @@ def _summarise(
     log_left_out = level.log_left_out(h, data).transpose("sample", ...)
     error = level.integration_error(h, data) if level.integration_error else None
     further = level.expectations(h, data) if level.expectations else {}
-    log_likelihood = level.expected_log_likelihood(h, data).mean("sample")
-    at_the_mean = level.log_likelihood(parameter.mean.mean("sample"), plug_in, data)
+    log_likelihood = average(level.expected_log_likelihood(h, data))
+    at_the_mean = level.log_likelihood(average(parameter.mean), plug_in, data)
     of_few = level.after(few, data)
     return xr.Dataset(
         {
-            "mean": mean.mean("sample"),
-            "sd": np.sqrt((spread**2).mean("sample") + mean.var("sample")),
+            "mean": average(mean),
+            "sd": np.sqrt(average(spread**2) + mean.var("sample", skipna=False)),
             f"{name}_lb": quantile(of_few, lower),
             f"{name}_ub": quantile(of_few, upper),
-            "kappa": kappa.mean("sample"),
+            "kappa": average(kappa),
             f"kappa_{name}_lb": kappa.quantile(lower, "sample", skipna=False).drop_vars("quantile"),
             f"kappa_{name}_ub": kappa.quantile(upper, "sample", skipna=False).drop_vars("quantile"),
             "mean_log_likelihood": log_likelihood,
             "fixed_log_likelihood": at_the_mean.isel(sample=0, drop=True, missing_dims="ignore"),
         }
-        | {name: value.mean("sample") for name, value in further.items()}
+        | {name: average(value) for name, value in further.items()}
         | above_reference(model, lambda reference: exceedance(posterior, reference))
     ).merge(leave_one_out(log_left_out, reff, error))
 

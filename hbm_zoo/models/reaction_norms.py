@@ -299,14 +299,15 @@ def replicate(rng, theta, h, data):
     return xr.apply_ufunc(rng.normal, *xr.broadcast(response, h.sigma)).drop_vars("genotype")
 
 
-def leave_row_out(h, data):
+def leave_row_out(h, data, rows):
     """Log p(y_i | the genotype's other rows, h) [nats], by row."""
-    own = data[STATISTICS].isel(genotype=data.of_genotype)
+    own = data[STATISTICS].isel(genotype=data.of_genotype[rows])
+    x, response = data.x[rows], data.response[rows]
     after = conditional(h, own)
-    line = after.mu_intercept + after.mu_slope * data.x
-    along, across = after.tau_slope * data.x, np.sqrt(1 - after.rho**2)
+    line = after.mu_intercept + after.mu_slope * x
+    along, across = after.tau_slope * x, np.sqrt(1 - after.rho**2)
     variance = (after.tau_intercept + after.rho * along) ** 2 + (across * along) ** 2
-    return normal_regression.log_leave_row_out(data.response, line, variance, h.sigma).drop_vars("genotype")
+    return normal_regression.log_leave_row_out(response, line, variance, h.sigma).drop_vars("genotype")
 
 
 def without_row(data, i):

@@ -259,10 +259,10 @@ def replicate(rng, theta, h, data):
     return xr.apply_ufunc(rng.normal, *xr.broadcast(theta.isel(tissue=data.tissue_index), h.sigma))
 
 
-def leave_row_out(h, data):
+def leave_row_out(h, data, rows):
     """Log density of each cell given the other cells of its tissue [nats]."""
-    own = data[["y_bar", "n"]].isel(tissue=data.tissue_index)
-    return normal.leave_row_out(data.expression, own.y_bar, own.n, h.mu, h.tau, h.sigma)
+    own = data[["y_bar", "n"]].isel(tissue=data.tissue_index[rows])
+    return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, h.mu, h.tau, h.sigma)
 
 
 def without_row(data, i):

@@ -5,7 +5,7 @@ oracle is a matrix: y ~ N(mu 1, S + sigma_b^2 I + sigma_c^2 J), J = 1 within a c
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from scipy import optimize, special, stats
 import hbm_zoo as hz
 from hbm_zoo.command_line import terminal
 from hbm_zoo.command_line.commands import plain_console
+from hbm_zoo.diagnostics import cross_validation
 from hbm_zoo.diagnostics.cross_validation import refitted
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
 from hbm_zoo.frames.rules import FrameError, key, label, number, positive
@@ -463,6 +464,21 @@ def test_groups_are_never_taken_in_chunks(fits, tables, monkeypatch):
     pd.testing.assert_frame_equal(hz.compare_poolings(fits, "new_group", model=RECORD), tables["new_group"])
     over = estimates_over_heterogeneity(fit, at=[0.0, 0.5], groups=["B / 2"], model=RECORD)
     assert over["estimate"].sizes == {"heterogeneity": 2, "batch": 1}
+
+
+def test_rows_are_left_out_of_all_data_in_any_portions(fits, monkeypatch):
+    """Each batch has one row here: without it the others of its campaign still say where it lies."""
+    level = replace(
+        BATCHES,
+        leave_row_out=lambda h, data, rows: log_left_out(h, data).isel(batch=rows),
+        without_row=lambda data, i: data.isel(batch=np.arange(data.sizes["batch"]) != i),
+    )
+    record, fit = replace(RECORD, group_level=level), fits["partial"]
+    whole = cross_validation.same_group_rows(record, fit, 1)
+    monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 1)
+    one_by_one = cross_validation.same_group_rows(record, fit, 1)
+    np.testing.assert_allclose(one_by_one.elpd, whole.elpd, rtol=1e-12)
+    np.testing.assert_allclose(whole.elpd, exact_elpd(), atol=0.1)
 
 
 def test_ranks_are_of_joint_draws(fits):

@@ -212,9 +212,9 @@ def test_chunks_of_five_are_as_good_as_all_at_once(fits, monkeypatch):
     at_once = everything()
     sizes = []
     monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 5 * h.sizes["sample"])
-    in_chunks = chunks.in_chunks
+    in_portions = chunks.in_portions
     monkeypatch.setattr(
-        chunks, "in_chunks", lambda *a: (sizes.append(c.sizes["site"]) or c for c in list(in_chunks(*a)))
+        chunks, "in_portions", lambda *a: (sizes.append(some.size) or some for some in list(in_portions(*a)))
     )
     for one, other in zip(at_once, everything(), strict=True):
         xr.testing.assert_allclose(one, other, rtol=1e-9)

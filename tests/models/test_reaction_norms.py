@@ -209,7 +209,7 @@ def test_data_in_two_portions_are_the_data_at_once():
 
 
 def test_leave_row_out_rows_keep_their_order():
-    values = CLOSED.leave_row_out(H, DATA)
+    values = CLOSED.leave_row_out(H, DATA, np.arange(len(FRAME)))
     frame = FRAME.reset_index(drop=True)
     for i in (0, 7, 12, len(frame) - 1):
         group = frame[frame["genotype"] == frame["genotype"][i]]
