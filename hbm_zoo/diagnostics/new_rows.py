@@ -90,7 +90,7 @@ def _names(n_new: int, taken: Collection[str]) -> list[str]:
 def _options(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, Any]) -> dict:
     """What the data of the fit were prepared with, e.g. their center; further frames as they were stored."""
     data = prepared(fit)
-    asked = {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
+    asked = {name: data.attrs[name] for name in record.options_of_data if data.attrs.get(name, "") != ""}
     return asked | inputs.restored(data, record.inputs, again)
 
 
