@@ -321,12 +321,18 @@ class HierarchicalModel:
         defaults = self.default_priors(data)
         of_group = self.matched(defaults)
         for name, prior in (given or {}).items():
-            check_name(name, [*self.parameters, *of_group], self.name)
+            check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
             check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
         resolved = defaults | dict(given or {})
         if pooling != "none":
             return {name: resolved[name] for name in defaults}
         return resolved if set(of_group) <= set(resolved) else self.matched(resolved) | resolved
+
+    def _option_with(self, parameter: str) -> str:
+        """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
+        options = [(name, value) for name, values in self.alternatives.items() for value in values]
+        having = (f"{n}={v!r}" for n, v in options if parameter in self.under(**{n: v}).parameters)
+        return next(having, "")
 
     def build(
         self,

@@ -111,11 +111,25 @@ def _quantile_function(prior: Prior):
     return lambda at: compiled(np.ravel(at)).reshape(np.shape(at))
 
 
-def check_name(name: str, names: list[str], model: str) -> None:
-    """Refuse a prior of a name that does not exist, the nearest given."""
+def check_name(name: str, names: list[str], model: str, elsewhere: str = "") -> None:
+    """Refuse a prior of a name that does not exist, the nearest given, or the option that has it.
+
+    Raises
+    ------
+    ValueError
+        If the name is not among the names.
+
+    Examples
+    --------
+    >>> check_name("vc", ["mu", "cv"], "hospital_readmission")
+    Traceback (most recent call last):
+    ValueError: hospital_readmission has no prior named 'vc': expected one of mu, cv. Did you mean 'cv'?
+    """
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
+        same_letters = [known for known in names if sorted(known) == sorted(str(name))]  # "vc" is not near by `difflib`
+        near = difflib.get_close_matches(str(name), names, n=1) or same_letters
         hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" There is one with {elsewhere}." if elsewhere else hint
         raise ValueError(f"{model} has no prior named {name!r}: expected one of {', '.join(names)}.{hint}")
 
 

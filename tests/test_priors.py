@@ -35,6 +35,32 @@ def test_refused_in_words(case):
         MODEL.priors(DATA, given)
 
 
+SUCCESS_RATES = hz.success_rates.MODEL
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "sentence"),
+    [
+        (SUCCESS_RATES.under(population="logit-normal"), "phi", "There is one with population='beta'."),
+        (SUCCESS_RATES, "tau", "There is one with population='logit-normal'."),
+        (SUCCESS_RATES.under(population="logit-normal"), "tua", "Did you mean 'tau'?"),
+        (MODEL, "vc", "Did you mean 'cv'?"),
+        (MODEL, "lambda", "Did you mean 'lam'?"),
+    ],
+)
+def test_a_name_of_another_option_is_said_with_it_and_a_slip_with_the_nearest(record, name, sentence):
+    data = record.data(hz.load_data(next(iter(record.datasets)), record))
+    with pytest.raises(ValueError, match="no prior named") as refusal:
+        record.priors(data, {name: Prior("HalfNormal")})
+    assert str(refusal.value).endswith(f". {sentence}")
+
+
+@pytest.mark.parametrize("name", ["nu", "phi", "sd", "x", "", 3])
+def test_a_short_name_that_is_like_none_gets_no_hint(name):
+    with pytest.raises(ValueError, match=r"expected one of mu, cv, lam\.$"):
+        MODEL.priors(DATA, {name: Prior("Normal")})
+
+
 def test_heavy_tails_are_welcome_with_a_prior_for_the_group():
     lam = Prior("Gamma", alpha=1, beta=1)
     priors = MODEL.priors(DATA, {"cv": Prior("HalfCauchy", beta=1), "lam": lam})

@@ -36,8 +36,6 @@ from hbm_zoo.zoo.data import data_folder
 
 #: What a person's names hold is text, not markup.
 plain_console = partial(Console, highlight=False, markup=False, emoji=False)
-#: An option as the library writes it, where the command line wants another form.
-OPTION = re.compile(r"\b(gene|measure|null|center)=(?:'([^']*)')?")
 LOGGERS = ("pymc", "pytensor", "arviz", "numba", "matplotlib")
 
 
@@ -81,7 +79,7 @@ class Source:
         if reader is None:
             return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
-        with _bad_input(frame):
+        with _bad_input(record, frame):
             read = reader(frame, **own)
         read.attrs = frame.attrs | read.attrs
         return read, options
@@ -90,7 +88,7 @@ class Source:
         """Options as the library takes them: text, numbers, frames out of files, functions out of modules."""
         takers = [taker for taker in (reader, record.prepare) if taker]
         options = parsing.options(self.options, takers, [*record.alternatives, *record.inputs])
-        of_reader = [name for name in inspect.signature(reader).parameters if name != "frame"] if reader else []
+        of_reader = _options_of(reader) if reader else []
         for name in options:
             choose(name, [*of_reader, *record.options, *OF_SAMPLER], f"option of {record.name}")
         for name, kind in record.inputs.items():
@@ -116,7 +114,7 @@ def _second_frame(record: HierarchicalModel, name: str, path: Path, columns: Map
         frame = reading.for_model(reading.read(path), {}, columns)
     except FrameError as error:
         raise FrameError(f"--option {name}: {error}") from None
-    with _bad_input(frame):
+    with _bad_input(record, frame):
         check(frame, columns, f"{record.name}, {name!r}")
     return frame
 
@@ -136,7 +134,7 @@ def compare_poolings(
     record = hz.MODELS[model].MODEL
     console, progress = plain_console(), plain_console(stderr=True, quiet=quiet)
     with _silence(), _interrupts() as stop_if_interrupted:
-        with _bad_input():
+        with _bad_input(record):
             target = check_target(out, overwrite) if out else None
             frame, options = source.read(record)
             given = parsing.priors(priors)
@@ -163,7 +161,7 @@ def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]
     fits, failures = {}, {}
     for pooling in poolings:
         start = time.perf_counter()
-        with progress.status(f"Fitting {words.pooling(pooling)}"), _bad_input(frame):
+        with progress.status(f"Fitting {words.pooling(pooling)}"), _bad_input(record, frame):
             try:
                 fits[pooling] = hz.fit(record, frame, pooling=pooling, progressbar=False, **how)
             except (ValueError, TypeError) as error:
@@ -178,15 +176,37 @@ def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]
     return fits, failures
 
 
+def _options_of(reader: Callable) -> list[str]:
+    """What a reader takes beside the frame."""
+    return [name for name in inspect.signature(reader).parameters if name != "frame"]
+
+
+def _as_options(sentence: str, record: HierarchicalModel) -> str:
+    """A sentence with options of the model and its readers as they are given here, not as Python has them.
+
+    Examples
+    --------
+    >>> _as_options("Select one, e.g. gene='MAML1'.", hz.tissue_expression.MODEL)
+    'Select one, e.g. --option gene=MAML1.'
+    """
+    names = {*record.options, *(name for reader in record.extras.readers.values() for name in _options_of(reader))}
+
+    def as_option(found: re.Match) -> str:
+        flag, name, value = found.groups()
+        return found[0] if flag or name not in names else f"--option {name}={value or ''}"
+
+    return re.sub(r"(--\w+ )?\b(\w+)=(?:'([^']*)')?", as_option, sentence)
+
+
 @contextmanager
-def _bad_input(frame: pd.DataFrame | None = None) -> Iterator[None]:
+def _bad_input(record: HierarchicalModel | None = None, frame: pd.DataFrame | None = None) -> Iterator[None]:
     """Say what was wrong in the words of the data's owner."""
     try:
         yield
     except (ValueError, OSError) as error:
         about = frame.attrs if frame is not None else {}
         sentence = reading.in_their_words(str(error), about.get("labels", {}))
-        sentence = OPTION.sub(r"--option \1=\2", sentence)
+        sentence = _as_options(sentence, record) if record else sentence
         raise BadInput(f"{about['source']}: {sentence}" if about.get("source") else sentence) from error
 
 

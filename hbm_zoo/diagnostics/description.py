@@ -16,7 +16,7 @@ def describe_pooling(model: pm.Model) -> str:
     """Say in words how a model pools its groups.
 
     What is visible is read from the graph of the model; what is integrated out, or the same for
-    all groups, was recorded by ``build`` when it wrote the model.
+    all groups, was recorded by ``build`` when it wrote the model, and so was the name of its form.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def describe_pooling(model: pm.Model) -> str:
     -------
     str
         A sentence for each variable of the groups: the dim it is pooled over, the
-        hyperparameters it is pooled through, and its parameterization (centered,
-        noncentered, marginalized) under partial pooling, or no or complete pooling.
+        hyperparameters it is pooled through, and its parameterization under partial pooling (the one
+        that ``build`` recorded, else centered or noncentered), or no or complete pooling.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _sentence(model: pm.Model, variable: Variable, parts: list, through: list, d
     made = f", made of {_names(parts)}," if parts != [variable] else ""
     if not through:
         return f"{variable.name}{made} is drawn for each {dim} alone, with a prior fixed in advance: no pooling."
-    form = "noncentered" if direct else "centered"
+    form = written.parameterization if written else "noncentered" if direct else "centered"
     return f"{variable.name}{made} is pooled over {dim} through {_names(through)}: partial pooling, {form}."
 
 

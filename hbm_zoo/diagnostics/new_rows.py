@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames import inputs, rules
+from hbm_zoo.frames.labels import like, text
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose, plural
@@ -45,7 +46,8 @@ def read(
 ) -> NewRows:
     """Sort the rows of a frame by what their label and response say; ``again`` are further inputs given once more."""
     _check_asked(record, n_new, again)
-    data = _labelled(prepared(fit), record.group)
+    as_fitted = prepared(fit)
+    data = _labelled(as_fitted, record.group)
     if frame is None and n_new is None:
         return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
     known_labels = data[record.group].values.tolist()
@@ -54,8 +56,8 @@ def read(
         return NewRows(groups=extra, never_seen=tuple(extra))
 
     options = _options(record, fit, again)
-    frame = _completed(record, frame, options)
-    labels = record.labels(frame).astype(str)
+    frame = _completed(record, frame, options, as_fitted[record.group].values)
+    labels = text(record.labels(frame))
     known = labels.isin(known_labels)
     to_predict = known | frame[record.response].isna()
     table = frame[to_predict]
@@ -90,12 +92,12 @@ def _names(n_new: int, taken: Collection[str]) -> list[str]:
 def _options(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, Any]) -> dict:
     """What the data of the fit were prepared with, e.g. their center; further frames as they were stored."""
     data = prepared(fit)
-    asked = {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
+    asked = {name: data.attrs[name] for name in record.options_of_data if data.attrs.get(name, "") != ""}
     return asked | inputs.restored(data, record.inputs, again)
 
 
-def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) -> pd.DataFrame:
-    """The frame with its response, missing if it has none; an option that names a column selects rows.
+def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict, known: np.ndarray) -> pd.DataFrame:
+    """The frame with labels like the known and a response, missing if it has none; an option may select rows.
 
     Raises
     ------
@@ -110,12 +112,13 @@ def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict) ->
         frame = frame.assign(**{record.response: np.nan})
     for name in set(options) & set(record.columns):
         if name in frame.columns:
-            frame = frame[frame[name].astype(str) == options[name]]
+            frame = frame[text(frame[name]) == options[name]]
             if frame.empty:
                 raise rules.FrameError(f"The fit is of {name} {options[name]!r}: the frame has no row of it.")
         else:
             frame = frame.assign(**{name: options[name]})
-    return frame
+    several = len(record.key_columns) > 1  # then the fit has them joined, as text
+    return frame if several else frame.assign(**{name: like(frame[name], known) for name in record.key_columns})
 
 
 def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr.Dataset | None:
@@ -126,4 +129,4 @@ def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr
 
 
 def _labelled(data: xr.Dataset, group: str) -> xr.Dataset:
-    return data.assign_coords({group: data[group].values.astype(str)})
+    return data.assign_coords({group: text(pd.Series(data[group].values)).to_numpy(str)})

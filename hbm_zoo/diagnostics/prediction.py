@@ -19,6 +19,7 @@ from arviz_stats.base import array_stats
 from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, read
+from hbm_zoo.frames.labels import numbers
 from hbm_zoo.group_level.populations import Population, exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
@@ -273,10 +274,7 @@ def _labels_as_in(fit: xr.DataTree, result: xr.Dataset, group: str) -> xr.Datase
     kind = fit["constant_data"][group].dtype
     if group not in result.coords or kind.kind not in "iuf":
         return result
-    try:
-        return result.assign_coords({group: result[group].values.astype(kind)})
-    except ValueError:
-        return result
+    return result.assign_coords({group: numbers(pd.Series(result[group].values, dtype=object), kind).to_numpy()})
 
 
 def _by_chain(draws: xr.DataArray, chains: int) -> xr.DataArray:

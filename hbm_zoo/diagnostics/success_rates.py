@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
+from hbm_zoo.frames.labels import like, text
 from hbm_zoo.frames.rules import FrameError, check, count, label
 from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared
 from hbm_zoo.model import HierarchicalModel
@@ -53,8 +54,10 @@ def score(fits: Fits, later: pd.DataFrame, model: HierarchicalModel | None = Non
     """
     fits = check_together(fits)
     record = model_of(next(iter(fits.values())), model)
-    later = check(later, LATER, "score")
-    data = _known(record, prepared(next(iter(fits.values()))), later)
+    data = prepared(next(iter(fits.values())))
+    units = like(check(later, LATER, "score")["unit"], data[record.group].values)
+    later = check(later.assign(unit=units.to_numpy()), LATER, "score")
+    data = _known(record, data, later)
     new = record.prepare(later)
     rate = record.own(new).values
     rows = {"own": {"rmse": _rmse(record.own(data).values, rate), "log_score": np.nan, "mcse": np.nan}}
@@ -66,10 +69,10 @@ def score(fits: Fits, later: pd.DataFrame, model: HierarchicalModel | None = Non
 
 def _known(record: HierarchicalModel, data: xr.Dataset, later: pd.DataFrame) -> xr.Dataset:
     """The earlier data of the units, in the order of the later ones."""
-    at = pd.Index(data[record.group].values.astype(str)).get_indexer(later[record.group].astype(str))
+    labels = text(later[record.group])
+    at = pd.Index(text(pd.Series(data[record.group].values))).get_indexer(labels)
     if (at < 0).any():
-        unknown = later[record.group][at < 0].iloc[0]
-        raise FrameError(f"score expected units of the fits, got {unknown!r}, which is in none of them.")
+        raise FrameError(f"score expected units of the fits, got {labels[at < 0].iloc[0]!r}, which is in none of them.")
     return data.isel({record.group: at})
 
 

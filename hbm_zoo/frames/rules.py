@@ -11,6 +11,7 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from hbm_zoo.frames import labels
 from hbm_zoo.words import listed, plural
 
 MOST_ROWS_SHOWN = 5
@@ -102,9 +103,11 @@ def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tup
         schema.validate(plain, lazy=True)
     except SchemaErrors as errors:
         raise FrameError(_sentences(errors.failure_cases, frame, model)) from None
+    if len(key) > 1:
+        _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
     return pd.DataFrame(
-        {name: _labels(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
+        {name: labels.normal(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
     )
 
 
@@ -128,7 +131,7 @@ def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, model: str) -> str:
         got = frame[column].iloc[cases["index"].astype(int)]
         unit = frame.index.name or "row"
         cells = zip(rows[:MOST_ROWS_SHOWN], got, strict=False)
-        shown = "; ".join(f"{_plain(value)} in {unit} {row}" for row, value in cells)
+        shown = "; ".join(f"{cell(value)} in {unit} {row}" for row, value in cells)
         more = f" and {len(rows) - MOST_ROWS_SHOWN} more {unit}s" if len(rows) > MOST_ROWS_SHOWN else ""
         sentences.append(f"{model}: column {column!r} expected {expected}, got {shown}{more}.")
     return " ".join(sentences)
@@ -137,19 +140,21 @@ def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, model: str) -> str:
 def _check_duplicates(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tuple[str, ...]) -> None:
     unique = [name for name, rule in columns.items() if rule.unique]
     for names in dict.fromkeys(key if name in key else (name,) for name in unique):
-        twice = frame[list(names)].astype(str).duplicated(keep=False).values
+        plain = frame[list(names)].apply(labels.text)
+        twice = plain.duplicated(keep=False).values
         if twice.any():
             values = frame.loc[:, list(names)][twice].iloc[0]
-            rows = frame.index[(frame[list(names)].astype(str) == values.astype(str)).all(axis=1).values]
+            rows = frame.index[(plain == plain[twice].iloc[0]).all(axis=1).values]
             unit = frame.index.name or "row"
             raise FrameError(
                 f"{model}: {plural('column', len(names))} {listed(map(repr, names))} expected each "
-                f"{'value' if len(names) == 1 else 'combination'} once, got {listed(map(_plain, values))} in {unit}s "
+                f"{'value' if len(names) == 1 else 'combination'} once, got {listed(map(cell, values))} in {unit}s "
                 f"{', '.join(map(str, rows[:MOST_ROWS_SHOWN]))}."
             )
 
 
-def _plain(value: object) -> str:
+def cell(value: object) -> str:
+    """The value of a cell as an error shows it."""
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return "an empty cell"
     return repr(value.item() if isinstance(value, np.generic) else value)
@@ -176,25 +181,16 @@ def _finite(column: pd.Series) -> pd.Series:
     return pd.Series(np.isfinite(_number(column).to_numpy(dtype=float)), index=column.index)
 
 
-def _labels(column: pd.Series) -> pd.Series:
-    """Labels as they came; a mix of types becomes text, categories their values."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if column.dtype.kind in "iuf":
-        return column
-    return column.astype(str).astype(object)
-
-
 BETWEEN = " / "
 
 
 def key(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> pd.Series:
-    """The label of each row's group: a column as it is, or several joined by a slash.
+    """The label of each row's group, in its normal form: a column, or several joined by a slash.
 
     Raises
     ------
     FrameError
-        If a label holds the slash that would join it to another.
+        If a label holds a slash where it could be joined in two ways: between spaces, or at an end.
 
     Examples
     --------
@@ -202,11 +198,19 @@ def key(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> pd.Series:
     ['A / 1', 'A / 2']
     """
     if len(columns) == 1:
-        return frame[columns[0]]
-    for name in columns:
-        held = frame[name].astype(str).str.contains(BETWEEN, regex=False)
-        if held.any():
-            value = frame.loc[held, name].iloc[0]
-            raise FrameError(f"{model}: column {name!r} expected labels without {BETWEEN!r}, got {_plain(value)}.")
-    first, *others = (frame[name].astype(str) for name in columns)
+        return labels.normal(frame[columns[0]])
+    first, *others = _parts(frame, columns, model)
     return first.str.cat(others, sep=BETWEEN)
+
+
+def _parts(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> list[pd.Series]:
+    """The labels that are joined; one that could be joined in two ways is refused."""
+    parts = [labels.text(frame[name]) for name in columns]
+    for part in parts:
+        held = (" " + part + " ").str.contains(BETWEEN, regex=False, na=False)
+        if held.any():
+            raise FrameError(
+                f"{model}: column {part.name!r} expected labels without a slash between spaces or at an end, which "
+                f"joins columns, got {cell(part[held].iloc[0])} in {frame.index.name or 'row'} {frame.index[held][0]}."
+            )
+    return parts

@@ -59,6 +59,7 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
@@ -153,14 +154,15 @@ def select(frame, gene):
         if gene is not None:
             raise FrameError(f"tissue_expression expected a column 'gene' to find {gene!r} in, got none.")
         return frame, ""
-    genes = frame["gene"].unique().tolist()
+    named = labels.text(frame["gene"])
+    genes = named.unique().tolist()
     if gene is None and len(genes) > 1:
         some = ", ".join(map(repr, genes[:12])) + (", ..." if len(genes) > 12 else "")
         raise FrameError(
             f"tissue_expression is of one gene, got {len(genes)}: {some}. Select one, e.g. gene={genes[0]!r}."
         )
-    gene = genes[0] if gene is None else choose(gene, genes, "gene")
-    return frame[frame["gene"] == gene], str(gene)
+    gene = genes[0] if gene is None else choose(labels.one(gene), genes, "gene")
+    return frame[named == gene], gene
 
 
 # The variants, each as it stands on the page.

@@ -272,6 +272,32 @@ def test_numbers_are_not_rounded_and_options_not_guessed(capsys, arguments, said
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+OPTIONS = [
+    (name, option)
+    for name, module in hz.MODELS.items()
+    for option in (*module.MODEL.options, *(["measure"] if name == "hospital_readmission" else []))
+]
+
+
+@pytest.mark.parametrize(("model", "option"), OPTIONS)
+def test_an_option_is_said_as_it_is_given_here(capsys, monkeypatch, model, option):
+    """Each option that a record or a reader has, as the library would name it to a caller from Python."""
+
+    def refuse(*given, **how):
+        raise ValueError(f"Fit with {option}='a b', {option}=3.5 or other={option!r}.")
+
+    monkeypatch.setattr(hz, "fit", refuse)
+    assert compare(model=model) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith(f"Fit with --option {option}=a b, --option {option}=3.5 or other='{option}'.")
+
+
+def test_what_is_said_as_given_here_is_left_as_it_is(capsys, tmp_path):
+    (tmp_path / "cells.csv").write_text("tissue,expression\nA,1\nB,2\n")
+    assert compare("--data", tmp_path / "cells.csv", "--columns", "gene=symbol", model="tissue_expression") == 2
+    assert "--columns gene=symbol: cells.csv has no column 'symbol'" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_interrupt_that_the_sampler_takes_for_itself_still_counts(capsys, tmp_path, monkeypatch):
     """The sampler returns what it has; nothing is said of it, and nothing written."""
     fit = hz.fit

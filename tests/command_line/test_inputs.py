@@ -138,3 +138,12 @@ def test_what_the_model_takes_is_asked_for_by_name(doses, here, capsys, missing,
 def test_an_unknown_option_names_the_nearest(doses, here, capsys):
     assert compare(doses, "--option", "simulater=my_curve:rise", simulator=None) == 2
     assert "Did you mean 'simulator'?" in capsys.readouterr().err
+
+
+def test_a_further_input_is_said_as_it_is_given_here(doses, here, capsys, monkeypatch):
+    def refuse(*given, **how):
+        raise ValueError("Give it again as simulator=curve.")
+
+    monkeypatch.setattr("hbm_zoo.fit", refuse)
+    assert compare(doses) == 2
+    assert "Give it again as --option simulator=curve." in " ".join(capsys.readouterr().err.split())

@@ -576,7 +576,11 @@ BAD = {
     ),
     "slash": (
         FRAME.assign(campaign=FRAME["campaign"].replace("A", "A / x")),
-        r"^batches: column 'campaign' expected labels without ' / ', got 'A / x'\.$",
+        r"^batches: column 'campaign' expected labels without a slash .* got 'A / x' in row 0\.$",
+    ),
+    "slash at an end": (
+        FRAME.assign(campaign=FRAME["campaign"].replace("A", "A /")),
+        r"^batches: column 'campaign' expected labels without a slash .* got 'A /' in row 0\.$",
     ),
     "empty": (
         FRAME.assign(campaign=FRAME["campaign"].replace("B", ""), batch=[np.nan, *FRAME["batch"][1:]]),

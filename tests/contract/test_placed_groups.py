@@ -257,6 +257,13 @@ def test_a_new_group_of_predict_uses_its_own_covariate(fits):
     assert said["predictions"]["y"]["of_site"].values.tolist() == summary["site"].values.tolist()
 
 
+def test_a_part_of_a_key_is_the_same_label_as_a_float(fits):
+    rows = FRAME.assign(site=FRAME["site"].astype(float), effect=np.nan)
+    groups = hz.predict(fits["partial"], rows, model=RECORD)["group_summary"].to_dataset()
+    assert groups["site"].values.tolist() == fits["partial"]["group_summary"]["site"].values.tolist()
+    assert set(groups["case"].values) == {"known"}
+
+
 def test_rows_brought_move_the_line_as_a_fit_with_them_would(fits):
     frame = pd.DataFrame({"country": "R", "site": [1, 9], "latitude": [2.6, -2.6], "effect": [-0.6, np.nan], "se": 0.3})
     said = hz.predict(fits["partial"], frame, model=RECORD)["group_summary"].to_dataset()

@@ -15,7 +15,8 @@ VARIANTS = [
     for pooling, forms in module.MODEL.variants.items()
     for form in forms
 ]
-FORMS = {"indicator": "centered"}
+#: What the graph tells of a form that it has no word for.
+IN_THE_GRAPH = {"indicator": "centered"}
 
 
 def built(name, *variant, **options):
@@ -31,10 +32,20 @@ def test_every_variant_of_the_zoo_is_described_as_what_it_is(name, pooling, form
     assert [p for p in ("no", "complete", "partial") if f"{p} pooling" in said] == [pooling.removesuffix("ne")]
     assert record.group in said
     if pooling == "partial":
-        assert f", {FORMS.get(form, form)}." in said
+        assert f", {form}." in said
         assert record.heterogeneity in said
     else:
         assert record.heterogeneity not in said.replace(",", "").replace(".", "").split()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [(name, form) for name, pooling, form in VARIANTS if pooling == "partial" and form != "marginalized"],
+)
+def test_the_graph_alone_tells_a_form_as_it_was_recorded(name, form):
+    model = built(name, "partial", form)
+    del model.written
+    assert f", {IN_THE_GRAPH.get(form, form)}." in describe_pooling(model)
 
 
 def eight(form, dims="school"):

@@ -278,6 +278,56 @@ def test_rows_and_groups_come_back_in_the_order_and_under_the_labels_of_the_fram
     assert predictions["predictions"]["O"].dtype.kind == "i"
 
 
+NUMBERED = pd.DataFrame({"hospital": [1, 2, 3], "observed": [30, 50, 100], "expected": [40.0, 40.0, 90.0]})
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """A fit for each way to write the labels; its own estimates are known to three digits."""
+    ways = {"numbers": [1, 2, 3], "floats": [1.0, 2.0, 3.0], "text": ["1", "2", "3"], "zeros": ["001", "002", "003"]}
+    return {
+        way: hz.fit(
+            "hospital_readmission", NUMBERED.assign(hospital=labels), "none", random_seed=1, draws=100, chains=2
+        )
+        for way, labels in ways.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("way", "came", "labels", "known"),
+    [
+        ("numbers", [1, 2, 3], [1, 2, 3], True),
+        ("numbers", [1.0, 2.0, 3.0], [1, 2, 3], True),
+        ("numbers", ["1", "2", "3"], [1, 2, 3], True),
+        ("numbers", ["001", "002", "003"], [1, 2, 3], True),
+        ("numbers", ["1e0", "x", "y"], ["1e0", "x", "y"], False),
+        ("floats", ["001", "2", "3.0"], [1, 2, 3], True),
+        ("text", [1.0, 2.0, 3.0], ["1", "2", "3"], True),
+        ("text", ["001", "002", "003"], ["001", "002", "003"], False),
+        ("zeros", ["001", "002", "003"], ["001", "002", "003"], True),
+        ("zeros", [1, 2, 3], ["1", "2", "3"], False),
+    ],
+)
+def test_a_hospital_is_known_by_its_label_whatever_the_type(numbered, way, came, labels, known):
+    said = hz.predict(numbered[way], NUMBERED.assign(hospital=came, observed=np.nan), random_seed=1)
+    groups = said["group_summary"].to_dataset()
+    assert groups["hospital"].values.tolist() == labels
+    assert groups["case"].values.tolist() == ["known" if known else "never seen"] * 3
+    expected = [0.755, 1.248, 1.111] if known else [1.133] * 3
+    np.testing.assert_allclose(groups["mean"], expected, atol=6e-4)
+    assert said["row_summary"]["hospital"].values.tolist() == labels
+    assert said["predictions"]["O"]["of_hospital"].values.tolist() == labels
+
+
+def test_a_label_of_several_types_is_one_hospital_and_beside_a_new_one_the_others_are_known(numbered):
+    rows = NUMBERED.assign(hospital=["001", "X", 3.0], observed=np.nan)
+    groups = hz.predict(numbered["numbers"], rows)["group_summary"].to_dataset()
+    assert groups["hospital"].values.tolist() == ["1", "X", "3"]
+    assert groups["case"].values.tolist() == ["known", "never seen", "known"]
+    with pytest.raises(FrameError, match="'hospital' expected each value once, got .* in rows 0, 2"):
+        hz.predict(numbered["numbers"], rows.assign(hospital=["001", "X", 1]))
+
+
 def test_without_a_frame_the_rows_of_the_fit_come_again(pumps):
     predictions = hz.predict(pumps)
     assert predictions["predictions"]["O"].sizes["row"] == 10

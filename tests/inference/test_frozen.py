@@ -18,6 +18,14 @@ from hbm_zoo.inference.summary import group_summary
 FROZEN = Path(__file__).parents[1] / "frozen"
 NAMES = sorted(path.stem for path in FROZEN.glob("*.nc"))
 DRAWN = ("rank", "p_best", "p_top10")
+#: The shipped data that each was fitted to, or to the first rows of.
+DATA = {
+    "hospital_readmission": "pumps",
+    "reaction_norms": "sleepstudy",
+    "spike_slab_genes": "simulated_genes",
+    "tissue_expression": "dyestuff",
+    "vaccine_clinics": "bcg_vaccine",
+}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -56,3 +64,15 @@ def test_tables_and_predictions_take_it(frozen):
     assert np.isfinite(predicted["mean"]).all()
     assert hz.verdict({"partial": frozen})
     assert record.response in record.columns
+
+
+def test_rows_of_its_own_data_are_predicted(frozen):
+    record = model_of(frozen)
+    rows = hz.load_data(DATA[record.name], record).head(3)
+    predicted = hz.predict(frozen, rows, random_seed=1)
+    groups = predicted["group_summary"].to_dataset()
+    assert set(groups["case"].values) == {"known"}
+    then = frozen["group_summary"]["mean"].sel({record.group: groups[record.group]})
+    xr.testing.assert_allclose(groups["mean"].transpose(*then.dims), then.reset_coords(drop=True), rtol=1e-6)
+    assert np.isfinite(predicted["row_summary"]["mean"]).all()
+    assert predicted["row_summary"].sizes["row"] == len(rows)

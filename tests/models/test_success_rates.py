@@ -321,6 +321,20 @@ def test_the_rest_of_the_season_is_nearer_to_shared_rates(batters):
         rates.score(fits, later.replace({"unit": {"Max Alvis": "Babe Ruth"}}))
 
 
+def test_units_with_numbers_are_scored_whatever_the_type():
+    fit = hz.fit("success_rates", FEW.assign(unit=range(4)), pooling="none", random_seed=1, draws=100, chains=2)
+    tables = [
+        rates.score(fit, FEW.assign(unit=labels)) for labels in (range(4), np.arange(4.0), ["00", "01", "2", "3.0"])
+    ]
+    for table in tables:
+        assert table.loc["own", "rmse"] == 0
+        pd.testing.assert_frame_equal(table, tables[0])
+    with pytest.raises(FrameError, match=r"^score expected units of the fits, got '9', which is in none of them\.$"):
+        rates.score(fit, FEW.assign(unit=[0.0, 1.0, 2.0, 9.0]))
+    with pytest.raises(FrameError, match="'unit' expected each value once, got 1 in rows 1, 2"):
+        rates.score(fit, FEW.assign(unit=["0", "01", "1", "3"]))
+
+
 def test_every_public_function_takes_it(batters, tmp_path):
     population, fits, _ = batters
     assert hz.convergence(fits)["passed"].all()

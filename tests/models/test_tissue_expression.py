@@ -2,6 +2,7 @@
 
 import json
 import time
+import unicodedata
 from pathlib import Path
 
 import anndata
@@ -332,6 +333,23 @@ def test_anndata_gives_the_frame(matrix):
         tissues.from_anndata(adata, gene="G9", tissue_key="organ")
     with pytest.raises(ValueError, match="Did you mean 'organ'"):
         tissues.from_anndata(adata, gene="G2", tissue_key="organs")
+
+
+def test_a_tissue_in_either_unicode_form_is_one_tissue():
+    names = ["né", unicodedata.normalize("NFD", "né"), "liver", "liver"]
+    data = MODEL.data(pd.DataFrame({"tissue": names, "expression": [1.0, 1.2, 2.0, 2.2]}))
+    assert data.tissue.values.tolist() == ["né", "liver"]
+    assert data.n.values.tolist() == [2, 2]
+
+
+def test_a_gene_with_a_number_is_selected_and_predicted():
+    frame = hz.load_data("dyestuff").assign(gene=2)
+    several = pd.concat([frame, frame.assign(gene=3)])
+    for gene in (2, 2.0, "2"):
+        assert MODEL.data(several, gene=gene).attrs["gene"] == "2"
+    fit = hz.fit("tissue_expression", several, "none", gene=2, random_seed=1, draws=500, chains=2)
+    for gene in (2, 2.0, "2"):
+        assert hz.predict(fit, frame.head(2).assign(gene=gene))["group_summary"]["case"].values.tolist() == ["known"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""One normal form of a label, whatever type it came in: a frame's, a fit's, and those of rows that come later.
+
+Whole numbers are integers, also where pandas made floats of them; text has no space around
+it, and one Unicode form. Two labels are the same if their `text` is. "001" is another label than 1,
+unless the labels known are numbers: then text that is a number is that number.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
+#: Beyond, a float is whole whatever it was before it was rounded.
+LARGEST = 2**53
+
+
+def normal(column: pd.Series) -> pd.Series:
+    """Labels that are all numbers as numbers, whole ones as integers; others as text.
+
+    Examples
+    --------
+    >>> normal(pd.Series([1.0, 2.0])).tolist(), normal(pd.Series([1, " A"])).tolist()
+    ([1, 2], ['1', 'A'])
+    """
+    values = column.to_numpy()
+    if values.dtype.kind not in "iuf":
+        return text(column)
+    if values.dtype.kind == "f" and ((values == np.rint(values)) & (abs(values) < LARGEST)).all():
+        values = values.astype(np.int64)
+    return pd.Series(values, column.index, name=column.name)
+
+
+def text(column: pd.Series) -> pd.Series:
+    """Labels as text, equal where they are the same label; an empty cell stays empty.
+
+    Examples
+    --------
+    >>> text(pd.Series([1.0, 2.5])).tolist(), text(pd.Series(["001", "A "])).tolist()
+    (['1', '2.5'], ['001', 'A'])
+    """
+    of, distinct = pd.factorize(column)
+    named = np.array([*map(one, distinct), np.nan], dtype=object)  # an empty cell is the last
+    return pd.Series(named[of], column.index, dtype=object, name=column.name)
+
+
+def like(column: pd.Series, known: np.ndarray) -> pd.Series:
+    """Labels as the known ones are written: where those are numbers, "001" is 1.
+
+    Examples
+    --------
+    >>> like(pd.Series(["001", "2"]), np.array([1, 2])).tolist()
+    [1, 2]
+    >>> like(pd.Series(["001", "2"]), np.array(["1", "2"])).tolist()
+    ['001', '2']
+    """
+    plain = text(column)
+    if known.dtype.kind not in "iuf":
+        return plain
+    return numbers(plain.map(_of_number, na_action="ignore"), known.dtype)
+
+
+def numbers(labels: pd.Series, kind: np.dtype) -> pd.Series:
+    """Labels in `text` as numbers of a kind, if each is one and reads the same."""
+    try:
+        as_numbers = labels.astype(kind)
+    except (ValueError, OverflowError):
+        return labels
+    return as_numbers if (text(as_numbers) == labels).all() else labels
+
+
+def one(label: object) -> str:
+    """One label as text."""
+    if isinstance(label, float | np.floating) and label.is_integer() and abs(float(label)) < LARGEST:
+        label = int(label)
+    return unicodedata.normalize("NFC", str(label)).strip()
+
+
+def _of_number(label: str) -> str:
+    """The text of the number that a text is, or the text."""
+    if not NUMBER.fullmatch(label):
+        return label
+    return one(float(label)) if "." in label else str(int(label))
