@@ -17,6 +17,7 @@ import hbm_zoo as hz
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
+from hbm_zoo.zoo import pages
 
 FEW = {"hospital_readmission": {"hospitals": 6}, "spike_slab_genes": {"genes": 12}}
 
@@ -48,9 +49,11 @@ def frame_of(record, seed=1):
     return record.simulate(np.random.default_rng(seed), **FEW.get(record.name, {}))
 
 
-def symbols(module):
-    """The table of symbols on the page, as text, and what it calls code."""
-    table = re.search(r"=+  =+.*\non paper +in code.*\n=[= ]+\n((?:.*\n)+?)=[= ]+\n", module.__doc__).group(1)
+def symbols(record):
+    """The table of symbols on the page, or of the section of an option, as text, and what it calls code."""
+    titles = [f"With {option}={value}" for option, value in record.changed.items()] or ["The model"]
+    text = "\n".join(pages.section(record.name, title) for title in titles)
+    table = "".join(re.findall(r"=+  =+.*\non paper +in code.*\n=[= ]+\n((?:.*\n)+?)=[= ]+(?:\n|$)", text))
     return table, set(re.findall(r"``(\w+)``", table))
 
 
@@ -65,20 +68,38 @@ def test_the_page_asks_defines_assumes_and_cites(name):
 
 
 @pytest.mark.parametrize("name", hz.MODELS)
-def test_the_page_names_every_column_and_parameter(name):
-    module = hz.MODELS[name]
-    record, (table, codes) = module.MODEL, symbols(module)
-    assert {record.estimand, *record.parameters} <= codes
+def test_the_page_names_every_column(name):
+    record = RECORDS[name]
+    table, _ = symbols(record)
     for column, rule in record.columns.items():
         assert rule.label or rule.optional or re.search(rf"\b{column}\b", table), column
 
 
-@pytest.mark.parametrize("name", hz.MODELS)
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_names_every_parameter(name):
+    """What an option brings in or gives another meaning stands in the table of its own section."""
+    record, (_, codes) = RECORDS[name], symbols(RECORDS[name])
+    before = record.base.parameters if record.base else {}
+    assert {p for p, parameter in record.parameters.items() if parameter != before.get(p)} <= codes
+    if record.base:
+        codes = codes | symbols(record.base)[1]
+    assert record.estimand in codes
+    of_group = record.matched(record.default_priors(record.data(frame_of(record)[0])))
+    assert all(any(p == code or p.startswith(f"{code}_") for code in codes) for p in of_group), list(of_group)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_formula_on_the_page_is_of_the_option(name):
+    record = RECORDS[name]
+    data = record.data(frame_of(record)[0])
+    free = set(record.parameters) - set(record.fixed["partial"](record.priors(data), data))
+    assert free <= set(re.findall(r"\w+", pages.formula(record.name, **record.chosen)))
+
+
+@pytest.mark.parametrize("name", RECORDS)
 def test_every_symbol_of_the_page_exists_in_code(name):
-    module = hz.MODELS[name]
-    record, (_, codes) = module.MODEL, symbols(module)
-    frame, _ = frame_of(record)
-    data = record.data(frame)
+    record, (_, codes) = RECORDS[name], symbols(RECORDS[name])
+    data = record.data(frame_of(record)[0])
     known = {*record.columns, *record.parameters, *data.variables, "kappa"}
     for pooling, forms in record.variants.items():
         for form in forms:
