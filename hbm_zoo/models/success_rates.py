@@ -41,8 +41,16 @@ With population=logit-normal
     alpha_j | mu, tau  ~ N(mu, tau^2)                        the units
     mu ~ N(0, 1.5^2),  tau ~ HalfNormal(1)                   what we knew before
 
+==========  =============  ======  ==========  ==========================================
+on paper    in code        dims    unit        meaning
+==========  =============  ======  ==========  ==========================================
+alpha_j     ``alpha``      unit    log odds    the unit's own rate, as log(p_j/(1 - p_j))
+mu          ``mu``                 log odds    mean of the population of units
+tau         ``tau``                log odds    spread of the units around mu, sd
+==========  =============  ======  ==========  ==========================================
+
 The units differ by their log odds, the scale on which odds ratios and covariates live; tau = 0 is one
-rate for all. There is no closed form: each alpha_j is
+rate for all, and what is reported of a unit is its rate p_j. There is no closed form: each alpha_j is
 integrated numerically (`hbm_zoo.models.logit_normal`). There kappa_j = 1 - Var(alpha_j | y, h)/tau^2 is
 that of the log odds: a unit without a success says less of them than its number of trials.
 
