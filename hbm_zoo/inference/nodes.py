@@ -12,6 +12,8 @@ from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.loo import smoothed
 from hbm_zoo.model import HierarchicalModel
 
+LARGEST_WEIGHT = 3  # Over the mean, of weights that are even enough.
+
 
 def with_nodes(
     record: HierarchicalModel,
@@ -74,14 +76,16 @@ def reweighted(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, f
     Returns
     -------
     float
-        k-hat of the weights, the largest of the chains: beyond 0.7 the draws do not stand for the posterior.
+        k-hat of the weights: beyond 0.7 the draws do not stand for the posterior. -inf where no draw weighs more than
+        three times the mean: such weights have no tail.
     """
     posterior = tree["posterior"].to_dataset()
     free = [name for name in record.parameters if name not in fixed]
     h = posterior[free].assign(fixed).stack(sample=("chain", "draw"), create_index=False)
     log_ratios = log_joint(record, h, data) - record.group_level.log_sampled(h, data)
     shape = posterior.sizes["chain"], posterior.sizes["draw"]
-    log_weights, k_hat = smoothed(log_ratios.transpose("sample").values.reshape(shape))
+    smooth, (k_hat,) = smoothed(log_ratios.transpose("sample").values[None])
+    log_weights = smooth.reshape(shape)
     if np.isfinite(log_weights).any(axis=1).all():
         comb = (np.arange(shape[1]) + np.random.default_rng(seed).random((shape[0], 1))) / shape[1]
         reached = np.cumsum(np.exp(log_weights), axis=1)
@@ -89,4 +93,6 @@ def reweighted(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, f
         where = xr.DataArray(np.array(kept), dims=("chain", "draw"))
         resampled = posterior.isel(chain=xr.DataArray(np.arange(shape[0]), dims="chain"), draw=where)
         tree["posterior"] = xr.DataTree(resampled.assign_coords(chain=posterior.chain, draw=posterior.draw))
-    return float(k_hat.max())
+    if np.exp(log_weights.max()) * log_weights.size <= LARGEST_WEIGHT:
+        return -np.inf
+    return np.inf if np.isnan(k_hat) else float(k_hat)

@@ -54,7 +54,7 @@ CHECKS = {
     "divergences": "Draws where the sampler lost its way: none.",
     "max_treedepth": "Draws that were cut short: none.",
     "e_bfmi": "How well tails are explored: at least 0.3.",
-    "k_hat": "Of the weights that make up for coarse integrals: at most 0.7 (Vehtari et al. 2024).",
+    "k_hat": "Of weights that make up for coarse integrals: 0.7 at most (Vehtari et al. 2024); -inf if nearly even.",
 }
 
 

@@ -47,6 +47,18 @@ def test_reweighted_draws_are_of_the_other_posterior():
     assert (posterior["order"].diff("draw") >= 0).all()  # what follows what in a chain stays
 
 
+def test_nearly_even_weights_have_no_tail():
+    """One draw in a thousand weighs twice the mean, whatever a Pareto of that tail says."""
+    tree = drawn()
+    assert reweighted(record_of(lambda mu: 0.7 * (mu > 3)), tree, xr.Dataset(), {"tau": 1.0}, seed=2) == -np.inf
+    assert float(tree["posterior"]["mu"].std()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_draw_that_weighs_as_much_as_all_others_raises_an_alarm():
+    """Whether its tail has one value or several."""
+    assert reweighted(record_of(lambda mu: 9.0 * (mu > 3)), drawn(), xr.Dataset(), {"tau": 1.0}, seed=2) > K_HAT_MOST
+
+
 def test_draws_that_cannot_stand_for_the_posterior_raise_an_alarm():
     tree = drawn()
     assert reweighted(record_of(log_ratio_to(4.0, 0.3)), tree, xr.Dataset(), {"tau": 1.0}, seed=2) > K_HAT_MOST
