@@ -279,3 +279,10 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
         if level.kappa.startswith("1 - "):
             off = kappa - removed
             assert (abs(off.mean(axis=0)) <= 4 * off.std(axis=0) / np.sqrt(copies) + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.extras.control_limits])
+def test_limits_of_chance_are_a_curve_over_any_volume(name):
+    """Pictures ask for volumes that no group has."""
+    low, high = RECORDS[name].extras.control_limits(0.8, np.geomspace(40, 900, 50), 0.95)
+    assert (np.isfinite(low) & np.isfinite(high) & (low < 0.8) & (0.8 < high)).all()

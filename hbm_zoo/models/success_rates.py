@@ -246,7 +246,9 @@ def control_limits(target, trials, probability):
 
     Binomial limits, between whole counts by interpolation (Spiegelhalter 2005, Stat Med 24:1185-1202,
     appendix); the upper is the lower of the failures, so that neither end counts as far out what is likely.
+    Between whole numbers of trials, where a curve is drawn, they are those of the nearest.
     """
+    trials = np.rint(trials)
 
     def lower(rate):
         tail = (1 - probability) / 2
