@@ -109,7 +109,8 @@ def _averaged(mean: xr.DataArray, weights: xr.DataArray) -> xr.Dataset:
     """The average of E[theta | h, y] over points h, and its Monte Carlo error were the points drawn."""
     mean = mean.where(weights > 0, 0.0)
     average = (mean * weights).sum("point", skipna=False)
-    return xr.Dataset({"estimate": average, "mcse": np.sqrt(((weights * (mean - average)) ** 2).sum("point"))})
+    squares = (weights * (mean - average)) ** 2
+    return xr.Dataset({"estimate": average, "mcse": np.sqrt(squares.sum("point", skipna=False))})
 
 
 def known(groups: list, labels: xr.DataArray) -> list:

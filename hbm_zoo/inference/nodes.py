@@ -70,8 +70,9 @@ def as_groups(data: xr.Dataset) -> dict[str, xr.Dataset]:
 def reweighted(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, fixed: Mapping, seed: int) -> float:
     """Make draws of a posterior on coarse integrals those of the fine ones, in place.
 
-    Each chain keeps its length and its order: draws that weigh little are left out, others stand twice (systematic
-    resampling of Pareto-smoothed weights; Kitagawa 1996, J Comput Graph Stat 5:1-25; Vehtari et al. 2024, JMLR 25:72).
+    ``sample_stats`` stay those of the steps that the sampler took. Each chain keeps its length and its order:
+    draws that weigh little are left out, others stand twice (systematic resampling of Pareto-smoothed weights;
+    Kitagawa 1996, J Comput Graph Stat 5:1-25; Vehtari et al. 2024, JMLR 25:72).
 
     Returns
     -------
