@@ -1,8 +1,8 @@
 """Independent draws of a posterior of few numbers, where it can be shown that they are of it.
 
-Proposals come from a mixture of Student t's that was fitted to the posterior, two around each of its tops, so that they
-may be skew, and one, as a defence, as wide as the prior; each is weighted by posterior over proposal (importance sampling; Geweke 1989,
-Econometrica 57:1317-1339), and draws are resampled by the weights.
+Proposals come from a mixture of Student t's that was fitted to the posterior, two around each of its tops, so that it
+may be skew, and one, as a defence, as wide as the prior. Each is weighted by posterior over proposal (importance
+sampling; Geweke 1989, Econometrica 57:1317-1339), and draws are resampled by the weights.
 
 That the weights look well proves little where a proposal has missed a top. So the tops are looked for from several
 starts: where the posterior is large, and where the likelihood is, the prior counted less and less; they are far apart
@@ -74,8 +74,7 @@ def _curves(posterior: LogPosterior, counts: np.ndarray) -> Callable:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Student t's with shares [component], centres [component, dimension] and roots of their scales; the last one is
-    the defence."""
+    """Student t's with shares [component], centres [component, dimension], roots of scales; the last is the defence."""
 
     shares: np.ndarray
     centres: np.ndarray

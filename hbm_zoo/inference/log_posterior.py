@@ -6,7 +6,7 @@ the width of its middle half. So data in other units, and priors that follow the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor import function
 from pytensor.compile import SharedVariable
+from pytensor.graph.basic import Variable
 from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import graph_inputs, toposort
@@ -49,8 +50,8 @@ class LogPosterior:
     model: pm.Model
     centre: np.ndarray
     scale: np.ndarray
-    densities: object
-    way_back: object
+    densities: Callable
+    way_back: Callable
     data: Mapping[str, np.ndarray]
     cells: int
 
@@ -94,11 +95,11 @@ def few_numbers(model: pm.Model) -> bool:
 def log_posterior(model: pm.Model, cells: int) -> LogPosterior:
     """The posterior of a model of `few_numbers`, for data whose likelihood takes ``cells`` numbers a point."""
     model = normal_tails(model)
-    u, names = pt.dmatrix("u"), [v.name for v in model.value_vars]
+    u = pt.dmatrix("u")
     by_point = {v: u[:, k].astype(v.dtype) for k, v in enumerate(model.value_vars)}
     both = vectorize_graph([model.logp(vars=model.free_RVs), model.logp()], by_point)
     held = [v for v in graph_inputs(both) if isinstance(v, SharedVariable)]
-    asked = {v: v.type() for v in held}
+    asked: dict[Variable, Variable] = {v: v.type() for v in held}
     of_data = clone_replace([density + pt.zeros(u.shape[0]) for density in both], asked)
     searches = any(isinstance(node.op, HasInnerGraph) for node in toposort(of_data))
     mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
