@@ -4,8 +4,9 @@
     python benchmarks/seconds.py ../before .
 
 For each shipped data set a process imports the package, then fits partial pooling; imports are not counted. The
-checkouts take turns, so that what else the machine does meets both; a first round fills their caches and is not counted.
-The last row is `hbm-zoo compare` with its imports. Printed are medians, and the ratio of the first checkout to the last.
+checkouts take turns, so that what else the machine does meets both; a first round fills their caches and is not
+counted. The last row is `hbm-zoo compare` with its imports. Printed are medians, and the ratio of the first checkout
+to the last.
 """
 
 import json
