@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import xarray as xr
 from threadpoolctl import threadpool_limits
 
 #: In the attrs of a recorded result: what was warned of on the way to it.
@@ -50,21 +51,31 @@ def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
 
 
 def _to_bytes(result: Any, said: list) -> bytes:
+    import xarray as xr
+
     if not isinstance(result, xr.DataTree):
         raise TypeError(f"Expected a DataTree to be recorded, the task returned {type(result).__name__}.")
     result.attrs[WARNED] = json.dumps(said)
-    return bytes(result.to_netcdf())
+    with _no_lock_of_a_cluster():
+        return bytes(result.to_netcdf())
+
+
+def _no_lock_of_a_cluster() -> AbstractContextManager:
+    """Where a cluster is at work xarray asks it for a lock by the file's name, which bytes in memory do not have."""
+    dask = sys.modules.get("dask")
+    return dask.config.set(scheduler="synchronous") if dask else nullcontext()
 
 
 def _portable(error: Exception) -> Exception:
     """An error that arrives: one that cannot be made again from its pickle would break the pool that brings it."""
-    trace = "".join(traceback.format_exception(error))
+    note = "In the worker:\n" + "".join(traceback.format_exception(error))
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"In the worker:\n{trace}")
-    return error.with_traceback(None)
+    error.add_note(note)
+    return error
 
 
 def outcome_of(future: Future) -> Outcome:
