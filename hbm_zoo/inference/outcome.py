@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -32,7 +33,7 @@ class Outcome:
 
 def perform(task: Callable, piece: Any, record: bool) -> Outcome:
     """What comes of a piece, one thread for its linear algebra, and what it warned of."""
-    threadpool_limits(limits=1)  # for good in a process that serves; `run` lifts it in its own
+    _one_thread(len(sys.modules))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for category in NOT_FOR_USERS:
@@ -42,6 +43,15 @@ def perform(task: Callable, piece: Any, record: bool) -> Outcome:
             return Outcome(_to_bytes(result, _said(heard)) if record else result, None, _said(heard))
         except Exception as error:
             return Outcome(None, _portable(error), _said(heard))
+
+
+@lru_cache(maxsize=1)
+def _one_thread(modules: int) -> None:
+    """For good in a process that serves; `run` lifts it in its own.
+
+    Looking for the libraries takes as long as a cheap piece: again only when there are more modules, which bring them.
+    """
+    threadpool_limits(limits=1)
 
 
 def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:

@@ -57,7 +57,7 @@ def test_workers_and_folders_change_no_bit(hospitals, tmp_path):
     alone = fitted(hospitals)
     recorded = fitted(hospitals, workers=2, folder=tmp_path)
     assert all_same(recorded, alone)
-    assert all_same(fitted(dict(reversed(hospitals.items()))), dict(reversed(alone.items())))
+    assert all_same(fitted(dict(reversed(hospitals.items()))), {name: alone[name] for name in reversed(hospitals)})
     assert hz.units(recorded).equals(hz.units(alone))
 
 
@@ -84,8 +84,10 @@ def test_draws_that_cannot_be_trusted_are_said_once_by_unit(hospitals):
     table = hz.units(fits)
     assert not table["passed"].any()
     assert table["verdict"].str.contains("effective draws").all()
-    assert (table["m_eti89_lb"] < table["m"]).all()
-    assert (table["m"] < table["m_eti89_ub"]).all()
+    name = hz.hospital_readmission.MODEL.location
+    for unit, fit in fits.items():
+        assert table.loc[unit, name] == fit["posterior"][name].mean()
+        assert table.loc[unit, f"{name}_eti89_lb"] == fit["posterior"][name].quantile(0.055)
 
 
 def test_fits_of_many_units_go_on_after_a_kill(hospitals, tmp_path):
@@ -111,13 +113,13 @@ def test_fits_of_many_units_go_on_after_a_kill(hospitals, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hbm_zoo.inference.convergence.ConvergenceWarning")
 def test_sampled_fits_are_the_same_whoever_makes_them_and_in_whatever_order(hospitals):
     few = {name: hospitals[name] for name in ["year 0", "year 2", "year 4"]}
     how = {"pooling": "partial", "draws": 500, "tune": 500}
     alone = fitted(dict(reversed(few.items())), **how)
-    for workers in (2, 3):
-        fits = fitted(few, workers=workers, **how)
-        assert all(same(fits[name], alone[name]) for name in few)
+    fits = fitted(few, workers=2, **how)
+    assert all(same(fits[name], alone[name]) for name in few)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,8 @@ def test_sampled_fits_are_the_same_whoever_makes_them_and_in_whatever_order(hosp
         ({"by": None}, ValueError, "One frame holds many units only by a column"),
         ({"by": "hopital"}, ValueError, "Did you mean 'hospital'"),
         ({"frames": {"a": 1}}, ValueError, "got both"),
+        ({"by": None, "frames": {1: 1, "1": 2}}, ValueError, "units by different names, got 1, '1'"),
+        ({"frame": 3}, ValueError, "Unknown option of hospital_readmission 'frame'"),
         ({"draw": 3}, ValueError, "Did you mean 'draws'"),
         ({"pooling": "partly"}, ValueError, "Unknown pooling 'partly'"),
         ({"folder": "x", "random_seed": None}, ValueError, "give random_seed as well"),

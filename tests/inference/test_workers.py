@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from threadpoolctl import threadpool_info
 
+from hbm_zoo.inference.recorded import Folder
 from hbm_zoo.inference.workers import PiecesFailed, run
 
 ONCE = {f"p{i}": 1 for i in range(8)}
@@ -94,6 +95,19 @@ def test_what_is_recorded_is_what_was_made(tasks, log, recorded_alone, tmp_path)
         recorded = run(tasks.tree, tasks.pieces(log), folder=tmp_path / "done", progressbar=False)
         assert same_to_the_bit(recorded, recorded_alone)
     assert tasks.ran(log) == ONCE
+
+
+def test_what_is_recorded_is_read_only_when_it_is_asked_for(tasks, log, tmp_path, monkeypatch):
+    run(tasks.tree, tasks.pieces(log), folder=tmp_path / "done", progressbar=False)
+    read = []
+    monkeypatch.setattr(Folder, "read", lambda self, name: read.append(name))
+    results = run(tasks.tree, tasks.pieces(log), folder=tmp_path / "done", progressbar=False)
+    assert "p3" in results
+    assert len(results) == len(list(results)) == 8
+    assert repr(results) == "<8 of 8 results: p0, p1, p2, p3, p4, p5, p6, p7>"
+    assert read == []
+    assert results["p3"] is None
+    assert read == ["p3"]
 
 
 def test_a_half_written_file_never_counts(tasks, log, recorded_alone, tmp_path):
