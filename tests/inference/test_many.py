@@ -1,3 +1,5 @@
+import dataclasses
+import pickle
 import subprocess
 import sys
 import time
@@ -141,3 +143,12 @@ def test_what_is_wrong_for_all_is_said_at_once(wrong, error, sentence):
     given = {"model": "hospital_readmission", "frames": hz.load_data("three_hospitals"), "by": "hospital"}
     with pytest.raises(error, match=sentence):
         hz.fit_many(**given | QUIET | wrong)
+
+
+def test_a_record_of_the_zoo_travels_by_its_name_and_another_once_by_value():
+    record = hz.spike_slab_genes.MODEL.under(null="empirical")
+    assert pickle.loads(pickle.dumps(record)) is record
+    own = dataclasses.replace(hz.hospital_readmission.MODEL, name="own", own=lambda data: data)
+    travelled = pickle.dumps(own)
+    assert pickle.loads(travelled) is pickle.loads(travelled)
+    assert pickle.loads(travelled).name == "own"
