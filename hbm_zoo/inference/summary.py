@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
