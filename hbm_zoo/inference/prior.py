@@ -18,8 +18,7 @@ from pytensor.tensor import tensor
 
 from hbm_zoo.inference.chunks import in_portions
 from hbm_zoo.model import HierarchicalModel
-
-QUICKLY = "FAST_COMPILE"
+from hbm_zoo.priors import ONCE
 
 
 def prior(
@@ -73,7 +72,7 @@ def numbers(page: pm.Model, draws: int, seed: int) -> dict[str, np.ndarray]:
     random = [variable for variable in page.free_RVs if variable in alone]
     first = [variable for variable in random if not set(ancestors([variable])) & set(random) - {variable}]
     many = vectorize_graph(alone, {variable: change_dist_size(variable, (draws,), expand=True) for variable in first})
-    values = compile([], many, random_seed=seed, mode=QUICKLY)()
+    values = compile([], many, random_seed=seed, mode=ONCE)()
     return {variable.name: value for variable, value in zip(alone, values, strict=True)}
 
 
@@ -90,7 +89,7 @@ def by_pymc(page: pm.Model, draws: int, seed: int) -> xr.DataTree:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("pymc").setLevel(logging.ERROR)
-        return pm.sample_prior_predictive(draws, model=page, random_seed=seed, compile_kwargs={"mode": QUICKLY})
+        return pm.sample_prior_predictive(draws, model=page, random_seed=seed, compile_kwargs={"mode": "FAST_COMPILE"})
 
 
 def log_prior(model: pm.Model, posterior: xr.Dataset) -> xr.Dataset:
@@ -138,4 +137,4 @@ def _densities(model: pm.Model) -> Callable:
     many = [tensor(dtype=v.dtype, shape=(None, *v.type.shape)) for v in model.free_RVs]
     densities = [pm.logp(*pair, warn_rvs=False) for pair in zip(model.free_RVs, one, strict=True)]
     values = dict(zip([*one, *model.free_RVs], [*many, *many], strict=True))
-    return function(many, vectorize_graph(densities, values), mode=QUICKLY, on_unused_input="ignore")
+    return function(many, vectorize_graph(densities, values), mode=ONCE, on_unused_input="ignore")
