@@ -108,15 +108,19 @@ def _priors(found: Findings) -> list[str]:
 
 def _checks(found: Findings) -> str:
     """The checks of all fits in one line: the worst of each."""
-    table, sampled = found.checks, found.checks["r_hat"].astype(float).notna()
+    table = found.checks
+    by_nuts, weighted = (table[table[name].astype(float).notna()] for name in ("r_hat", "effective"))
     seed = f"seed {found.leading.attrs['seed']}"
     if not found.passed:
         return f"failed, see above ({seed})"
-    if not sampled.any():
-        return f"independent draws, none needed ({seed})"
-    worst = table[sampled].astype({"r_hat": float, "e_bfmi": float})
-    least = min(worst["ess_bulk"].astype(float).min(), worst["ess_tail"].astype(float).min())
-    return f"passed: R-hat {worst['r_hat'].max():.3f}, ESS {least:.0f}, no divergence ({seed})"
+    said = []
+    if len(weighted):
+        k_hat, effective = weighted["k_hat"].astype(float).max(), weighted["effective"].astype(float).min()
+        said.append(f"independent draws, k-hat {k_hat:.2f}, {effective:.0f} effective proposals")
+    if len(by_nuts):
+        least = by_nuts[["ess_bulk", "ess_tail"]].astype(float).min(axis=None)
+        said.append(f"R-hat {by_nuts['r_hat'].astype(float).max():.3f}, ESS {least:.0f}, no divergence")
+    return f"passed: {'; '.join(said)} ({seed})" if said else f"exact draws, none needed ({seed})"
 
 
 def _comparisons(found: Findings, console: Console) -> None:

@@ -6,7 +6,6 @@ that is known: by importance sampling where it can be trusted, else exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +14,9 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from hbm_zoo.inference.chunks import in_portions, of_groups
-from hbm_zoo.inference.fits import Fits, hyperparameters, prepared, priors_of, thinned
+from hbm_zoo.inference.fits import Fits, efficiency, hyperparameters, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evidence
-from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out, relative_efficiency
+from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out
 from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
@@ -156,7 +155,7 @@ def _without(
     """
     draws_of_all, draws_of_others = hyperparameters(fit), refit(fit, others, seed, record)
     without, including = (log_density(h).values.ravel() for h in (draws_of_others, draws_of_all))
-    reff = _efficiency(record, fit)
+    reff = efficiency(fit)
     elpd, mcse = bridge(without, including, reff)
     if not mcse > LEAST_OVERLAP:
         return elpd, mcse
@@ -167,22 +166,20 @@ def _without(
     return all_of_it - others_alone, float(np.hypot(error, other_error))
 
 
-def _efficiency(record: HierarchicalModel, fit: xr.DataTree) -> float:
-    """Effective draws of the sampled hyperparameters over all draws."""
-    fixed = json.loads(fit.attrs["fixed"])
-    return relative_efficiency(fit["posterior"].dataset[[name for name in record.parameters if name not in fixed]])
-
-
 def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
-    h, data, reff = hyperparameters(fit), prepared(fit), _efficiency(record, fit)
+    data, proposed = prepared(fit), proposals(fit)
+    h, reff, log_ratios = (hyperparameters(fit), efficiency(fit), None)
+    if proposed is not None:
+        h, reff, log_ratios = proposed, 1.0, proposed["log_ratio"]
     leave_row_out = record.ask("compare_poolings", "leave_row_out").leave_row_out
     row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data, np.arange(1)).dims if dim != "sample")
     chosen, cells = np.arange(data.sizes[row]), record.group_level.cells(data)
     if chosen.size > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
     portions = in_portions(chosen, h.sizes["sample"], cells)
-    scored = xr.concat([leave_one_out(leave_row_out(h, data, rows), reff) for rows in portions], dim=row)
+    by_portion = [leave_one_out(leave_row_out(h, data, rows), reff, log_ratios=log_ratios) for rows in portions]
+    scored = xr.concat(by_portion, dim=row)
     elpd, mcse, k_hat = (scored[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
     few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and elpd.size * cells <= CELLS_OF_A_REFIT and np.isfinite(k_hat).any()
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))

@@ -111,7 +111,8 @@ def empirical_bayes(
         "method": method,
         "log_likelihood": best.log_likelihood,
         "boundary": ", ".join(f"{name} = {value:g}" for name, value in best.boundary.items()),
-        **{"draws": draws, "tune": 0, "chains": chains, "seed": random_seed},
+        "engine": "exact",
+        **{"draws": draws, "chains": chains, "seed": random_seed},
     }
     add_groups(record, tree, seen)
     summary = tree["group_summary"].to_dataset().drop_vars(NOT_LEFT_OUT, errors="ignore")

@@ -7,7 +7,6 @@ draws of either, so that one rule serves all three.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,8 +23,8 @@ from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, thinned
-from hbm_zoo.inference.loo import k_hat_threshold, relative_efficiency
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.inference.summary import (
     CELLS_IN_ALL,
@@ -173,10 +172,9 @@ def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.D
         raise ValueError(f"Under no draw of the fit do the rows brought to {record.name} have a density: look at them.")
     if possible.all() and np.ptp(log_ratio) < 1e-12:
         return h, {}
-    free = [name for name in record.parameters if name not in json.loads(fit.attrs["fixed"])]
-    reff, weight = relative_efficiency(fit["posterior"].dataset[free]), np.zeros(samples)
+    weight = np.zeros(samples)
     # The routine smooths the weights of leaving data out, 1 / m; here data come in.
-    log_weight, k_hat = array_stats.psislw(-log_ratio[possible], r_eff=reff)
+    log_weight, k_hat = array_stats.psislw(-log_ratio[possible], r_eff=efficiency(fit))
     weight[possible] = softmax(log_weight)
     attrs = {"k_hat": float(k_hat), "ess": float(1 / (weight**2).sum())}
     if not k_hat <= k_hat_threshold(samples):

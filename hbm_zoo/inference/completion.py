@@ -13,8 +13,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.inputs import largest
 from hbm_zoo.inference.chunks import of_groups
-from hbm_zoo.inference.fits import hyperparameters, thinned
-from hbm_zoo.inference.loo import relative_efficiency
+from hbm_zoo.inference.fits import efficiency, free, hyperparameters, proposals, thinned
 from hbm_zoo.inference.nodes import as_groups
 from hbm_zoo.inference.prior import log_prior, prior
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
@@ -37,9 +36,7 @@ def add_groups(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset) -
     """Add to a fit the summary and the draws of its groups, known given its hyperparameters."""
     rng = np.random.default_rng(tree.attrs["seed"])
     h = hyperparameters(tree)
-    exact = tree.attrs["parameterization"] == "exact"
-    reff = 1.0 if exact else relative_efficiency(tree["posterior"].dataset[_free(record, tree)])
-    summary = group_summary(record, tree.attrs["pooling"], h, data, reff)
+    summary = group_summary(record, tree.attrs["pooling"], h, data, efficiency(tree), proposals(tree))
     if _tells_groups_apart(tree, data):
         summary = summary.merge(rank_summary(_rank_draws(record, tree, h, data, rng), record.group))
     tree["group_summary"] = xr.DataTree(summary)
@@ -81,11 +78,6 @@ def _tells_groups_apart(tree, data) -> bool:
     return tree.attrs["pooling"] != "complete" and data.sizes[tree.attrs["group"]] > 1
 
 
-def _free(record, tree) -> list[str]:
-    fixed = json.loads(tree.attrs["fixed"])
-    return [name for name in record.parameters if name not in fixed]
-
-
 def _add_page(record, tree, data, priors) -> None:
     """Prior, prior predictive, observed and constant data, from the model on the page; the log prior of the draws."""
     pooling, whole = tree.attrs["pooling"], not _too_large(tree, data)
@@ -122,7 +114,7 @@ def _add_arrays(record, tree, data, rng) -> None:
         return
     level = record.group_level
     fixed = json.loads(tree.attrs["fixed"])
-    h = posterior[_free(record, tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
+    h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
     theta = posterior.get(record.estimand)
     if theta is None or level.estimand is not None:
         theta = recovered(record, h, data, rng)
@@ -134,7 +126,7 @@ def _add_arrays(record, tree, data, rng) -> None:
     tree["posterior_predictive"] = xr.DataTree(
         xr.Dataset({record.observed: replicated.transpose("chain", "draw", ...)})
     )
-    if tree.attrs["pooling"] != "none" and _free(record, tree) and "circular" not in data.attrs:
+    if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
         samples = h.sizes["chain"] * h.sizes["draw"]
         parts = [level.log_left_out(h, part) for part in of_groups(record, data, samples)]
         log_left_out = xr.concat(parts, dim=record.group).transpose("chain", "draw", ...)

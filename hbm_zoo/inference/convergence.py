@@ -1,4 +1,4 @@
-"""Can the draws be trusted? R-hat, effective sample size, divergences, tree depth, E-BFMI."""
+"""Can the draws be trusted? Of chains by how they mix, of independent draws by their weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import xarray as xr
 from arviz_stats import bfmi, ess, rhat
 
 from hbm_zoo.inference.fits import Fits
+from hbm_zoo.inference.independent import failures
 
 RHAT_MOST = 1.01
 ESS_LEAST_PER_CHAIN = 100
 BFMI_LEAST = 0.3
 K_HAT_MOST = 0.7
+COLUMNS = (
+    *("r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"),
+    *("k_hat", "effective", "proposals", "tops"),
+)
 
 
 class ConvergenceWarning(UserWarning):
@@ -34,8 +39,10 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
     pandas.DataFrame
         One row a fit: worst ``r_hat``, smallest ``ess_bulk`` and ``ess_tail`` over the
         sampled hyperparameters, ``divergences``, ``max_treedepth`` (draws that reached it),
-        smallest ``e_bfmi``, ``k_hat`` of draws reweighted for the error of numerical integrals (NaN where none are),
-        ``passed``, and a ``verdict`` in words. Exact draws need no check.
+        smallest ``e_bfmi``, of draws by NUTS; ``k_hat`` of the weights of independent draws, or of draws reweighted
+        for the error of numerical integrals; ``effective`` of ``proposals``, and the ``tops`` found, of independent
+        draws; ``passed``, and a ``verdict`` in words. What does not apply is NaN: R-hat and ESS of independent draws
+        hold by construction, and are no check. Exact draws need none.
 
     Warns
     -----
@@ -46,7 +53,8 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
     -----
     R-hat at most 1.01 and at least 100 effective draws a chain (Vehtari et al. 2021,
     Bayesian Anal 16:667-718); E-BFMI at least 0.3 (Betancourt 2016, arXiv:1604.00695);
-    k-hat at most 0.7 (Vehtari et al. 2024, JMLR 25:72).
+    k-hat at most 0.7 (Vehtari et al. 2024, JMLR 25:72). Of independent draws k-hat, at least 400 effective
+    proposals (Kong, Liu & Wong 1994, JASA 89:278-288), and that every top found from several starts is in the proposal.
     """
     fits = {fits.attrs.get("pooling", "fit"): fits} if isinstance(fits, xr.DataTree) else fits
     table = pd.DataFrame({name: _checks(fit) for name, fit in fits.items()}).T.infer_objects()
@@ -58,10 +66,10 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
 
 
 def _checks(fit: xr.DataTree) -> dict:
+    nothing = dict.fromkeys(COLUMNS, np.nan)
+    if fit.attrs.get("engine") == "independent":
+        return nothing | _of_weights(fit)
     if fit.attrs.get("parameterization") == "exact":
-        nothing = dict.fromkeys(
-            ["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi", "k_hat"], np.nan
-        )
         closed = fit.attrs.get("group_level", "in closed form") == "in closed form"
         verdict = "exact: independent draws in closed form" if closed else "independent draws, integrated numerically"
         return nothing | {"passed": True, "verdict": verdict}
@@ -77,8 +85,19 @@ def _checks(fit: xr.DataTree) -> dict:
         "e_bfmi": float(np.min(bfmi(fit)["energy"])),
         "k_hat": fit.attrs.get("k_hat", np.nan),
     }
-    failures = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
-    return checks | {"passed": not failures, "verdict": "; ".join(failures) or "passed every check"}
+    failed = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
+    return nothing | checks | {"passed": not failed, "verdict": "; ".join(failed) or "passed every check"}
+
+
+def _of_weights(fit: xr.DataTree) -> dict:
+    """The checks of independent draws."""
+    names = {"k_hat": "k_hat", "effective": "effective_proposals", "proposals": "proposals", "tops": "tops"}
+    checks = {name: fit.attrs[attr] for name, attr in names.items()}
+    failed = failures(checks["k_hat"], checks["effective"], checks["proposals"])
+    tops = "one top" if checks["tops"] == 1 else f"{checks['tops']} tops"
+    proved = f"independent: {checks['effective']:.0f} effective of {checks['proposals']} proposals, {tops} found"
+    advice = [*failed, "pass engine='nuts'"] if failed else []
+    return checks | {"passed": not failed, "verdict": "; ".join(advice) or proved}
 
 
 def _extreme(values: xr.Dataset, which) -> float:

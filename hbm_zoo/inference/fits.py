@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import from_json
 from hbm_zoo.zoo import record_of
@@ -77,8 +78,7 @@ def hyperparameters(fit: xr.DataTree) -> xr.Dataset:
     ValueError
         If one has a dim of its own, such as the groups': chunks of groups would then be taken for all of them.
     """
-    fixed = json.loads(fit.attrs["fixed"])
-    names = [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
+    fixed, names = json.loads(fit.attrs["fixed"]), free(fit)
     if not names:
         return population_fixed_at(fixed)
     drawn = fit["posterior"].dataset[names]
@@ -89,6 +89,32 @@ def hyperparameters(fit: xr.DataTree) -> xr.Dataset:
         )
     drawn = drawn.stack(sample=("chain", "draw")).reset_index("sample", drop=True)
     return xr.broadcast(drawn.drop_vars(["chain", "draw"], errors="ignore").assign(fixed))[0]
+
+
+def free(fit: xr.DataTree) -> list[str]:
+    """The hyperparameters that the pooling of a fit leaves free."""
+    fixed = json.loads(fit.attrs["fixed"])
+    return [name for name in json.loads(fit.attrs["hyperparameters"]) if name not in fixed]
+
+
+def efficiency(fit: xr.DataTree) -> float:
+    """Effective draws of the hyperparameters over draws: by the weights of independent draws, by the ESS of chains."""
+    if fit.attrs["parameterization"] == "exact":
+        return 1.0
+    if "efficiency" in fit.attrs:
+        return float(fit.attrs["efficiency"])
+    return relative_efficiency(fit["posterior"].dataset[free(fit)])
+
+
+def proposals(fit: xr.DataTree) -> xr.Dataset | None:
+    """The hyperparameters [sample] that independent draws were made of, and the logs of their weights, ``log_ratio``.
+
+    They lie farther apart than the draws, and are independent, which is what leaving data out needs.
+    """
+    if "proposals" not in fit.children:
+        return None
+    proposed = fit["proposals"].to_dataset().rename(proposal="sample")
+    return xr.broadcast(proposed.assign(json.loads(fit.attrs["fixed"])))[0]
 
 
 def population_fixed_at(values: Mapping[str, float]) -> xr.Dataset:

@@ -35,10 +35,11 @@ def fit(
     parameterization: str | None = None,
     priors: Mapping[str, Prior] | None = None,
     draws: int = 1000,
-    tune: int = 1000,
+    tune: int | None = None,
     chains: int = 4,
     random_seed: int | None = None,
     progressbar: bool = True,
+    engine: str = "auto",
     **sampler,
 ) -> xr.DataTree:
     """Fit one pooling of a model, its group level integrated out, then recovered.
@@ -56,20 +57,26 @@ def fit(
         independent draws where no hyperparameter is left to sample.
     priors : mapping of str to Prior, optional
         Replacements by name of the default priors.
-    draws, tune, chains : int
-        Draws kept and warm-up draws per chain, and chains.
+    draws, chains : int
+        Draws kept of each chain, and chains.
+    tune : int, optional
+        Warm-up draws of each chain of NUTS; 1000 if not given.
     random_seed : int, optional
         Seed; drawn and recorded if not given.
     progressbar : bool
         Show the sampler's progress.
+    engine : {"auto", "independent", "nuts"}
+        Independent draws, by importance sampling of a form of a few numbers; NUTS; or the former where it can be shown
+        that they are of the posterior, and else NUTS: ``attrs["why_nuts"]`` says why.
     **sampler
-        Options of the model (``record.options``), or of the sampler. Without ``target_accept`` it is 0.9,
+        Options of the model (``record.options``), or of NUTS. Without ``target_accept`` it is 0.9,
         and 0.98 if a draw diverged.
 
     Returns
     -------
     xarray.DataTree
-        Groups posterior, group_summary, sample_stats, log_likelihood (one value a
+        Groups posterior, group_summary, sample_stats (of NUTS) or proposals (of independent draws, with the logs of
+        their weights), log_likelihood (one value a
         group, its parameter integrated out [nats]; not under no pooling; of each observation
         given the groups for a model without a closed form), log_prior, prior,
         prior_predictive, posterior_predictive, observed_data, constant_data; attrs that
@@ -97,16 +104,18 @@ def fit(
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
-    _check_sizes(draws=draws, tune=tune, chains=chains)
+    _check_engine(engine, tune, sampler)
+    _check_sizes(draws=draws, tune=sampling.TUNE if tune is None else tune, chains=chains)
     data = record.data(frame, **options)
     record.check_shareable(data, pooling)
     resolved = record.priors(data, priors, pooling)
     if record.extras.contradiction and (sentence := record.extras.contradiction(data, resolved)):
         raise ValueError(sentence)
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
-    settings = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
-    seen = _with_nodes(record, data, pooling, parameterization, resolved, settings)
-    tree = sampling.sample(record, seen, pooling, parameterization, resolved, settings, progressbar, sampler)
+    settings = {"draws": draws, "chains": chains, "seed": seed}
+    of_engine = settings | {"tune": sampling.TUNE if tune is None else tune, "engine": engine}
+    seen = _with_nodes(record, data, pooling, parameterization, resolved, of_engine)
+    tree = sampling.sample(record, seen, pooling, parameterization, resolved, of_engine, progressbar, sampler)
     tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
     completion.complete(record, tree, seen, resolved)
     convergence(tree)
@@ -277,6 +286,14 @@ def checked_seed(seed: int) -> int:
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ValueError(f"random_seed must be a whole number, 0 or more, or None, got {seed!r}.")
     return int(seed)
+
+
+def _check_engine(engine: str, tune: int | None, sampler: Mapping[str, Any]) -> None:
+    """Refuse settings of NUTS for draws that have no steps."""
+    choose(engine, sampling.ENGINES, "engine")
+    given = [*(["tune"] if tune is not None else []), *sampler]
+    if engine == "independent" and given:
+        raise ValueError(f"{', '.join(given)}: a setting of NUTS; independent draws have no warm-up and no steps.")
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -27,7 +27,10 @@ def relative_efficiency(posterior: xr.Dataset) -> float:
 
 
 def leave_one_out(
-    log_likelihood: xr.DataArray, reff: float = 1.0, integration_error: xr.DataArray | None = None
+    log_likelihood: xr.DataArray,
+    reff: float = 1.0,
+    integration_error: xr.DataArray | None = None,
+    log_ratios: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Expected log predictive density of each unit left out, with its trustworthiness.
 
@@ -39,6 +42,9 @@ def leave_one_out(
         Relative efficiency of the draws.
     integration_error : xarray.DataArray, optional
         Standard error [sample, unit] of the log likelihood, where it is a numerical integral [nats].
+    log_ratios : xarray.DataArray, optional
+        Logs of the weights [sample] by which the samples stand for the posterior; even if not given. They are
+        smoothed together with what leaving a unit out makes of them.
 
     Returns
     -------
@@ -48,12 +54,13 @@ def leave_one_out(
 
     Notes
     -----
-    elpd_j = -log mean_s 1/m_j(h_s), smoothed (Vehtari, Gelman & Gabry 2017, Stat
-    Comput 27:1413-1432); Monte Carlo error by the delta method.
+    elpd_j = log (sum_s w_s / sum_s w_s/m_j(h_s)) of samples with weights w_s, smoothed (Vehtari, Gelman & Gabry 2017,
+    Stat Comput 27:1413-1432); Monte Carlo error by the delta method.
     """
     values = log_likelihood.transpose(..., "sample").values
-    lppd = logsumexp(values, axis=-1) - np.log(values.shape[-1])
-    log_weights, k_hat = smoothed(-values, reff)
+    given = np.zeros(values.shape[-1]) if log_ratios is None else log_ratios.values
+    lppd = logsumexp(values + given - logsumexp(given), axis=-1)
+    log_weights, k_hat = smoothed(given - values, reff)
     elpd = logsumexp(log_weights + values, axis=-1)
     deviation = np.expm1(values - elpd[..., None]) * np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
@@ -74,9 +81,10 @@ def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.
     with np.errstate(invalid="ignore"):  # infinite ratios have no shares
         log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)
     k_hat = np.full(log_ratios.shape[:-1], -np.inf)
-    undefined = np.isnan(log_ratios).any(axis=-1) | np.isposinf(log_ratios).any(axis=-1)
+    least, most = log_ratios.min(axis=-1), log_ratios.max(axis=-1)
+    undefined = ~np.isfinite(most)  # NaN among them, or infinite, or no sample has a weight
     k_hat[undefined] = np.inf
-    uneven = ~undefined & (np.ptp(log_ratios, axis=-1) > EVEN_WEIGHTS)
+    uneven = ~undefined & (least < most - EVEN_WEIGHTS)
     if uneven.any():
         try:
             log_weights[uneven], k_hat[uneven] = array_stats.psislw(-log_ratios[uneven], r_eff=reff, axis=-1)

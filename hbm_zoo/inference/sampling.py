@@ -1,4 +1,4 @@
-"""Draw hyperparameters: a variant is compiled once and drawn again with other data."""
+"""Draw hyperparameters: independently where that can be proved, else by NUTS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 import nutpie
 import xarray as xr
 
+from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
+from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, tops, weighted
+from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
@@ -19,8 +22,11 @@ from hbm_zoo.priors import to_json
 # Small steps, and smaller ones if a draw diverged: where the spread, or the share of what differs, may be 0 the
 # posterior is sharply curved.
 TARGET_ACCEPT = (0.9, 0.98)
+TUNE = 1000
+ENGINES = ("auto", "independent", "nuts")
 
 _COMPILED: dict[tuple, Any] = {}
+_POSTERIORS: dict[tuple, LogPosterior] = {}
 
 
 def refit(
@@ -40,7 +46,9 @@ def refit(
     fixed = json.loads(fit.attrs["fixed"])
     if set(fixed) >= set(record.parameters):
         return population_fixed_at(fixed)
-    settings = {name: int(fit.attrs[name]) for name in ("draws", "tune", "chains")} | {"seed": random_seed}
+    settings: dict[str, Any] = {name: int(fit.attrs[name]) for name in ("draws", "chains")}
+    engine = "nuts" if fit.attrs.get("engine") == "nuts" else "auto"
+    settings |= {"seed": random_seed, "tune": int(fit.attrs.get("tune", TUNE)), "engine": engine}
     if draws is not None:
         settings |= {"draws": draws, "tune": min(draws, settings["tune"])}
     tree = draw(record, data, fit.attrs["pooling"], None, priors_of(fit), settings, False, {})
@@ -53,29 +61,74 @@ def sample(record, data, pooling, parameterization, priors, settings, progressba
     fixed = record.fixed[pooling](priors, data)
     known = record.group_level.conditional is not None
     if not (known and parameterization is None and set(fixed) >= set(record.parameters)):
-        return _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
+        return draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     empty = xr.Dataset(coords={"chain": np.arange(settings["chains"]), "draw": np.arange(settings["draws"])})
     tree = xr.DataTree.from_dict({"posterior": empty})
-    tree.attrs["parameterization"] = "exact"
-    return tree
-
-
-def _without_divergences(record, data, pooling, parameterization, priors, settings, progressbar, sampler):
-    """Draws by steps so small that none diverges, if that can be had; by those the caller asked for, if any."""
-    for target in [sampler["target_accept"]] if "target_accept" in sampler else TARGET_ACCEPT:
-        given = sampler | {"target_accept": target}
-        tree = draw(record, data, pooling, parameterization, priors, settings, progressbar, given)
-        tree.attrs["target_accept"] = target
-        if not tree["sample_stats"]["diverging"].any():
-            break
+    tree.attrs |= {"parameterization": "exact", "engine": "exact"}
     return tree
 
 
 def draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
-    """Draws of one variant by NUTS."""
-    variants = record.variants[pooling]
+    """Draws of one variant by the engine that ``settings`` name; ``auto`` says why it took NUTS."""
+    variants, engine = record.variants[pooling], settings["engine"]
     parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
+    why = "asked for"
+    if engine != "nuts":
+        posterior = _posterior(record, data, pooling, parameterization, priors)
+        if posterior is not None:
+            tree = _independently(record, data, pooling, priors, posterior, settings)
+            why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
+            if engine == "independent" or not why:
+                tree.attrs["parameterization"] = parameterization
+                return tree
+        else:
+            why = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
+            if engine == "independent":
+                raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
+    tree = _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
+    tree.attrs |= {"parameterization": parameterization, "engine": "nuts", "why_nuts": why, "tune": settings["tune"]}
+    return tree
+
+
+def _independently(record, data, pooling, priors, posterior: LogPosterior, settings) -> xr.DataTree:
+    """Independent draws, and the proposals with their weights, of which leaving out makes use."""
+    rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
+    free = [name for name in record.parameters if name not in fixed]
+
+    def exact(x: np.ndarray) -> np.ndarray:
+        h = posterior.variables(x)[free].assign(fixed)
+        return posterior.parts(x)[0] + log_joint(record, h, data).values
+
+    shape = settings["chains"], settings["draws"]
+    coarse = record.group_level.log_sampled is not None
+    found = weighted(posterior, tops(posterior), np.prod(shape), rng, exact if coarse else None)
+    chosen, worth = resampled(found.weights, np.prod(shape), rng)
+    drawn = posterior.variables(found.x[chosen])
+    posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
+    coords = {dim: np.arange(size) for dim, size in zip(("chain", "draw"), shape, strict=True)}
+    proposals = posterior.variables(found.x, "proposal")[free].assign(log_ratio=("proposal", found.log_ratios))
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(posterior_draws, coords), "proposals": proposals})
+    tree.attrs |= {"engine": "independent", "k_hat": found.k_hat, "proposals": len(found.x)}
+    tree.attrs |= {"effective_proposals": found.ess, "tops": found.tops, "efficiency": worth / chosen.size}
+    return tree
+
+
+def _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
+    """Draws by steps so small that none diverges, if that can be had; by those the caller asked for, if any."""
     compiled = _compile(record, data, pooling, parameterization, priors)
+    for target in [sampler["target_accept"]] if "target_accept" in sampler else TARGET_ACCEPT:
+        tree = _steps(compiled, settings, progressbar, sampler | {"target_accept": target})
+        tree.attrs["target_accept"] = target
+        if not tree["sample_stats"]["diverging"].any():
+            break
+    if parameterization == "marginalized" and record.group_level.log_sampled:
+        fixed = record.fixed[pooling](priors, data)
+        tree.attrs["k_hat"] = reweighted(record, tree, data, fixed, settings["seed"])
+    return tree
+
+
+def _steps(compiled, settings, progressbar, sampler) -> xr.DataTree:
+    """Draws by NUTS and what is known of its steps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -87,7 +140,7 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
                 seed=settings["seed"],
                 progress_bar=progressbar,
                 save_warmup=False,
-                **({"target_accept": TARGET_ACCEPT[0]} | sampler),
+                **sampler,
             )
         except ValueError as error:
             if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw
@@ -98,16 +151,32 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     stats = tree["sample_stats"].to_dataset()
     kept = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
     tree["sample_stats"] = xr.DataTree(stats[kept].assign(reached_max_treedepth=stats["maxdepth_reached"]))
-    tree.attrs["parameterization"] = parameterization
-    if parameterization == "marginalized" and record.group_level.log_sampled:
-        fixed = record.fixed[pooling](priors, data)
-        tree.attrs["k_hat"] = reweighted(record, tree, data, fixed, settings["seed"])
     return tree
+
+
+def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
+    """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
+    key, cells = _key(record, data, pooling, parameterization, priors), _cells(record, data)
+    if key not in _POSTERIORS:
+        model = record.write(data, pooling, parameterization, priors)
+        of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
+        _POSTERIORS[key] = log_posterior(model, cells) if of_few else None
+    posterior = _POSTERIORS[key]
+    return posterior and posterior.with_data(record.extras.derived(data), cells)
+
+
+def _cells(record, data) -> int:
+    """Numbers that the likelihood of one point takes."""
+    return data.sizes[record.group] * record.group_level.cells(data)
+
+
+def _key(record, data, pooling, parameterization, priors) -> tuple:
+    return record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str)
 
 
 def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
-    key = (record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str))
+    key = _key(record, data, pooling, parameterization, priors)
     if key in _COMPILED:
         compiled = _COMPILED[key]
         used = {variable.name for variable in compiled.shared_var_keys}

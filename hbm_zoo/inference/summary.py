@@ -36,7 +36,14 @@ def interval_tails() -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: xr.Dataset, reff: float) -> xr.Dataset:
+def group_summary(
+    model: HierarchicalModel,
+    pooling: str,
+    h: xr.Dataset,
+    data: xr.Dataset,
+    reff: float,
+    proposals: xr.Dataset | None = None,
+) -> xr.Dataset:
     """Summarise each group under one pooling.
 
     Parameters
@@ -51,6 +58,8 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
         Prepared data.
     reff : float
         Relative efficiency of the draws.
+    proposals : xarray.Dataset, optional
+        Weighted hyperparameters [sample], as of `fits.proposals`; leaving out is done with them, if there are any.
 
     Returns
     -------
@@ -65,7 +74,11 @@ def group_summary(model: HierarchicalModel, pooling: str, h: xr.Dataset, data: x
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     plug_in = h.mean("sample").expand_dims("sample")
     few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
-    parts = [_summarise(model, h, few, plug_in, chunk, reff) for chunk in of_groups(model, data, h.sizes["sample"])]
+    points = h if proposals is None else thinned(proposals, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
+    parts = [
+        _summarise(model, h, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
+        for chunk in of_groups(model, data, points.sizes["sample"])
+    ]
     summary = xr.concat(parts, dim=model.group)
     if "circular" in data.attrs:
         summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
@@ -79,8 +92,16 @@ def average(values: xr.DataArray) -> xr.DataArray:
     return values.mean("sample", skipna=False)
 
 
+def _left_out(model: HierarchicalModel, points: xr.Dataset, data: xr.Dataset, reff: float) -> xr.Dataset:
+    """Leaving out each group of a chunk; weighted points are independent of one another."""
+    level, log_ratios = model.group_level, points.get("log_ratio")
+    log_left_out = level.log_left_out(points, data).transpose("sample", ...)
+    error = level.integration_error(points, data) if level.integration_error else None
+    return leave_one_out(log_left_out, reff if log_ratios is None else 1.0, error, log_ratios)
+
+
 def _summarise(
-    model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset, reff: float
+    model: HierarchicalModel, h: xr.Dataset, few: xr.Dataset, plug_in: xr.Dataset, data: xr.Dataset
 ) -> xr.Dataset:
     """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
     level = model.group_level
@@ -90,8 +111,6 @@ def _summarise(
     name = interval_name()
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
     kappa = level.reliability(h, data)
-    log_left_out = level.log_left_out(h, data).transpose("sample", ...)
-    error = level.integration_error(h, data) if level.integration_error else None
     further = level.expectations(h, data) if level.expectations else {}
     log_likelihood = average(level.expected_log_likelihood(h, data))
     at_the_mean = level.log_likelihood(average(parameter.mean), plug_in, data)
@@ -110,7 +129,7 @@ def _summarise(
         }
         | {name: average(value) for name, value in further.items()}
         | above_reference(model, lambda reference: exceedance(posterior, reference))
-    ).merge(leave_one_out(log_left_out, reff, error))
+    )
 
 
 def above_reference(model: HierarchicalModel, probability: Callable) -> dict[str, xr.DataArray]:

@@ -54,7 +54,10 @@ CHECKS = {
     "divergences": "Draws where the sampler lost its way: none.",
     "max_treedepth": "Draws that were cut short: none.",
     "e_bfmi": "How well tails are explored: at least 0.3.",
-    "k_hat": "Of weights that make up for coarse integrals: 0.7 at most (Vehtari et al. 2024); -inf if nearly even.",
+    "k_hat": "Of importance weights: 0.7 at most (Vehtari et al. 2024); -inf if nearly even.",
+    "effective": "Draws that the weighted proposals are worth: at least 400 (Kong, Liu & Wong 1994).",
+    "proposals": "Points from which independent draws were made.",
+    "tops": "Tops of the posterior found from several starts, each of them in the proposal.",
 }
 
 

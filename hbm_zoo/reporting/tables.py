@@ -7,6 +7,7 @@ import re
 import pandas as pd
 
 from hbm_zoo import words
+from hbm_zoo.inference.convergence import COLUMNS
 from hbm_zoo.reporting.findings import Findings
 from hbm_zoo.reporting.formatting import aligned, fixed, interval, number
 
@@ -96,8 +97,7 @@ def checks(findings: Findings) -> pd.DataFrame:
     """The checks of each fit with their verdict."""
     table = findings.checks
     shown = {"pooling": [words.pooling(str(name)) for name in table.index]}
-    integrated = ["k_hat"] if table["k_hat"].notna().any() else []
-    for name in ["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi", *integrated]:
+    for name in [name for name in COLUMNS if table[name].notna().any()]:
         digits = {"r_hat": 3, "e_bfmi": 2, "k_hat": 2}.get(name, 0)
         shown[name] = [number(None) if pd.isna(v) else f"{v:.{digits}f}" for v in table[name].astype(float)]
     return pd.DataFrame(shown | {"verdict": table["verdict"].tolist()})

@@ -1,0 +1,244 @@
+"""Independent draws of a posterior of few numbers, where it can be shown that they are of it.
+
+Proposals come from a mixture of Student t's that was fitted to the posterior, two around each of its tops, so that it
+may be skew, and one, as a defence, as wide as the prior. Each is weighted by posterior over proposal (importance
+sampling; Geweke 1989, Econometrica 57:1317-1339), and draws are resampled by the weights.
+
+That the weights look well proves little where a proposal has missed a top. So the tops are looked for from several
+starts: where the posterior is large, and where the likelihood is, the prior counted less and less; they are far apart
+where the prior contradicts the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.student import FREEDOM, log_student
+from hbm_zoo.inference.log_posterior import LogPosterior
+from hbm_zoo.inference.loo import smoothed
+
+MOST_DIMENSIONS = 10
+K_HAT_MOST, ESS_LEAST = 0.7, 400
+#: Of the mixture: the defence's share, and its width in units of the prior; the least curvature of a top.
+DEFENCE, WIDTH, FLATTEST = 0.05, 1.5, 0.05
+#: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
+PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
+#: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
+TOO_THIN = 2.0
+#: Distance, in standard deviations of the lower one, up to which two tops are one.
+SAME_TOP = 0.1
+#: First widths around a top, in units of its curvature; rounds of fitting, unless fewer do, and their proposals.
+WIDTHS, ROUNDS, OF_A_ROUND, FITTED_WELL = (1.0, 2.0), 3, 2000, 0.8
+LEAST_PROPOSALS, MOST_BATCHES = 2000, 8
+
+
+@dataclass(frozen=True)
+class Tops:
+    """The tops [top, dimension] that were found, each once, and minus the curvature at each."""
+
+    where: np.ndarray
+    curvature: np.ndarray
+
+
+def tops(posterior: LogPosterior) -> Tops:
+    """The tops that climbers find from draws of the prior.
+
+    They start where posterior and likelihood are largest among the draws; then where the posterior is large beside the
+    mixture that the tops so far make, until that finds nothing new.
+    """
+    log_prior, log_likelihood = posterior.parts(posterior.of_prior)
+    best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
+    starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best])
+    found = _distinct(posterior, *modes(_curves(posterior, np.ones(len(starts))), starts))
+    while True:
+        mixture, known = around(found), len(found.where)
+        beside = log_prior + log_likelihood - mixture.log_density(posterior.of_prior)
+        if beside.max() < np.max(posterior(found.where) - mixture.log_density(found.where)) + TOO_THIN:
+            return found
+        where, curvature = modes(_curves(posterior, np.ones(1)), posterior.of_prior[[np.argmax(beside)]])
+        found = _distinct(posterior, np.concatenate([found.where, where]), np.concatenate([found.curvature, curvature]))
+        if len(found.where) == known:
+            return found
+
+
+def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray) -> Tops:
+    """Each top once, the highest first, and none flatter than some."""
+    values, vectors = np.linalg.eigh(curvature)
+    curvature = (vectors * np.maximum(values, FLATTEST)[:, None]) @ vectors.mT
+    kept: list[int] = []
+    for i in np.argsort(-posterior(where)):
+        away = where[kept] - where[i]
+        if not (np.einsum("ki,ij,kj->k", away, curvature[i], away) < SAME_TOP**2).any():
+            kept.append(int(i))
+    return Tops(where[kept], curvature[kept])
+
+
+def _curves(posterior: LogPosterior, counts: np.ndarray) -> Callable:
+    """Log posteriors at points [curve, point, dimension], the prior counted as often as each curve says."""
+
+    def log_density(x: np.ndarray) -> np.ndarray:
+        log_prior, log_likelihood = posterior.parts(x.reshape(-1, x.shape[-1]))
+        return counts[:, None] * log_prior.reshape(x.shape[:-1]) + log_likelihood.reshape(x.shape[:-1])
+
+    return log_density
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Student t's with shares [component], centres [component, dimension], roots of scales; the last is the defence."""
+
+    shares: np.ndarray
+    centres: np.ndarray
+    roots: np.ndarray
+
+    def sample(self, points: int, rng: np.random.Generator) -> np.ndarray:
+        """Independent points [point, dimension]."""
+        which = rng.choice(self.shares.size, size=points, p=self.shares)
+        normal = rng.standard_normal((points, self.centres.shape[1], 1))
+        t = normal[..., 0] * np.sqrt(FREEDOM / rng.chisquare(FREEDOM, points))[:, None]
+        return self.centres[which] + (self.roots[which] @ t[..., None])[..., 0]
+
+    def log_parts(self, x: np.ndarray) -> np.ndarray:
+        """Log share x density [component, point] of each component."""
+        standard = np.linalg.solve(self.roots, (x - self.centres[:, None]).mT).mT
+        log_size = np.linalg.slogdet(self.roots)[1]
+        return np.log(self.shares)[:, None] + log_student(standard) - log_size[:, None]
+
+    def log_density(self, x: np.ndarray) -> np.ndarray:
+        """Log density [point]."""
+        return logsumexp(self.log_parts(x), axis=0)
+
+    def fitted(self, x: np.ndarray, log_ratios: np.ndarray) -> Mixture:
+        """Nearer to the posterior: each component gets the share, mean and covariance of its part of weighted points.
+
+        A step of population Monte Carlo (Cappe et al. 2008, Stat Comput 18:447-459), no weight beyond the mean times
+        the root of their number (Ionides 2008, J Comput Graph Stat 17:295-311).
+        """
+        weight = np.minimum(softmax(log_ratios), len(x) ** -0.5)
+        parts = softmax(self.log_parts(x), axis=0)[:-1] * weight
+        mass = parts.sum(axis=1)
+        centres = (parts @ x) / mass[:, None]
+        away = x - centres[:, None]
+        covariance = (parts[..., None] * away).mT @ away / mass[:, None, None]
+        values, vectors = np.linalg.eigh(covariance * (FREEDOM - 2) / FREEDOM)
+        roots = vectors * np.sqrt(values)[:, None]
+        return Mixture(
+            np.append((1 - DEFENCE) * mass / mass.sum(), DEFENCE),
+            np.concatenate([centres, self.centres[-1:]]),
+            np.concatenate([roots, self.roots[-1:]]),
+        )
+
+
+def around(found: Tops) -> Mixture:
+    """A first mixture: around each top as wide as its curvature says, and wider, and the defence."""
+    values, vectors = np.linalg.eigh(found.curvature)
+    sharp = vectors / np.sqrt(values)[:, None]
+    roots, size = np.concatenate([width * sharp for width in WIDTHS]), found.where.shape[1]
+    return Mixture(
+        np.append(np.full(len(roots), (1 - DEFENCE) / len(roots)), DEFENCE),
+        np.concatenate([*[found.where] * len(WIDTHS), np.zeros((1, size))]),
+        np.concatenate([roots, WIDTH * np.eye(size)[None]]),
+    )
+
+
+def fitted(posterior: LogPosterior, found: Tops, rng: np.random.Generator) -> Mixture:
+    """The mixture after some rounds of proposals from it."""
+    mixture = around(found)
+    for _ in range(ROUNDS):
+        x = mixture.sample(OF_A_ROUND, rng)
+        log_ratios = posterior(x) - mixture.log_density(x)
+        if not np.isfinite(log_ratios).any() or effective(softmax(log_ratios)) > FITTED_WELL * OF_A_ROUND:
+            break
+        mixture = mixture.fitted(x, log_ratios)
+    return mixture
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Points x [proposal, dimension] with the log of posterior over proposal [proposal], and from how many tops."""
+
+    x: np.ndarray
+    log_ratios: np.ndarray
+    tops: int
+
+    @cached_property
+    def _smoothed(self) -> tuple[np.ndarray, float]:
+        log_weights, (k_hat,) = smoothed(self.log_ratios[None])
+        weights = np.exp(log_weights[0])
+        return (weights, float(k_hat)) if np.isfinite(weights).all() else (np.zeros_like(weights), np.inf)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Of each point, their tail that of a Pareto; they sum to 1."""
+        return self._smoothed[0]
+
+    @property
+    def k_hat(self) -> float:
+        """Of the weights: beyond 0.7 they do not say what they leave out (Vehtari et al. 2024, JMLR 25:72)."""
+        return self._smoothed[1]
+
+    @property
+    def ess(self) -> float:
+        """How many draws of the posterior the weighted points are worth."""
+        return effective(self.weights)
+
+    @property
+    def failures(self) -> list[str]:
+        """What of the proof does not hold, in words."""
+        return failures(self.k_hat, self.ess, len(self.x))
+
+
+def effective(weights: np.ndarray) -> float:
+    """Effective number of weighted draws, 1 / sum of squared weights (Kong, Liu & Wong 1994, JASA 89:278-288)."""
+    squares = float((weights**2).sum())
+    return 1 / squares if squares else 0.0
+
+
+def failures(k_hat: float, ess: float, proposals: int) -> list[str]:
+    """What of the proof does not hold, in words."""
+    found = []
+    if not k_hat <= K_HAT_MOST:
+        found.append(f"k-hat {k_hat:.2f} of the weights is above {K_HAT_MOST}")
+    if not ess >= ESS_LEAST:
+        found.append(f"{ess:.0f} effective of {proposals} proposals are fewer than {ESS_LEAST}")
+    return found
+
+
+def weighted(
+    posterior: LogPosterior, found: Tops, draws: int, rng: np.random.Generator, exact: Callable | None = None
+) -> Weighted:
+    """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
+
+    ``exact(x)`` is the log posterior where that of the densities has coarser integrals.
+    """
+    target, mixture = exact or posterior, fitted(posterior, found, rng)
+    batch, points, log_ratios = max(2 * draws, LEAST_PROPOSALS), [], []
+    for _ in range(MOST_BATCHES):
+        points.append(mixture.sample(batch, rng))
+        log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
+        result = Weighted(np.concatenate(points), np.concatenate(log_ratios), len(found.where))
+        if not result.failures and result.ess >= draws / 2:
+            break
+    return result
+
+
+def resampled(weights: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Which of weighted proposals to draw [draw], in random order, and how many independent draws they are worth.
+
+    Systematic resampling (Kitagawa 1996, J Comput Graph Stat 5:1-25): a proposal comes as often as its weight says,
+    give or take one. What that rounding adds to the variance of a mean, sum of f (1 - f) / draws^2 for fractions f of
+    weights x draws, is counted: of even weights draws are worth their number and not that of the proposals.
+    """
+    order = rng.permutation(weights.size)
+    reached = np.cumsum(weights[order])
+    comb = (np.arange(draws) + rng.random()) / draws
+    chosen = order[np.searchsorted(reached / reached[-1], comb).clip(max=weights.size - 1)]
+    fraction = weights * draws % 1
+    variance = (weights**2).sum() + (fraction * (1 - fraction)).sum() / draws**2
+    return rng.permutation(chosen), float(1 / variance)

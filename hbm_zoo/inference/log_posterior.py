@@ -1,0 +1,130 @@
+"""The posterior of a model with few unknown numbers, on the whole line, at many points at once.
+
+Points x are PyMC's own values of the free variables in units of their prior: 0 is the prior's median, and 1 the half of
+the width of its middle half. So data in other units, and priors that follow them, have the same posterior of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor import function
+from pytensor.compile import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.op import HasInnerGraph
+from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.traversal import graph_inputs, toposort
+
+from hbm_zoo.inference.transforms import normal_tails
+
+CELLS_AT_ONCE = 400_000
+#: Cells in all beyond which a compiled function repays the seconds that it takes to load.
+CELLS_UNCOMPILED = 4_000_000
+POINTS = 12_000
+DRAWS_OF_PRIOR = 400
+
+
+@dataclass(frozen=True)
+class LogPosterior:
+    """Log prior and log likelihood at points x [point, dimension], and the way back to the variables.
+
+    Attributes
+    ----------
+    model
+        The model as written, its half-normal variables on the scale of two normal tails.
+    centre, scale
+        Of PyMC's values, by dimension: those of the prior.
+    of_prior
+        Points [draw, dimension] drawn from the prior.
+    densities, way_back
+        The compiled functions.
+    data
+        The arrays that the densities ask for, by name.
+    cells
+        Numbers held for each point.
+    """
+
+    model: pm.Model
+    centre: np.ndarray
+    scale: np.ndarray
+    of_prior: np.ndarray
+    densities: Callable
+    way_back: Callable
+    data: Mapping[str, np.ndarray]
+    cells: int
+
+    @property
+    def size(self) -> int:
+        """How many dimensions there are."""
+        return self.centre.size
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Log p(x, y) [point, each] [nats]; -inf where there is none."""
+        return np.add(*self.parts(x))
+
+    def parts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log p(x) and log p(y | x) [point, each] [nats]; -inf, both, where one is not defined."""
+        step, u = max(1, CELLS_AT_ONCE // self.cells), self.centre + self.scale * x
+        with np.errstate(all="ignore"):
+            parts = [self.densities(u[i : i + step], *self.data.values()) for i in range(0, len(u), step)]
+        log_prior, log_joint = (np.concatenate(each) for each in zip(*parts, strict=True))
+        defined = np.isfinite(log_joint) & np.isfinite(log_prior)
+        log_likelihood = np.where(defined, log_joint - np.where(defined, log_prior, 0.0), -np.inf)
+        return np.where(defined, log_prior + np.log(self.scale).sum(), -np.inf), log_likelihood
+
+    def variables(self, x: np.ndarray, dim: str = "sample") -> xr.Dataset:
+        """Free variables and what is computed of them, each on its own scale, at points x [point, dimension]."""
+        with np.errstate(all="ignore"):
+            values = self.way_back(self.centre + self.scale * x)
+        shown = self.model.free_RVs + self.model.deterministics
+        return xr.Dataset({v.name: (dim, np.broadcast_to(at, len(x))) for v, at in zip(shown, values, strict=True)})
+
+    def with_data(self, data: xr.Dataset, cells: int) -> LogPosterior:
+        """The same of other data, nothing compiled again."""
+        return replace(self, data={name: data[name].values for name in self.data}, cells=cells)
+
+
+def few_numbers(model: pm.Model) -> bool:
+    """Whether all that is unknown in a model is some real numbers, and all that is computed of them is numbers."""
+    shown = model.free_RVs + model.deterministics
+    return not model.discrete_value_vars and bool(model.free_RVs) and all(v.type.ndim == 0 for v in shown)
+
+
+def log_posterior(model: pm.Model, cells: int) -> LogPosterior:
+    """The posterior of a model of `few_numbers`, for data whose likelihood takes ``cells`` numbers a point."""
+    model = normal_tails(model)
+    u = pt.dmatrix("u")
+    by_point = {v: u[:, k].astype(v.dtype) for k, v in enumerate(model.value_vars)}
+    both = vectorize_graph([model.logp(vars=model.free_RVs), model.logp()], by_point)
+    held = [v for v in graph_inputs(both) if isinstance(v, SharedVariable)]
+    asked: dict[Variable, Variable] = {v: v.type() for v in held}
+    of_data = clone_replace([density + pt.zeros(u.shape[0]) for density in both], asked)
+    searches = any(isinstance(node.op, HasInnerGraph) for node in toposort(of_data))
+    mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
+    shown = model.replace_rvs_by_values(model.free_RVs + model.deterministics)
+    drawn = _of_prior(model)
+    low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
+    scale = (high - low) / 2
+    return LogPosterior(
+        model=model,
+        centre=centre,
+        scale=scale,
+        of_prior=(drawn - centre) / scale,
+        densities=function([u, *asked.values()], of_data, mode=mode, on_unused_input="ignore", trust_input=True),
+        way_back=function([u], vectorize_graph(shown, by_point), mode="FAST_COMPILE", on_unused_input="ignore"),
+        data={v.name: v.get_value() for v in held},
+        cells=cells,
+    )
+
+
+def _of_prior(model: pm.Model) -> np.ndarray:
+    """Draws [draw, dimension] of the prior, as PyMC's values on the whole line."""
+    by_variable = model.rvs_to_transforms
+    values = [v if (t := by_variable[v]) is None else t.forward(v, *v.owner.inputs) for v in model.free_RVs]
+    drawn = pm.draw(values, DRAWS_OF_PRIOR, random_seed=0, mode="FAST_COMPILE")
+    return np.column_stack(drawn)
