@@ -319,6 +319,8 @@ class HierarchicalModel:
             distribution on the support of its parameter.
         """
         defaults = self.default_priors(data)
+        if pooling != "none" and not given:
+            return dict(defaults)
         of_group = self.matched(defaults)
         for name, prior in (given or {}).items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))

@@ -12,7 +12,11 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc_extras.prior import Prior, register_tensor_transform
 from pytensor import function
+from pytensor.compile.mode import Mode
 from scipy.integrate import tanhsinh
+
+# Of a formula that is evaluated once, rewriting takes longer than all else.
+ONCE = Mode("py", "minimum_compile")
 
 register_tensor_transform("correlation", lambda share: 2 * share - 1)
 
@@ -92,7 +96,7 @@ def _closed_form(prior: Prior, what: str, *arguments: float) -> float:
     module = importlib.import_module(f"pytensor_distributions.{prior.distribution.lower()}")
     # A bare float such as 0.5 would become a tensor in single precision.
     numbers = {name: pt.as_tensor(np.float64(value)) for name, value in prior.parameters.items()}
-    return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode="FAST_COMPILE"))
+    return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode=ONCE))
 
 
 def _by_quadrature(prior: Prior) -> tuple[float, float]:

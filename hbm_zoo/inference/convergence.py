@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_stats import bfmi, ess, rhat
 
 from hbm_zoo.inference.fits import Fits
 from hbm_zoo.inference.independent import failures
@@ -77,12 +77,12 @@ def _checks(fit: xr.DataTree) -> dict:
     posterior = fit["posterior"].dataset if sampled is None else fit["posterior"].dataset[sampled]
     stats = fit["sample_stats"]
     checks = {
-        "r_hat": _extreme(az.rhat(posterior), max) if posterior.sizes["chain"] > 1 else np.nan,
-        "ess_bulk": _extreme(az.ess(posterior, method="bulk"), min),
-        "ess_tail": _extreme(az.ess(posterior, method="tail"), min),
+        "r_hat": _extreme(rhat(posterior), max) if posterior.sizes["chain"] > 1 else np.nan,
+        "ess_bulk": _extreme(ess(posterior, method="bulk"), min),
+        "ess_tail": _extreme(ess(posterior, method="tail"), min),
         "divergences": int(stats["diverging"].sum()),
         "max_treedepth": int(stats["maxdepth_reached"].sum()),
-        "e_bfmi": float(np.min(az.bfmi(fit)["energy"])),
+        "e_bfmi": float(np.min(bfmi(fit)["energy"])),
         "k_hat": fit.attrs.get("k_hat", np.nan),
     }
     failed = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))

@@ -17,6 +17,7 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting import definitions, tables
 from hbm_zoo.reporting.findings import Findings, findings
 from hbm_zoo.reporting.folder import check_target, whole
+from hbm_zoo.reporting.html import html
 from hbm_zoo.zoo import pages
 
 TEMPLATES = Environment(
@@ -27,6 +28,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters["escaped"] = tables.escaped
+TEMPLATES.globals["html"] = html
 DOTS_PER_INCH = 130
 QUESTIONS = {
     "new_group": "A new {group}",
