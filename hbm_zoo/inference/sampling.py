@@ -17,7 +17,7 @@ from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_poste
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.priors import to_json
+from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 
 # Small steps, and smaller ones if a draw diverged: where the spread, or the share of what differs, may be 0 the
 # posterior is sharply curved.
@@ -157,12 +157,13 @@ def _steps(compiled, settings, progressbar, sampler) -> xr.DataTree:
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
     key, cells = _key(record, data, pooling, parameterization, priors), _cells(record, data)
+    arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
     if key not in _POSTERIORS:
-        model = record.write(data, pooling, parameterization, priors)
+        model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
-        _POSTERIORS[key] = log_posterior(model, cells) if of_few else None
+        _POSTERIORS[key] = log_posterior(model, arrays, cells) if of_few else None
     posterior = _POSTERIORS[key]
-    return posterior and posterior.with_data(record.extras.derived(data), cells)
+    return posterior and posterior.with_data(arrays, cells)
 
 
 def _cells(record, data) -> int:
@@ -171,12 +172,13 @@ def _cells(record, data) -> int:
 
 
 def _key(record, data, pooling, parameterization, priors) -> tuple:
-    return record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str)
+    attrs = json.dumps(data.attrs, sort_keys=True, default=str)
+    return record, pooling, parameterization, families(priors), attrs
 
 
 def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
-    key = _key(record, data, pooling, parameterization, priors)
+    key = (*_key(record, data, pooling, parameterization, priors), to_json(priors))
     if key in _COMPILED:
         compiled = _COMPILED[key]
         used = {variable.name for variable in compiled.shared_var_keys}

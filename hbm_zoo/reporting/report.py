@@ -144,12 +144,21 @@ def _context(found: Findings) -> dict:
         "groups": shown,
         "left_out": left_out,
         "attributes": fit.attrs,
+        "draws": _draws(fit.attrs),
         "options": json.loads(fit.attrs["options"]),
         "versions": json.loads(fit.attrs["versions"]),
         "definitions": _definitions(
             found, {"question", "pooling", *(str(name) for table in answered.values() for name in table.columns)}
         ),
     }
+
+
+def _draws(attributes: Mapping[str, Any]) -> str:
+    """How many draws there are, and whose."""
+    drawn = f"{attributes['chains']} chains of {attributes['draws']} draws"
+    if attributes.get("engine") == "nuts":
+        return f"{drawn} after {attributes['tune']} of warm-up, by NUTS ({attributes['why_nuts']})"
+    return f"{drawn}, independent of one another"
 
 
 def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str]]:

@@ -51,7 +51,7 @@ def clinics(effects, mu, tau):
     frame = pd.DataFrame({"clinic": [*"abcdef"[: len(effects)]], "effect": effects, "standard_error": 0.5})
     data = record.data(frame)
     model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
-    return log_posterior(model, len(frame))
+    return log_posterior(model, {name: v.values for name, v in data.data_vars.items()}, len(frame))
 
 
 def on_grid(posterior):
