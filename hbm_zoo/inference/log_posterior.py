@@ -141,7 +141,7 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int)
         densities=compiled([u], densities, mode),
         way_back=compiled([u], shown),
         of_prior_compiled=compiled([], drawn),
-        data={v.name: np.empty(0, v.dtype) for v in held},
+        data={v.name: np.empty(0, v.type.dtype) for v in held},
         cells=cells,
     ).with_data(arrays, cells)
 
