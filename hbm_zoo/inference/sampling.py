@@ -12,7 +12,7 @@ import xarray as xr
 
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
-from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, tops, weighted
+from hbm_zoo.inference.independent import MOST_DIMENSIONS, Tops, failures, resampled, tops, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.transforms import normal_tails
@@ -23,6 +23,8 @@ from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 # posterior is sharply curved.
 TARGET_ACCEPT = (0.9, 0.98)
 TUNE = 1000
+#: Of the posterior, that a top must hold for chains to have to know of it.
+LEAST_SHARE = 0.001
 ENGINES = ("auto", "independent", "nuts")
 
 _COMPILED: dict[tuple, Any] = {}
@@ -72,25 +74,27 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     """Draws of one variant by the engine that ``settings`` name; ``auto`` says why it took NUTS."""
     variants, engine = record.variants[pooling], settings["engine"]
     parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
-    why = "asked for"
-    if engine != "nuts":
-        posterior = _posterior(record, data, pooling, parameterization, priors)
-        if posterior is not None:
-            tree = _independently(record, data, pooling, priors, posterior, settings)
+    posterior = _posterior(record, data, pooling, parameterization, priors)
+    if posterior is None:
+        why, found = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers", None
+        if engine == "independent":
+            raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
+    else:
+        why, found = "asked for", tops(posterior)
+        if engine != "nuts":
+            tree = _independently(record, data, pooling, priors, posterior, found, settings)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
             if engine == "independent" or not why:
                 tree.attrs["parameterization"] = parameterization
                 return tree
-        else:
-            why = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
-            if engine == "independent":
-                raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
     tree = _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     tree.attrs |= {"parameterization": parameterization, "engine": "nuts", "why_nuts": why, "tune": settings["tune"]}
+    if found is not None:
+        tree.attrs["tops"] = int((found.shares > LEAST_SHARE).sum())
     return tree
 
 
-def _independently(record, data, pooling, priors, posterior: LogPosterior, settings) -> xr.DataTree:
+def _independently(record, data, pooling, priors, posterior: LogPosterior, found: Tops, settings) -> xr.DataTree:
     """Independent draws, and the proposals with their weights, of which leaving out makes use."""
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]
@@ -101,15 +105,15 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, setti
 
     shape = settings["chains"], settings["draws"]
     coarse = record.group_level.log_sampled is not None
-    found = weighted(posterior, tops(posterior), np.prod(shape), rng, exact if coarse else None)
-    chosen, worth = resampled(found.weights, np.prod(shape), rng)
-    drawn = posterior.variables(found.x[chosen])
+    points = weighted(posterior, found, np.prod(shape), rng, exact if coarse else None)
+    chosen, worth = resampled(points.weights, np.prod(shape), rng)
+    drawn = posterior.variables(points.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
     coords = {dim: np.arange(size) for dim, size in zip(("chain", "draw"), shape, strict=True)}
-    proposals = posterior.variables(found.x, "proposal")[free].assign(log_ratio=("proposal", found.log_ratios))
+    proposals = posterior.variables(points.x, "proposal")[free].assign(log_ratio=("proposal", points.log_ratios))
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(posterior_draws, coords), "proposals": proposals})
-    tree.attrs |= {"engine": "independent", "k_hat": found.k_hat, "proposals": len(found.x)}
-    tree.attrs |= {"effective_proposals": found.ess, "tops": found.tops, "efficiency": worth / chosen.size}
+    tree.attrs |= {"engine": "independent", "k_hat": points.k_hat, "proposals": len(points.x), "tops": points.tops}
+    tree.attrs |= {"effective_proposals": points.ess, "efficiency": worth / chosen.size}
     return tree
 
 
