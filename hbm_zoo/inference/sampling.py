@@ -7,12 +7,11 @@ import warnings
 from typing import Any
 
 import numpy as np
-import nutpie
 import xarray as xr
 
+from hbm_zoo.inference import nuts
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
 from hbm_zoo.inference.nodes import reweighted
-from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import to_json
 
@@ -78,26 +77,7 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     compiled = _compile(record, data, pooling, parameterization, priors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            tree = nutpie.sample(
-                compiled,
-                draws=settings["draws"],
-                tune=settings["tune"],
-                chains=settings["chains"],
-                seed=settings["seed"],
-                progress_bar=progressbar,
-                save_warmup=False,
-                **({"target_accept": TARGET_ACCEPT[0]} | sampler),
-            )
-        except ValueError as error:
-            if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw
-                raise KeyboardInterrupt("sampling was interrupted") from None
-            raise
-    if tree["posterior"].sizes.get("draw", 0) < settings["draws"]:
-        raise KeyboardInterrupt("sampling was interrupted")  # the sampler returns what it has
-    stats = tree["sample_stats"].to_dataset()
-    kept = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
-    tree["sample_stats"] = xr.DataTree(stats[kept].assign(reached_max_treedepth=stats["maxdepth_reached"]))
+        tree = nuts.sample(compiled, settings, progressbar, {"target_accept": TARGET_ACCEPT[0]} | sampler)
     tree.attrs["parameterization"] = parameterization
     if parameterization == "marginalized" and record.group_level.log_sampled:
         fixed = record.fixed[pooling](priors, data)
@@ -109,20 +89,15 @@ def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
     key = (record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str))
     if key in _COMPILED:
-        compiled = _COMPILED[key]
-        used = {variable.name for variable in compiled.shared_var_keys}
-        return compiled.with_data(
-            **{name: v.values for name, v in record.extras.derived(data).data_vars.items() if name in used}
-        )
+        return _COMPILED[key].with_data(record.extras.derived(data))
     model = record.write(data, pooling, parameterization, priors)
     if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
         raise ValueError(
             f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."
         )
-    sampled = [variable.name for variable in model.free_RVs + model.deterministics]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = nutpie.compile_pymc_model(normal_tails(model), var_names=sampled)
-    if not any(model.named_vars_to_dims.get(name) for name in sampled):
+        compiled = nuts.compiled(model)
+    if not compiled.dims:
         _COMPILED[key] = compiled
     return compiled
