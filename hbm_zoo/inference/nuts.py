@@ -13,6 +13,7 @@ import arviz as az
 import numba
 import numpy as np
 import nutpie
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -24,11 +25,12 @@ from pytensor.graph import clone_replace, rewrite_graph, vectorize_graph
 from pytensor.graph.traversal import graph_inputs
 from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS, compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import numba_njit
+from pytensor.tensor.variable import TensorConstant
 
 from hbm_zoo.inference.transforms import normal_tails
 
-#: Draws of the priors that say where a variable lies and how widely; what lies below these shares of them.
-PRIOR_DRAWS, SHARES = 200, (0.16, 0.5, 0.84)
+#: Draws of a prior that say how wide it is; what lies below the ends of its central two thirds.
+PRIOR_DRAWS, TWO_THIRDS = 200, (1 / 6, 5 / 6)
 
 NUMBERS = types.CPointer(types.double)
 # What nutpie calls. `table` holds the addresses of the arrays of data, their sizes, then their shapes; a result above
@@ -82,8 +84,8 @@ class Compiled:
 
     def with_data(self, data: xr.Dataset) -> Compiled:
         """The same on other data, of other sizes too; this one keeps its own."""
-        used = {variable.name for variable in self.density.shared_var_keys}
-        density = self.density.with_data(**{name: v.values for name, v in data.data_vars.items() if name in used})
+        used = {variable.name for variable in self.density.shared_var_keys} & set(data.data_vars)
+        density = self.density.with_data(**{name: data[name].values for name in used})
         own = {v: data[v.name].values if v.name in data.data_vars else array for v, array in self.data.items()}
         return replace(self, density=density, data=own)
 
@@ -91,8 +93,8 @@ class Compiled:
 def compiled(model: pm.Model) -> Compiled:
     """Compile a model, or find it compiled.
 
-    A variable u on the whole line is drawn as x, u = centre + unit x, in the units of its prior: data and priors in
-    other units of measurement give the same draws.
+    A variable u on the whole line is drawn as x, u = centre + unit x, in a unit that its prior gives: data and
+    priors in other units of measurement give the same draws, but for rounding.
 
     Parameters
     ----------
@@ -114,22 +116,26 @@ def compiled(model: pm.Model) -> Compiled:
         data=data,
         names=names,
         dims={name: dims for name, dims in model.named_vars_to_dims.items() if name in names},
-        coords={dim: labels for dim, labels in model.coords.items() if labels is not None},
+        coords={dim: pd.Index(labels) for dim, labels in model.coords.items() if labels is not None},
     )
 
 
 def prior_units(model: pm.Model) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
-    """Where the prior of each variable lies on the whole line [variable], how widely [variable], and the shapes.
+    """Where each variable starts on the whole line [variable], its unit there [variable], and the shapes.
 
-    Medians, and half of what the central two thirds span: a prior with long tails has them as well.
+    The unit is half of what the central two thirds of the prior span; that of a log or a logit is 1, since other units
+    of measurement only move it.
     """
-    transforms = [(variable, model.rvs_to_transforms[variable]) for variable in model.free_RVs]
-    on_line = [v if to_line is None else to_line.forward(v, *v.owner.inputs) for v, to_line in transforms]
-    draws = pm.draw(on_line, draws=PRIOR_DRAWS, random_seed=0, mode="FAST_COMPILE")
-    flat = np.concatenate([values.reshape(PRIOR_DRAWS, -1) for values in draws], axis=1)
-    below, centre, above = np.quantile(flat, SHARES, axis=0)
-    unit = (above - below) / 2
-    return centre, unit, [values.shape[1:] for values in draws]
+    start = list(model.initial_point().values())
+    plain = [variable for variable in model.free_RVs if model.rvs_to_transforms[variable] is None]
+    draws = pm.draw(plain, draws=PRIOR_DRAWS, random_seed=0, mode="FAST_COMPILE") if plain else []
+    spread = {v: np.ptp(np.quantile(d, TWO_THIRDS, axis=0), axis=0) / 2 for v, d in zip(plain, draws, strict=True)}
+    unit = [spread.get(variable, np.ones_like(at)) for variable, at in zip(model.free_RVs, start, strict=True)]
+    return (
+        np.concatenate([at.ravel() for at in start]),
+        np.concatenate([size.ravel() for size in unit]),
+        [at.shape for at in start],
+    )
 
 
 def _placed(model: pm.Model, shapes: list, affine: tuple, x) -> dict:
@@ -149,7 +155,7 @@ def _own_scales(model: pm.Model, names: list[str], shapes: list, affine: tuple) 
     shown = {variable.name: variable for variable in model.unobserved_value_vars}
     kept = vectorize_graph([shown[name] for name in names], _placed(model, shapes, affine, x))
     data = {v: v.get_value() for v in graph_inputs(kept) if isinstance(v, SharedVariable)}
-    given = {v: v.type() for v in data}
+    given: dict[Any, Any] = {v: v.type() for v in data}
     return pytensor.function([x, *given.values()], clone_replace(kept, given), mode="FAST_COMPILE"), data
 
 
@@ -157,9 +163,11 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
     """The log density and its gradient, as nutpie calls them, with nothing of Python in between."""
     size = sum(map(prod, shapes))
     x = pt.TensorType("float64", shape=(size,))("x")
-    stable = rewrite_graph(model.logp(), include=("canonicalize", "stabilize"))
-    log_density = clone_replace(stable, _placed(model, shapes, affine, x))
-    formula = pytensor.function([x], [log_density, pytensor.grad(log_density, x)], mode="NUMBA")
+    (free,) = clone_replace([model.logp()], _as_data(model), rebuild_strict=False)
+    stable: Any = rewrite_graph(free, include=("canonicalize", "stabilize"))
+    log_density: Any = clone_replace(stable, _placed(model, shapes, affine, x))
+    slope: Any = pytensor.grad(log_density, x)
+    formula = pytensor.function([x], [log_density, slope], mode="NUMBA")
     keys = {variable: str(k) for k, variable in enumerate(formula.get_shared())}
     data = {key: np.array(variable.get_value(), order="C") for variable, key in keys.items()}
     return CompiledPyMCModel(
@@ -178,6 +186,12 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
         _shapes={"x": (size,)},
         _coords={},
     )
+
+
+def _as_data(model: pm.Model) -> dict[Any, Any]:
+    """The numbers of the priors as data: other numbers are no other function, and nothing is compiled for them."""
+    numbers = [p for v in model.free_RVs for p in v.owner.inputs if isinstance(p, TensorConstant)]
+    return {p: pytensor.shared(np.array(p.data, "float64")) for p in numbers if p.dtype.startswith("float")}
 
 
 def _density_in_c(formula: Callable, data: list[np.ndarray]):
