@@ -10,6 +10,7 @@ import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
+from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 from scipy import stats
 
 import hbm_zoo as hz
@@ -77,6 +78,8 @@ def test_a_seed_is_a_seed_on_one_core_and_on_two(bcg):
 @pytest.mark.parametrize("unit", [1e-12, 1e12])
 def test_other_units_are_the_same_density_the_same_file_and_the_same_draws(bcg, unit):
     other, x = written(prepared(unit)), np.array([0.3, -0.7])
+    one, same = (CACHED_SRC_FUNCTIONS[model.density.compiled_logp_func.__wrapped__] for model in (bcg, other))
+    assert one == same  # the name of the file
     assert other.density.compiled_logp_func.cache_hits == 1
     np.testing.assert_allclose(evaluated(other, x)[2], evaluated(bcg, x)[2], rtol=1e-9)
     here, there = (drawn(model)["posterior"].dataset[["mu", "tau"]] for model in (bcg, other))
