@@ -97,6 +97,11 @@ class LogPosterior:
         return replace(self, centre=centre, scale=scale, of_prior=(drawn - centre) / scale, data=data, cells=cells)
 
 
+def many(cells: int) -> bool:
+    """Whether compiling repays, for data whose likelihood takes so many numbers a point."""
+    return cells * POINTS > CELLS_UNCOMPILED
+
+
 def few_numbers(model: pm.Model) -> bool:
     """Whether all that is unknown in a model is some real numbers, and all that is computed of them is numbers."""
     shown = model.free_RVs + model.deterministics
@@ -131,7 +136,7 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int)
 
     densities = [density + pt.zeros(u.shape[0]) for density in both]
     searches = any(isinstance(node.op, HasInnerGraph) for node in toposort(densities))
-    mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
+    mode = "NUMBA" if searches or many(cells) else "FAST_COMPILE"
     nowhere = np.empty(0)
     return LogPosterior(
         model=model,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import nutpie
 import xarray as xr
 
+from hbm_zoo.inference import nuts
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
 from hbm_zoo.inference.independent import MOST_DIMENSIONS, Tops, failures, resampled, tops, weighted
-from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
+from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior, many
 from hbm_zoo.inference.nodes import reweighted
-from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 
@@ -23,6 +23,8 @@ from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 # posterior is sharply curved.
 TARGET_ACCEPT = (0.9, 0.98)
 TUNE = 1000
+#: Compiled functions that are kept, of each kind.
+MOST_KEPT = 64
 #: Of the posterior, that a top must hold for chains to have to know of it.
 LEAST_SHARE = 0.001
 ENGINES = ("auto", "independent", "nuts")
@@ -121,7 +123,9 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
     """Draws by steps so small that none diverges, if that can be had; by those the caller asked for, if any."""
     compiled = _compile(record, data, pooling, parameterization, priors)
     for target in [sampler["target_accept"]] if "target_accept" in sampler else TARGET_ACCEPT:
-        tree = _steps(compiled, settings, progressbar, sampler | {"target_accept": target})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = nuts.sample(compiled, settings, progressbar, sampler | {"target_accept": target})
         tree.attrs["target_accept"] = target
         if not tree["sample_stats"]["diverging"].any():
             break
@@ -131,43 +135,27 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
     return tree
 
 
-def _steps(compiled, settings, progressbar, sampler) -> xr.DataTree:
-    """Draws by NUTS and what is known of its steps."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tree = nutpie.sample(
-                compiled,
-                draws=settings["draws"],
-                tune=settings["tune"],
-                chains=settings["chains"],
-                seed=settings["seed"],
-                progress_bar=progressbar,
-                save_warmup=False,
-                **sampler,
-            )
-        except ValueError as error:
-            if "no results" in str(error):  # how the sampler says that it was interrupted before its first draw
-                raise KeyboardInterrupt("sampling was interrupted") from None
-            raise
-    if tree["posterior"].sizes.get("draw", 0) < settings["draws"]:
-        raise KeyboardInterrupt("sampling was interrupted")  # the sampler returns what it has
-    stats = tree["sample_stats"].to_dataset()
-    kept = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
-    tree["sample_stats"] = xr.DataTree(stats[kept].assign(reached_max_treedepth=stats["maxdepth_reached"]))
-    return tree
-
-
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
     key, cells = _key(record, data, pooling, parameterization, priors), _cells(record, data)
     arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
-    if key not in _POSTERIORS:
+
+    def compiled() -> LogPosterior | None:
         model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
-        _POSTERIORS[key] = log_posterior(model, arrays, cells) if of_few else None
-    posterior = _POSTERIORS[key]
+        return log_posterior(model, arrays, cells) if of_few else None
+
+    posterior = _kept(_POSTERIORS, (*key, many(cells)), compiled)
     return posterior and posterior.with_data(arrays, cells)
+
+
+def _kept(cache: dict, key: tuple, make: Callable):
+    """What was made for a key; the eldest goes where there are many."""
+    if key not in cache:
+        if len(cache) >= MOST_KEPT:
+            del cache[next(iter(cache))]
+        cache[key] = make()
+    return cache[key]
 
 
 def _cells(record, data) -> int:
@@ -182,22 +170,20 @@ def _key(record, data, pooling, parameterization, priors) -> tuple:
 
 def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
+
+    def compiled() -> nuts.Compiled:
+        model = record.write(data, pooling, parameterization, priors)
+        if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
+            raise ValueError(
+                f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nuts.compiled(model)
+
     key = (*_key(record, data, pooling, parameterization, priors), to_json(priors))
-    if key in _COMPILED:
-        compiled = _COMPILED[key]
-        used = {variable.name for variable in compiled.shared_var_keys}
-        return compiled.with_data(
-            **{name: v.values for name, v in record.extras.derived(data).data_vars.items() if name in used}
-        )
-    model = record.write(data, pooling, parameterization, priors)
-    if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
-        raise ValueError(
-            f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."
-        )
-    sampled = [variable.name for variable in model.free_RVs + model.deterministics]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compiled = nutpie.compile_pymc_model(normal_tails(model), var_names=sampled)
-    if not any(model.named_vars_to_dims.get(name) for name in sampled):
-        _COMPILED[key] = compiled
-    return compiled
+    found = _kept(_COMPILED, key, compiled)
+    if found.dims:  # its groups are those of the data that it was compiled for
+        del _COMPILED[key]
+        return found
+    return found.with_data(record.extras.derived(data))

@@ -9,7 +9,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
-from hbm_zoo.inference import independent, sampling
+from hbm_zoo.inference import independent, nuts, sampling
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import efficiency, priors_of, proposals
 from hbm_zoo.inference.loo import relative_efficiency
@@ -136,7 +136,7 @@ def test_leaving_out_of_weighted_proposals_is_exact(by_engine):
     ("diverged", "given", "targets"), [(1, {}, [0.9, 0.98]), (0, {}, [0.9]), (1, {"target_accept": 0.8}, [0.8])]
 )
 def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(monkeypatch, diverged, given, targets):
-    asked, steps = [], sampling._steps
+    asked, steps = [], nuts.sample
 
     def stepped(compiled, settings, progressbar, sampler):
         asked.append(sampler["target_accept"])
@@ -146,7 +146,7 @@ def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(
         tree["sample_stats"] = xr.DataTree(stats)
         return tree
 
-    monkeypatch.setattr(sampling, "_steps", stepped)
+    monkeypatch.setattr(nuts, "sample", stepped)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fit = hz.fit("vaccine_clinics", CLINICS, engine="nuts", random_seed=1, progressbar=False, **given)
