@@ -190,6 +190,22 @@ def tissues_pymc(frame, priors) -> pm.Model:
     return model
 
 
+def tissues_bambi(frame, priors) -> pm.Model:
+    """The same model by its formula."""
+    import bambi as bmb
+
+    def prior(name: str):
+        return bmb.Prior(priors[name].distribution, **{k: float(v) for k, v in priors[name].parameters.items()})
+
+    of_tissues = bmb.Prior("Normal", mu=0, sigma=prior("tau"))
+    given = {"Intercept": prior("mu"), "1|tissue": of_tissues, "sigma": prior("sigma")}
+    model = bmb.Model(
+        "expression ~ 1 + (1|tissue)", frame.astype({"tissue": str}), priors=given, center_predictors=False
+    )
+    model.build()
+    return model.backend.model
+
+
 def tissues_numpyro(tissue, groups, y, numbers):
     """The same model in NumPyro."""
     import numpyro
@@ -215,6 +231,7 @@ def tissues() -> dict:
     return dict(
         hbm_zoo=lambda: zoo(model, frame),
         PyMC=lambda: by_nutpie(lambda: tissues_pymc(frame, priors), names, 100),
+        Bambi=lambda: by_nutpie(lambda: tissues_bambi(frame, priors), ["Intercept", "1|tissue_sigma", "sigma"], 100),
         NumPyro=lambda: by_numpyro(tissues_numpyro, names, 100, tissue, 50, expression, numbers_of(priors)),
     )
 
