@@ -16,6 +16,8 @@ _HOMES = {
     "fit": "inference.fitting",
     "fit_poolings": "inference.fitting",
     "recover": "inference.fitting",
+    "fit_many": "inference.many",
+    "units": "inference.many",
     "convergence": "inference.convergence",
     "compare_poolings": "diagnostics.comparison",
     "groups": "diagnostics.groups",

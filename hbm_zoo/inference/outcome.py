@@ -1,0 +1,73 @@
+"""In a worker: what comes of a piece. Little is imported here, so that a worker starts as fast as its task allows."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+#: In the attrs of a recorded result: what was warned of on the way to it.
+WARNED = "warned"
+#: What libraries say to those who write programs.
+NOT_FOR_USERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a piece: a result or an error, and warnings as module, category and text."""
+
+    result: Any = None
+    error: BaseException | None = None
+    warned: Sequence[Sequence[str]] = ()
+
+
+def perform(task: Callable, piece: Any, record: bool) -> Outcome:
+    """What comes of a piece, one thread for its linear algebra, and what it warned of."""
+    threadpool_limits(limits=1)  # for good in a process that serves; `run` lifts it in its own
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for category in NOT_FOR_USERS:
+            warnings.simplefilter("ignore", category)
+        try:
+            result = task(piece)
+            return Outcome(_to_bytes(result, _said(heard)) if record else result, None, _said(heard))
+        except Exception as error:
+            return Outcome(None, _portable(error), _said(heard))
+
+
+def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
+    """Each warning once."""
+    said = ((w.category.__module__, w.category.__qualname__, str(w.message)) for w in heard)
+    return list(dict.fromkeys(said))
+
+
+def _to_bytes(result: Any, said: list) -> bytes:
+    if not isinstance(result, xr.DataTree):
+        raise TypeError(f"Expected a DataTree to be recorded, the task returned {type(result).__name__}.")
+    result.attrs[WARNED] = json.dumps(said)
+    return bytes(result.to_netcdf())
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that arrives: one that cannot be made again from its pickle would break the pool that brings it."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"In the worker:\n{trace}")
+    return error.with_traceback(None)
+
+
+def outcome_of(future: Future) -> Outcome:
+    """What a worker said, or why none could."""
+    error = future.exception()
+    return future.result() if error is None else Outcome(error=error)

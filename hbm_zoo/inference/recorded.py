@@ -1,0 +1,153 @@
+"""A folder of finished pieces, one NetCDF file each: whole or not there, and of one piece of work only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.inference.outcome import WARNED
+from hbm_zoo.model import HierarchicalModel
+
+MANIFEST = "work.json"
+LONGEST_NAME = 60
+OF_RESULTS = ("hbm_zoo", "pymc", "pytensor", "nutpie", "numba", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the results of pieces are, by the piece's name."""
+
+    files: Mapping[str, Path]
+
+    def write(self, name: str, content: bytes) -> None:
+        """Record a piece: its file appears whole or not at all, whenever the process is killed."""
+        write_whole(self.files[name], content)
+
+    def read(self, name: str) -> xr.DataTree:
+        """The result of a piece, in memory."""
+        with xr.open_datatree(self.files[name]) as tree:
+            tree.load()
+        del tree.attrs[WARNED]
+        return tree
+
+    def attrs(self, name: str) -> dict[str, Any] | None:
+        """What the file of a piece says of the whole; None if there is no such file, or it cannot be read."""
+        if not self.files[name].is_file():
+            return None
+        try:
+            with xr.open_dataset(self.files[name]) as root:
+                return dict(root.attrs)
+        except (OSError, ValueError):
+            return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under another name, to the disk, and give it its name in one step."""
+    draft = path.with_name(f"{path.name}.part")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Folder:
+    """The folder of some work, new or begun.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds anything else than the same task on the same pieces by the same versions.
+    """
+    path = Path(folder).expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    work = {
+        "task": f"{task.__module__}.{task.__qualname__}",
+        "versions": {name: version(name) for name in OF_RESULTS},
+        "pieces": len(pieces),
+        "fingerprint": fingerprint(pieces),
+    }
+    if (path / MANIFEST).is_file():
+        _check_same(work, json.loads((path / MANIFEST).read_text()), folder)
+    elif any(entry.name != f"{MANIFEST}.part" for entry in path.iterdir()):
+        raise ValueError(f"{folder} holds files but no {MANIFEST}: name an empty folder, or one that this work began.")
+    else:
+        write_whole(path / MANIFEST, json.dumps(work, indent=1).encode())
+    return Folder(dict(zip(pieces, map(path.__truediv__, _file_names(pieces)), strict=True)))
+
+
+def _check_same(work: dict, begun: dict, folder: str | Path) -> None:
+    """Refuse a folder of other work, by the first thing that differs."""
+    other = {
+        "task": "another task",
+        "pieces": "another number of pieces",
+        "fingerprint": "other data, settings or seed",
+    }
+    said = [text for name, text in other.items() if begun[name] != work[name]]
+    for name, now in work["versions"].items():
+        if (then := begun["versions"].get(name)) != now:
+            said.append(f"{name} {then}, not {now}")
+    if said:
+        raise ValueError(f"{folder} holds other work, of {said[0]}: name another folder.")
+
+
+def _file_names(names: Iterable[str]) -> list[str]:
+    """A number, since names may differ by case only, and as much of the name as any file system takes."""
+    return [f"{i:06d}-{re.sub(r'[^\w.-]+', '_', name)[:LONGEST_NAME]}.nc" for i, name in enumerate(names)]
+
+
+def fingerprint(value: Any) -> str:
+    """The same for equal values in any process: of frames, arrays, models, priors, functions, and plain Python.
+
+    Raises
+    ------
+    TypeError
+        If a value is of another kind.
+
+    Examples
+    --------
+    >>> fingerprint({"a": [1, None]}) == fingerprint({"a": (1, None)}) != fingerprint({"a": [2, None]})
+    True
+    """
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    """Bytes that say what a value is, parts by their own fingerprints."""
+    match value:
+        case None | bool() | int() | float() | str() | bytes():
+            return f"{type(value).__name__}:{value!r}".encode()
+        case np.generic() | np.ndarray():
+            return f"array:{np.shape(value)}:{np.asarray(value).tolist()!r}".encode()
+        case pd.DataFrame():
+            columns = {str(name): _column(value.iloc[:, i]) for i, name in enumerate(value.columns)}
+            return b"frame:" + _canonical([value.attrs, columns, _column(value.index.to_series())])
+        case xr.Dataset():
+            return b"dataset:" + _canonical([value.attrs, {n: [v.dims, v.values] for n, v in value.variables.items()}])
+        case Mapping():
+            return b"mapping:" + "".join(fingerprint(k) + fingerprint(v) for k, v in value.items()).encode()
+        case list() | tuple():
+            return b"row:" + "".join(map(fingerprint, value)).encode()
+        case Prior():
+            return b"prior:" + _canonical(value.to_dict())
+        case HierarchicalModel():
+            return b"model:" + _canonical([value.name, value.chosen])
+        case _ if callable(value) and hasattr(value, "__qualname__"):
+            return f"function:{value.__module__}.{value.__qualname__}".encode()
+    raise TypeError(f"Expected frames, arrays, models, priors, functions, numbers or text, got {type(value).__name__}.")
+
+
+def _column(column: pd.Series) -> list:
+    return [str(column.dtype), pd.util.hash_pandas_object(column, index=False).to_numpy()]
