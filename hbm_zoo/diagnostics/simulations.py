@@ -99,12 +99,12 @@ def _simulation(piece: Mapping[str, Any], design: Design, h: xr.Dataset, rng) ->
     of_truth, of_fit = (quantities(record, pooling, design, *each, data, rng) for each in ((h, theta), drawn))
     sizes = tree["posterior"].sizes
     worth = efficiency(tree) * sizes["chain"] * sizes["draw"]
-    places = {name: place(truth, of_fit[name], worth, rng) for name, truth in of_truth.items()}
+    places = places_of(of_truth, of_fit, worth, rng)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted, and said once of all
         checks = convergence(tree).iloc[0]
     about = {"engine": tree.attrs["engine"], "passed": bool(checks["passed"]), "verdict": checks["verdict"]}
-    return xr.Dataset(places), xr.Dataset(about | {"seconds": time.perf_counter() - start})
+    return places, xr.Dataset(about | {"seconds": time.perf_counter() - start})
 
 
 def _fitted(piece: Mapping[str, Any], data: xr.Dataset, seed: int) -> tuple[xr.DataTree, xr.Dataset]:
@@ -165,8 +165,25 @@ def quantities(
     return xr.Dataset(found)
 
 
-def place(truth: xr.DataArray, draws: xr.DataArray, worth: float, rng: np.random.Generator) -> xr.DataArray:
-    """Where a truth [sample], one, lies among draws [sample]: uniform on (0, 1) if it is one of them.
+def places_of(truth: xr.Dataset, draws: xr.Dataset, worth: float, rng: np.random.Generator) -> xr.Dataset:
+    """The `place` of each quantity of a truth [sample], one, among draws [sample] that are worth so many.
+
+    Raises
+    ------
+    ValueError
+        If a quantity is undefined, so that the truth has no place.
+    """
+    found = {}
+    for name, value in truth.transpose("sample", ...).items():
+        among = draws[name].transpose(*value.dims).values
+        if np.isnan(among).any() or np.isnan(value).any():
+            raise ValueError(f"{name!r} is undefined at the truth or at a draw, so that the truth has no place.")
+        found[name] = value.isel(sample=0, drop=True).copy(data=place(value.values[0], among, worth, rng))
+    return xr.Dataset(found)
+
+
+def place(truth: np.ndarray, draws: np.ndarray, worth: float, rng: np.random.Generator) -> np.ndarray:
+    """Where a truth [...] lies among draws [sample, ...]: uniform on (0, 1) if it is one of them.
 
     The truth is one more of as many independent draws as the draws are worth, W,
 
@@ -175,19 +192,10 @@ def place(truth: xr.DataArray, draws: xr.DataArray, worth: float, rng: np.random
     of W independent draws the rank of Talts et al. (2018, arXiv:1804.06788), at random within itself and among equals.
     Where draws are chained or resampled W is fewer than they are, and taken for independent they would seem too narrow.
 
-    Raises
-    ------
-    ValueError
-        If a draw or the truth is undefined: it has no place.
-
     Examples
     --------
-    >>> draws = xr.DataArray([1.0, 2.0, 2.0, 3.0], dims="sample")
-    >>> place(xr.DataArray([0.0], dims="sample"), draws, 4, np.random.default_rng(1)).item() < 0.2
+    >>> bool(place(np.array(0.0), np.array([1.0, 2.0, 2.0, 3.0]), 4, np.random.default_rng(1)) < 0.2)
     True
     """
-    if draws.isnull().any() or truth.isnull().any():
-        raise ValueError(f"{truth.name!r} is undefined at the truth or at a draw, so that the truth has no place.")
-    truth = truth.isel(sample=0, drop=True)
-    below, equal = ((draws < truth).mean("sample"), (draws == truth).mean("sample"))
+    below, equal = (draws < truth).mean(axis=0), (draws == truth).mean(axis=0)
     return (below + rng.random(below.shape) * (equal + 1 / worth)) / (1 + 1 / worth)
