@@ -28,7 +28,9 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 #: Of the mixture: the defence's share, and its width in units of the prior; the least curvature of a top.
 DEFENCE, WIDTH, FLATTEST = 0.05, 1.5, 0.05
 #: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
-PRIOR_COUNTS, STARTS = np.array([1, 1e-2, 1e-4, 1e-8]), 256
+PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
+#: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
+TOO_THIN = 2.0
 #: Distance, in standard deviations of the lower one, up to which two tops are one.
 SAME_TOP = 0.1
 #: First widths around a top, in units of its curvature; rounds of fitting, unless fewer do, and their proposals.
@@ -44,14 +46,29 @@ class Tops:
     curvature: np.ndarray
 
 
-def tops(posterior: LogPosterior, rng: np.random.Generator) -> Tops:
-    """The tops of a posterior that climbers find from where it is largest, and from tops of the likelihood."""
-    points = WIDTH * rng.standard_normal((STARTS, posterior.size))
-    points[0] = 0
-    log_prior, log_likelihood = posterior.parts(points)
-    starts = points[np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)]
-    starts, _ = modes(_curves(posterior, PRIOR_COUNTS), starts)
-    where, curvature = modes(_curves(posterior, np.ones_like(PRIOR_COUNTS)), starts)
+def tops(posterior: LogPosterior) -> Tops:
+    """The tops that climbers find from draws of the prior.
+
+    They start where posterior and likelihood are largest among the draws; then where the posterior is large beside the
+    mixture that the tops so far make, until that finds nothing new.
+    """
+    log_prior, log_likelihood = posterior.parts(posterior.of_prior)
+    best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
+    starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best])
+    found = _distinct(posterior, *modes(_curves(posterior, np.ones(len(starts))), starts))
+    while True:
+        mixture, known = around(found), len(found.where)
+        beside = log_prior + log_likelihood - mixture.log_density(posterior.of_prior)
+        if beside.max() < np.max(posterior(found.where) - mixture.log_density(found.where)) + TOO_THIN:
+            return found
+        where, curvature = modes(_curves(posterior, np.ones(1)), posterior.of_prior[[np.argmax(beside)]])
+        found = _distinct(posterior, np.concatenate([found.where, where]), np.concatenate([found.curvature, curvature]))
+        if len(found.where) == known:
+            return found
+
+
+def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray) -> Tops:
+    """Each top once, the highest first, and none flatter than some."""
     values, vectors = np.linalg.eigh(curvature)
     curvature = (vectors * np.maximum(values, FLATTEST)[:, None]) @ vectors.mT
     kept: list[int] = []
@@ -154,7 +171,7 @@ class Weighted:
     def _smoothed(self) -> tuple[np.ndarray, float]:
         log_weights, (k_hat,) = smoothed(self.log_ratios[None])
         weights = np.exp(log_weights[0])
-        return (weights, float(k_hat)) if np.isfinite(weights).all() else (0 * self.log_ratios, np.inf)
+        return (weights, float(k_hat)) if np.isfinite(weights).all() else (np.zeros_like(weights), np.inf)
 
     @property
     def weights(self) -> np.ndarray:

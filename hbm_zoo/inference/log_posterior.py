@@ -39,6 +39,8 @@ class LogPosterior:
         The model as written, its half-normal variables on the scale of two normal tails.
     centre, scale
         Of PyMC's values, by dimension: those of the prior.
+    of_prior
+        Points [draw, dimension] drawn from the prior.
     densities, way_back
         The compiled functions.
     data
@@ -50,6 +52,7 @@ class LogPosterior:
     model: pm.Model
     centre: np.ndarray
     scale: np.ndarray
+    of_prior: np.ndarray
     densities: Callable
     way_back: Callable
     data: Mapping[str, np.ndarray]
@@ -106,10 +109,12 @@ def log_posterior(model: pm.Model, cells: int) -> LogPosterior:
     shown = model.replace_rvs_by_values(model.free_RVs + model.deterministics)
     drawn = _of_prior(model)
     low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
+    scale = (high - low) / 2
     return LogPosterior(
         model=model,
         centre=centre,
-        scale=(high - low) / 2,
+        scale=scale,
+        of_prior=(drawn - centre) / scale,
         densities=function([u, *asked.values()], of_data, mode=mode, on_unused_input="ignore", trust_input=True),
         way_back=function([u], vectorize_graph(shown, by_point), mode="FAST_COMPILE", on_unused_input="ignore"),
         data={v.name: v.get_value() for v in held},

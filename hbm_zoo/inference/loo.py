@@ -81,9 +81,10 @@ def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.
     with np.errstate(invalid="ignore"):  # infinite ratios have no shares
         log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)
     k_hat = np.full(log_ratios.shape[:-1], -np.inf)
-    undefined = np.isnan(log_ratios).any(axis=-1) | np.isposinf(log_ratios).any(axis=-1)
+    least, most = log_ratios.min(axis=-1), log_ratios.max(axis=-1)
+    undefined = ~np.isfinite(most)  # NaN among them, or infinite, or no sample has a weight
     k_hat[undefined] = np.inf
-    uneven = ~undefined & (np.ptp(log_ratios, axis=-1) > EVEN_WEIGHTS)
+    uneven = ~undefined & (least < most - EVEN_WEIGHTS)
     if uneven.any():
         try:
             log_weights[uneven], k_hat[uneven] = array_stats.psislw(-log_ratios[uneven], r_eff=reff, axis=-1)

@@ -101,7 +101,7 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, setti
 
     shape = settings["chains"], settings["draws"]
     coarse = record.group_level.log_sampled is not None
-    found = weighted(posterior, tops(posterior, rng), np.prod(shape), rng, exact if coarse else None)
+    found = weighted(posterior, tops(posterior), np.prod(shape), rng, exact if coarse else None)
     chosen, worth = resampled(found.weights, np.prod(shape), rng)
     drawn = posterior.variables(found.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}

@@ -1,7 +1,6 @@
 """What a fit holds, what becomes of it on disk, and that ArviZ takes it as it is."""
 
 import json
-import warnings
 
 import arviz as az
 import numpy as np
@@ -30,12 +29,9 @@ GROUPS = {
 }
 
 
-def short_fit(frame=FRAME, **options):
-    """A fit too short for the gate, which says so."""
-    with pytest.warns(ConvergenceWarning):
-        return hz.fit(
-            "hospital_readmission", frame, progressbar=False, **{"draws": 60, "tune": 100, "chains": 2} | options
-        )
+def short_fit(**options):
+    """A fit of few draws."""
+    return hz.fit("hospital_readmission", FRAME, progressbar=False, **{"draws": 60, "chains": 2} | options)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def test_a_fit_describes_itself(three_hospitals_fits):
 
 def test_a_fit_holds_what_it_promises(three_hospitals_fits):
     for pooling, fit in three_hospitals_fits.items():
-        sampled = set() if pooling == "none" else {"sample_stats", "log_likelihood", "log_prior"}
+        sampled = set() if pooling == "none" else {"proposals", "log_likelihood", "log_prior"}
         assert GROUPS | sampled <= set(fit.children)
         assert ("log_likelihood" in fit.children) == (pooling != "none")
         assert fit["posterior"]["lam"].dims == ("chain", "draw", "hospital")
@@ -81,8 +77,8 @@ def test_log_likelihood_has_the_group_level_integrated_out(three_hospitals_fits)
     h = fit["posterior"].dataset
     a, data = h["a"], MODEL.data(FRAME)
     expected = xr.apply_ufunc(stats.nbinom.logpmf, data.observed, a, a / (a + data.expected * h["mu"]))
-    np.testing.assert_allclose(
-        fit["log_likelihood"]["O"], expected.transpose("chain", "draw", "hospital"), rtol=1e-7, atol=1e-7
+    np.testing.assert_allclose(  # SciPy's shape is exact to six digits where it is very large
+        fit["log_likelihood"]["O"], expected.transpose("chain", "draw", "hospital"), rtol=1e-6, atol=1e-6
     )
 
 
@@ -136,13 +132,12 @@ def test_arviz_takes_fits_as_they_are(loaded):
     assert {"mu", "cv"} <= set(az.summary(partial, var_names=["mu", "cv"]).index)
     loo = az.loo(partial)
     summary = partial["group_summary"].dataset
-    assert float(loo.elpd) == pytest.approx(float(summary["elpd"].sum()), abs=0.02)
+    error = float(np.sqrt((summary["elpd_mcse"] ** 2).sum()))
+    assert float(loo.elpd) == pytest.approx(float(summary["elpd"].sum()), abs=5 * error)
     sensitivity = az.psense_summary(partial, var_names=["mu", "cv"], prior_var_names=["mu", "cv"])
     assert set(sensitivity.index) == {"mu", "cv"}
     az.plot_forest(loaded, var_names=["lam"], combined=True, backend="none")
     az.plot_ppc_rootogram(partial, backend="none")
-    assert "diverging" in partial["sample_stats"]
-    assert "reached_max_treedepth" in partial["sample_stats"]
 
 
 def test_same_seed_same_draws(three_hospitals_fits):
@@ -181,9 +176,12 @@ def test_order_of_rows_does_not_matter(three_hospitals_fits):
 
 
 def test_options_of_the_sampler_arrive():
-    fit = short_fit(random_seed=4, maxdepth=1, target_accept=0.8)
+    with pytest.warns(ConvergenceWarning):
+        fit = short_fit(random_seed=4, engine="nuts", tune=100, maxdepth=1, target_accept=0.8)
     assert int(fit["sample_stats"]["depth"].max()) <= 1
     assert fit["sample_stats"]["reached_max_treedepth"].any()
+    assert "diverging" in fit["sample_stats"]
+    assert (fit.attrs["engine"], fit.attrs["why_nuts"], fit.attrs["tune"]) == ("nuts", "asked for", 100)
 
 
 def test_priors_arrive_by_name():
@@ -268,25 +266,3 @@ def test_fits_of_other_data_do_not_mix(three_hospitals_fits):
 def test_fit_poolings_takes_no_pooling():
     with pytest.raises(ValueError, match="leave out 'pooling'"):
         hz.fit_poolings("hospital_readmission", FRAME, pooling="none")
-
-
-@pytest.mark.parametrize(
-    ("diverged", "given", "targets"), [(1, {}, [0.9, 0.98]), (0, {}, [0.9]), (1, {"target_accept": 0.8}, [0.8])]
-)
-def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(monkeypatch, diverged, given, targets):
-    asked, draw = [], sampling.draw
-
-    def drawn(*arguments):
-        asked.append(arguments[-1]["target_accept"])
-        tree = draw(*arguments)
-        stats = tree["sample_stats"].to_dataset()
-        stats["diverging"].values[0, 0] = diverged and len(asked) == 1
-        tree["sample_stats"] = xr.DataTree(stats)
-        return tree
-
-    monkeypatch.setattr(sampling, "draw", drawn)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fit = hz.fit("hospital_readmission", hz.load_data("three_hospitals"), "complete", random_seed=1, **given)
-    assert asked == targets
-    assert fit.attrs["target_accept"] == targets[-1]

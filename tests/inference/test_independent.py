@@ -1,0 +1,203 @@
+"""Independent draws: mixture, weights, tops; and planted conflicts of prior and data, none of which may pass."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymc_extras.prior import Prior
+from scipy import stats
+from scipy.special import logsumexp, softmax
+
+import hbm_zoo as hz
+from hbm_zoo.inference import independent
+from hbm_zoo.inference.independent import Tops, Weighted, around, effective, resampled, tops, weighted
+from hbm_zoo.inference.log_posterior import log_posterior
+from hbm_zoo.zoo import record_of
+
+CONFLICTS = {
+    "t1": (Prior("StudentT", nu=1, mu=0, sigma=0.02), Prior("HalfNormal", sigma=4)),
+    "t2": (Prior("StudentT", nu=2, mu=0, sigma=0.05), Prior("HalfNormal", sigma=3)),
+    "t1, narrow": (Prior("StudentT", nu=1, mu=0, sigma=0.002), Prior("HalfNormal", sigma=1)),
+    "t3": (Prior("StudentT", nu=3, mu=0, sigma=0.1), Prior("HalfNormal", sigma=2)),
+    "normal": (Prior("Normal", mu=0, sigma=0.3), Prior("HalfNormal", sigma=4)),
+    "half-Cauchy": (Prior("Normal", mu=0, sigma=0.3), Prior("HalfCauchy", beta=1)),
+}
+
+
+def standard_normal(x):
+    """Log density of points."""
+    return stats.norm.logpdf(x).sum(axis=1)
+
+
+class Density:
+    """A posterior by its log density, for what needs no model."""
+
+    def __init__(self, log_density, size, log_prior=standard_normal, of_prior=None):
+        """Of a prior that is a standard normal unless another is given, with draws of it."""
+        self.log_density, self.log_prior, self.size = log_density, log_prior, size
+        self.of_prior = np.random.default_rng(0).normal(size=(400, size)) if of_prior is None else of_prior
+
+    def __call__(self, x):
+        """Log density of points."""
+        return self.log_density(x)
+
+    def parts(self, x):
+        """Of prior and likelihood."""
+        return self.log_prior(x), self.log_density(x) - self.log_prior(x)
+
+
+def clinics(effects, mu, tau):
+    """The posterior of clinics whose effects are near 10, and its mean of mu by a fine grid."""
+    record = record_of("vaccine_clinics")
+    frame = pd.DataFrame({"clinic": [*"abcdef"[: len(effects)]], "effect": effects, "standard_error": 0.5})
+    data = record.data(frame)
+    model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
+    return log_posterior(model, len(frame))
+
+
+def on_grid(posterior):
+    """Mean and sd of mu, by sums over a grid [tau, mu] on the lines on which they are drawn."""
+    names = [v.name for v in posterior.model.free_RVs]
+    mu, tau = np.meshgrid(np.linspace(-8, 16, 1601), np.linspace(-8, 12, 401), indexing="ij")
+    u = np.column_stack([{"mu": mu, "tau": tau}[name].ravel() for name in names])
+    share = softmax(posterior((u - posterior.centre) / posterior.scale))
+    mean = share @ mu.ravel()
+    return mean, np.sqrt(share @ (mu.ravel() - mean) ** 2)
+
+
+def test_the_mixture_has_the_density_of_its_draws():
+    """Its density against SciPy's; its draws by importance weights to a normal whose integral is 1."""
+    mixture = around(Tops(np.array([[1.0, -2.0], [4.0, 0.0]]), np.array([[[4.0, 1.0], [1.0, 1.0]], np.eye(2)])))
+    x = mixture.sample(20_000, np.random.default_rng(1))
+    parts = [
+        share * stats.multivariate_t(centre, root @ root.T, df=5).pdf(x[:50])
+        for share, centre, root in zip(mixture.shares, mixture.centres, mixture.roots, strict=True)
+    ]
+    np.testing.assert_allclose(np.exp(mixture.log_density(x[:50])), np.sum(parts, axis=0), rtol=1e-9)
+    ratio = np.exp(stats.multivariate_normal([2, -1], [[1, 0.3], [0.3, 0.5]]).logpdf(x) - mixture.log_density(x))
+    assert ratio.mean() == pytest.approx(1, abs=5 * ratio.std() / np.sqrt(len(x)))
+    assert mixture.shares.sum() == pytest.approx(1)
+
+
+def test_fitting_finds_a_skew_density():
+    rng, skew = np.random.default_rng(2), stats.skewnorm(6)
+    density = Density(lambda x: skew.logpdf(x[:, 0]), 1)
+    found = independent.fitted(density, Tops(np.array([[0.3]]), np.array([[[0.1]]])), rng)
+    x = found.sample(20_000, rng)
+    assert effective(softmax(density(x) - found.log_density(x))) > 0.75 * len(x)
+
+
+def test_each_top_is_found_once():
+    def two(x):
+        return np.logaddexp(stats.norm(-1, 0.1).logpdf(x[:, 0]), stats.norm(1.5, 0.1).logpdf(x[:, 0]) - 2)
+
+    np.testing.assert_allclose(tops(Density(two, 1)).where, [[-1.0], [1.5]], atol=1e-4)
+    one = tops(Density(lambda x: stats.norm(1, 0.2).logpdf(x).sum(axis=1), 2))
+    np.testing.assert_allclose(one.where, [[1.0, 1.0]], atol=1e-4)
+    np.testing.assert_allclose(one.curvature, [25 * np.eye(2)], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("conflict", CONFLICTS)
+@pytest.mark.parametrize("effects", [(10.0, 10.3, 9.8), (10.0, 10.3)])
+def test_no_conflict_of_prior_and_data_passes_with_a_wrong_answer(conflict, effects):
+    """Either the draws are refused, or mu's mean is that of a grid, which has two tops, up to 5 errors."""
+    posterior = clinics(effects, *CONFLICTS[conflict])
+    mean, sd = on_grid(posterior)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        found = weighted(posterior, tops(posterior), 2000, rng)
+        if not found.failures:
+            mu = posterior.variables(found.x)["mu"].values
+            error = np.sqrt((found.weights**2 * (mu - found.weights @ mu) ** 2).sum()) + 0.01 * sd
+            assert abs(found.weights @ mu - mean) < 5 * error
+    assert len(found.x) <= 8 * 4000
+
+
+def test_a_proposal_that_has_missed_a_top_passes_k_hat(monkeypatch):
+    """Why tops are looked for from the likelihood as well: a wrong answer may pass every check of weights."""
+    monkeypatch.setattr(independent, "PRIOR_COUNTS", np.array([1.0]))
+    monkeypatch.setattr(independent, "TOO_THIN", np.inf)
+    posterior = clinics((10.0, 10.3, 9.8), *CONFLICTS["t1"])
+    mean, _ = on_grid(posterior)
+    passed = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        found = weighted(posterior, tops(posterior), 2000, rng)
+        passed.append(not found.failures and found.weights @ posterior.variables(found.x)["mu"].values < 0.1 < mean)
+    assert any(passed)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.95, 0.7])
+@pytest.mark.parametrize("says", [0.2, 5.0, 9.0])
+def test_a_prior_of_two_tops_is_followed(share, says):
+    """Far apart, in units of the middle half of the prior, which is one of them; the likelihood allows for both."""
+    rng = np.random.default_rng(4)
+    of_prior = np.where(rng.random(400) < share, 0, 10)[:, None] + 0.02 * rng.normal(size=(400, 1))
+
+    def prior(x):
+        logs = [stats.norm(centre, 0.02).logpdf(x[:, 0]) for centre in (0, 10)]
+        return logsumexp(np.array(logs).T, axis=1, b=[share, 1 - share])
+
+    def posterior(x):
+        return prior(x) + stats.norm(says, 3).logpdf(x[:, 0])
+
+    density = Density(posterior, 1, prior, of_prior)
+    found = weighted(density, tops(density), 2000, rng)
+    mass = np.array([share, 1 - share]) * stats.norm(says, 3).pdf([0, 10])
+    mean = 10 * mass[1] / mass.sum()
+    error = np.sqrt((found.weights**2 * (found.x[:, 0] - mean) ** 2).sum())
+    assert not found.failures
+    assert found.tops == 2
+    assert abs(found.weights @ found.x[:, 0] - mean) < 5 * error + 0.01
+
+
+def test_weights_that_prove_nothing_fail():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(4000, 1))
+    even = Weighted(x, np.zeros(4000), 1)
+    assert not even.failures
+    assert even.ess == pytest.approx(4000)
+    cauchy = Weighted(x, np.abs(stats.cauchy.rvs(size=4000, random_state=rng)), 1)
+    assert "k-hat" in cauchy.failures[0]
+    one = Weighted(x, np.where(np.arange(4000) == 7, 30.0, 0.0), 1)
+    assert any("effective of 4000 proposals are fewer than 400" in said for said in one.failures)
+    for planted in (np.nan, np.inf):
+        assert Weighted(x, np.where(np.arange(4000) == 7, planted, 0.0), 1).failures
+    assert Weighted(x, np.full(4000, -np.inf), 1).failures
+
+
+def test_resampled_draws_are_of_the_weights_and_worth_what_they_say():
+    """The mean of draws has, over repetitions, the error that their effective number says."""
+    rng = np.random.default_rng(6)
+    means, worths = [], []
+    for _ in range(600):
+        x = rng.normal(size=1000)
+        weights = softmax(0.8 * x)  # from a standard normal to one around 0.8
+        chosen, worth = resampled(weights, 500, rng)
+        means.append(x[chosen].mean())
+        worths.append(worth)
+    assert np.mean(means) == pytest.approx(0.8, abs=0.02)
+    assert 1 / np.var(means) == pytest.approx(np.mean(worths), rel=0.25)
+    chosen, worth = resampled(np.full(1000, 1e-3), 500, rng)
+    assert worth == pytest.approx(500)
+    assert np.unique(chosen).size == 500
+    assert resampled(np.full(500, 1 / 500), 500, rng)[1] == pytest.approx(500)
+
+
+def test_where_proposals_are_worth_little_more_are_made():
+    def narrow(x):
+        return -np.abs(x[:, 0]) / 0.01 - (x[:, 1] - 20 * x[:, 0] ** 2) ** 2 / 0.02
+
+    density, rng = Density(narrow, 2), np.random.default_rng(7)
+    found = weighted(density, Tops(np.zeros((1, 2)), np.eye(2)[None]), 4000, rng)
+    assert len(found.x) % 8000 == 0
+    assert found.ess >= 2000 or len(found.x) == 64_000
+
+
+def test_settings_of_steps_are_refused_by_name():
+    frame = hz.load_data("bcg_vaccine")
+    with pytest.raises(ValueError, match="tune, target_accept: a setting of NUTS"):
+        hz.fit("vaccine_clinics", frame, engine="independent", tune=10, target_accept=0.9)
+    with pytest.raises(ValueError, match="No independent draws: the centered form has arrays"):
+        hz.fit("vaccine_clinics", frame, engine="independent", parameterization="centered")
+    with pytest.raises(ValueError, match="independent"):
+        hz.fit("vaccine_clinics", frame, engine="independant")

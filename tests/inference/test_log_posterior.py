@@ -1,0 +1,78 @@
+"""The posterior on the whole line at many points, against SciPy and in other units."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+import hbm_zoo as hz
+from hbm_zoo.inference.log_posterior import few_numbers, log_posterior
+from hbm_zoo.zoo import record_of
+
+
+def posterior_of(model, frame, pooling="partial", form="marginalized"):
+    """The posterior of a form, and its record, data and priors."""
+    record = record_of(model)
+    data = record.data(frame)
+    priors = record.priors(data, pooling=pooling)
+    return log_posterior(record.write(data, pooling, form, priors), data.sizes[record.group]), record, data, priors
+
+
+def test_it_is_the_density_of_prior_and_likelihood():
+    posterior, record, data, _ = posterior_of("hospital_readmission", hz.load_data("three_hospitals"))
+    x = np.random.default_rng(1).normal(size=(50, 2))
+    h = posterior.variables(x)
+    a = h["cv"] ** -2
+    expected = xr.apply_ufunc(stats.nbinom.logpmf, data.observed, a, a / (a + data.expected * h["mu"])).sum("hospital")
+    log_prior, log_likelihood = posterior.parts(x)
+    np.testing.assert_allclose(log_likelihood, expected, rtol=1e-8)
+    # Of the prior: normal on the line of log mu, and standard normal on the line of the spread.
+    names = [v.name for v in posterior.model.free_RVs]
+    u = posterior.centre + posterior.scale * x
+    on_line = {"mu": stats.norm(0, 0.5), "cv": stats.norm()}
+    log_density = sum(on_line[name].logpdf(u[:, k]) for k, name in enumerate(names)) + np.log(posterior.scale).sum()
+    np.testing.assert_allclose(log_prior, log_density, rtol=1e-6)
+    np.testing.assert_array_equal(posterior(x), log_prior + log_likelihood)
+
+
+def test_other_units_have_the_same_posterior():
+    frame = hz.load_data("bcg_vaccine")
+    x = np.random.default_rng(2).normal(size=(20, 2))
+    here, *_ = posterior_of("tissue_expression", hz.load_data("dyestuff"))
+    x3 = np.random.default_rng(2).normal(size=(20, 3))
+    dyestuff = hz.load_data("dyestuff")
+    for factor in (1e-12, 1e12):
+        there, *_ = posterior_of("tissue_expression", dyestuff.assign(expression=dyestuff["expression"] * factor))
+        difference = there(x3) - here(x3)
+        np.testing.assert_allclose(difference, difference[0], atol=1e-6)
+        np.testing.assert_allclose(there.variables(x3)["mu"], factor * here.variables(x3)["mu"], rtol=1e-9)
+    assert posterior_of("vaccine_clinics", frame)[0](x).shape == (20,)
+
+
+def test_chunks_and_other_data_change_nothing():
+    frame = hz.load_data("bcg_vaccine")
+    posterior, record, data, _ = posterior_of("vaccine_clinics", frame)
+    x = np.random.default_rng(3).normal(size=(101, 2))
+    whole = posterior(x)
+    np.testing.assert_array_equal(posterior.with_data(data, 400_000 // 7)(x), whole)
+    few = record.data(frame.iloc[:5])
+    of_few = posterior.with_data(few, 5)(x)
+    record_again = record.write(few, "partial", "marginalized", record.priors(data, pooling="partial"))
+    np.testing.assert_allclose(of_few, log_posterior(record_again, 5)(x), rtol=1e-12)
+    np.testing.assert_array_equal(posterior(x), whole)
+
+
+def test_nothing_is_defined_outside():
+    posterior, *_ = posterior_of("hospital_readmission", hz.load_data("three_hospitals"))
+    log_prior, log_likelihood = posterior.parts(np.array([[1e200, 0.0], [0.0, 0.0], [np.nan, 0.0]]))
+    assert np.isneginf(log_prior[[0, 2]]).all()
+    assert np.isneginf(log_likelihood[[0, 2]]).all()
+    assert np.isfinite([log_prior[1], log_likelihood[1]]).all()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "form", "few"), [("partial", "marginalized", True), ("partial", "centered", False)]
+)
+def test_forms_of_few_numbers_are_told_from_others(pooling, form, few):
+    model = hz.hospital_readmission.build(hz.load_data("three_hospitals"), pooling, form)
+    assert few_numbers(model) is few

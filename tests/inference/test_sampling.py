@@ -1,0 +1,140 @@
+"""Which engine draws, what it says of itself, and that it is the same posterior."""
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+
+import hbm_zoo as hz
+from hbm_zoo.inference import independent, sampling
+from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import efficiency, priors_of, proposals
+from hbm_zoo.inference.loo import relative_efficiency
+
+CLINICS = hz.load_data("bcg_vaccine")
+
+
+@pytest.fixture(scope="module")
+def by_engine():
+    """Clinics by both engines."""
+    return {
+        engine: hz.fit("vaccine_clinics", CLINICS, engine=engine, random_seed=1, progressbar=False)
+        for engine in ("independent", "nuts")
+    }
+
+
+def test_both_engines_draw_from_one_posterior(by_engine):
+    """Z tests of means and of squares, with the errors that each engine states."""
+    for name in ("mu", "tau"):
+        for power in (1, 2):
+            drawn = {engine: fit["posterior"][name].values ** power for engine, fit in by_engine.items()}
+            errors = []
+            for engine, values in drawn.items():
+                own = relative_efficiency(xr.Dataset({name: (("chain", "draw"), values)}))
+                reff = own if engine == "nuts" else efficiency(by_engine[engine])
+                errors.append(values.std() / np.sqrt(reff * values.size))
+            assert abs(drawn["nuts"].mean() - drawn["independent"].mean()) < 4.5 * np.hypot(*errors)
+
+
+def test_a_fit_says_which_engine_drew(by_engine):
+    independent_fit, nuts = by_engine["independent"], by_engine["nuts"]
+    assert independent_fit.attrs["engine"] == "independent"
+    assert {"k_hat", "proposals", "effective_proposals", "tops", "efficiency"} <= set(independent_fit.attrs)
+    assert "tune" not in independent_fit.attrs
+    assert "sample_stats" not in independent_fit.children
+    assert nuts.attrs["why_nuts"] == "asked for"
+    assert (nuts.attrs["tune"], "proposals" in nuts.children) == (1000, False)
+
+
+def test_what_holds_by_construction_is_no_check(by_engine):
+    checks = hz.convergence(by_engine)
+    shown = checks.loc["independent"]
+    assert shown[["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"]].isna().all()
+    assert shown["passed"]
+    assert "effective of 8000 proposals, one top found" in shown["verdict"]
+    assert checks.loc["nuts", ["k_hat", "effective", "proposals", "tops"]].isna().all()
+
+
+def test_an_unproved_fit_turns_to_nuts_and_says_why(monkeypatch):
+    monkeypatch.setattr(independent, "K_HAT_MOST", -10.0)
+    fit = hz.fit("vaccine_clinics", CLINICS, random_seed=2, progressbar=False)
+    assert fit.attrs["engine"] == "nuts"
+    assert "of the weights is above -10" in fit.attrs["why_nuts"]
+    with pytest.warns(ConvergenceWarning, match="of the weights is above -10.0; pass engine='nuts'"):
+        asked = hz.fit("vaccine_clinics", CLINICS, engine="independent", random_seed=2, progressbar=False)
+    assert asked.attrs["engine"] == "independent"
+
+
+def test_visible_forms_are_always_nuts():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = hz.fit(
+            "vaccine_clinics", CLINICS, parameterization="noncentered", draws=50, tune=50, chains=2, progressbar=False
+        )
+    assert fit.attrs["engine"] == "nuts"
+    assert "arrays of unknowns" in fit.attrs["why_nuts"]
+
+
+def test_data_in_other_units_have_the_same_draws():
+    here = hz.fit("vaccine_clinics", CLINICS, random_seed=3, progressbar=False)
+    for factor in (1e-12, 1e12):
+        frame = CLINICS.assign(effect=CLINICS["effect"] * factor, standard_error=CLINICS["standard_error"] * factor)
+        priors = {"mu": Prior("Normal", mu=0, sigma=factor), "tau": Prior("HalfNormal", sigma=factor)}
+        there = hz.fit("vaccine_clinics", frame, priors=priors, random_seed=3, progressbar=False)
+        units = hz.fit(
+            "vaccine_clinics",
+            CLINICS,
+            priors={"mu": Prior("Normal", mu=0, sigma=1), "tau": Prior("HalfNormal", sigma=1)},
+            random_seed=3,
+            progressbar=False,
+        )
+        np.testing.assert_allclose(there["posterior"]["tau"], factor * units["posterior"]["tau"], rtol=1e-6)
+        assert there.attrs["engine"] == here.attrs["engine"] == "independent"
+
+
+def test_a_refit_is_of_the_other_data_and_disturbs_nothing(by_engine):
+    fit = by_engine["independent"]
+    record = hz.vaccine_clinics.MODEL
+    few = record.data(CLINICS.iloc[:4])
+    h = sampling.refit(fit, few, random_seed=5)
+    priors = priors_of(fit)
+    alone = hz.fit("vaccine_clinics", CLINICS.iloc[:4], priors=priors, random_seed=5, progressbar=False)
+    np.testing.assert_array_equal(h["mu"].values, alone["posterior"]["mu"].values.ravel())
+    again = sampling.refit(fit, fit["constant_data"].to_dataset(), random_seed=1)
+    np.testing.assert_array_equal(again["mu"].values, fit["posterior"]["mu"].values.ravel())
+
+
+def test_leaving_out_of_weighted_proposals_is_exact(by_engine):
+    """Against exact refits, and no farther from them than its error says; the draws have more of it."""
+    fit = by_engine["independent"]
+    summary = fit["group_summary"].dataset
+    exact = hz.compare_poolings({"partial": fit}, question="new_group")
+    error = np.sqrt((summary["elpd_mcse"].values ** 2).sum() + exact["mcse"].iloc[0] ** 2)
+    assert abs(summary["elpd"].values.sum() - exact["elpd"].iloc[0]) < 5 * error
+    proposed = proposals(fit)
+    assert proposed.sizes["sample"] == fit.attrs["proposals"]
+    assert proposals(by_engine["nuts"]) is None
+
+
+@pytest.mark.parametrize(
+    ("diverged", "given", "targets"), [(1, {}, [0.9, 0.98]), (0, {}, [0.9]), (1, {"target_accept": 0.8}, [0.8])]
+)
+def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(monkeypatch, diverged, given, targets):
+    asked, steps = [], sampling._steps
+
+    def stepped(compiled, settings, progressbar, sampler):
+        asked.append(sampler["target_accept"])
+        tree = steps(compiled, settings, progressbar, sampler)
+        stats = tree["sample_stats"].to_dataset()
+        stats["diverging"].values[0, 0] = diverged and len(asked) == 1
+        tree["sample_stats"] = xr.DataTree(stats)
+        return tree
+
+    monkeypatch.setattr(sampling, "_steps", stepped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = hz.fit("vaccine_clinics", CLINICS, engine="nuts", random_seed=1, progressbar=False, **given)
+    assert asked == targets
+    assert fit.attrs["target_accept"] == targets[-1]
