@@ -159,8 +159,9 @@ def calibrate(
     -------
     Calibration
         Its ``table`` tests each quantity: hyperparameters; the estimand of a group with the least, one with middling
-        and one with the most data; of a group never seen, and the mean of several; new data of the groups seen; the
-        log likelihood, and that with the groups integrated out. ``print`` says it all, its power too.
+        and one with the most data; of a group never seen, and the mean of several; new data of the groups seen; the log
+        likelihood, that with the groups integrated out, and the log density of the groups in their population.
+        ``print`` says it all, its power too.
 
     Raises
     ------

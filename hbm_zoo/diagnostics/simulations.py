@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,11 +13,12 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import efficiency
-from hbm_zoo.inference.fitting import attributes, placed_nodes
+from hbm_zoo.inference.fitting import placed_nodes
 from hbm_zoo.model import HierarchicalModel
 
 TUNE, CHAINS = 500, 4
@@ -89,17 +91,30 @@ def of_priors(priors: Mapping, design: Design, size: int, rng) -> xr.Dataset:
 
 
 def _simulation(piece: Mapping[str, Any], design: Design, h: xr.Dataset, rng) -> tuple[xr.Dataset, xr.Dataset]:
-    """Groups and data from a truth h [sample], one; a fit to the data; the places of the truth in it."""
-    start, record, pooling = time.perf_counter(), piece["model"], piece["pooling"]
+    """Groups and data from a truth h [sample], one; where the truth lies in a fit to them."""
+    record = piece["model"]
     theta = of_population(record, h, design.data, rng)
     response = record.group_level.replicate(rng, theta, h, design.data, design.data).isel(sample=0).values
+    return compared(piece, design, h, theta, response, rng)
+
+
+def compared(
+    piece: Mapping[str, Any],
+    design: Design,
+    h: xr.Dataset,
+    theta: xr.DataArray,
+    response: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """The place of each quantity of a truth, h and theta [sample], one, in a fit to a response; and how it was fitted."""
+    start, record = time.perf_counter(), piece["model"]
     data = record.data(piece["frame"].assign(**{record.response: response}), **piece["options"])
     tree, data = _fitted(piece, data, int(rng.integers(2**31)))
     drawn = [_stacked(each) for each in completion.drawn(record, tree, data, rng)]
-    of_truth, of_fit = (quantities(record, pooling, design, *each, data, rng) for each in ((h, theta), drawn))
+    all_one = piece["pooling"] == "complete"
+    of_truth, of_fit = (quantities(record, all_one, design, *each, data, rng) for each in ((h, theta), drawn))
     sizes = tree["posterior"].sizes
-    worth = efficiency(tree) * sizes["chain"] * sizes["draw"]
-    places = places_of(of_truth, of_fit, worth, rng)
+    places = places_of(of_truth, of_fit, efficiency(tree) * sizes["chain"] * sizes["draw"], rng)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted, and said once of all
         checks = convergence(tree).iloc[0]
@@ -113,7 +128,8 @@ def _fitted(piece: Mapping[str, Any], data: xr.Dataset, seed: int) -> tuple[xr.D
     what = (piece["pooling"], piece["parameterization"], piece["priors"])
     seen = placed_nodes(piece["model"], data, *what, settings)
     tree = sampling.sample(piece["model"], seen, *what, settings, False, {"cores": 1})
-    tree.attrs |= attributes(piece["model"], data, piece["pooling"], piece["priors"])
+    fixed, names = piece["model"].fixed[piece["pooling"]](piece["priors"], data), list(piece["model"].parameters)
+    tree.attrs |= {"fixed": json.dumps(fixed, default=float), "hyperparameters": json.dumps(names)}
     return tree, seen
 
 
@@ -134,7 +150,7 @@ def of_population(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset, rn
 
 def quantities(
     record: HierarchicalModel,
-    pooling: str,
+    all_one: bool,
     design: Design,
     h: xr.Dataset,
     theta: xr.DataArray,
@@ -143,16 +159,18 @@ def quantities(
 ) -> xr.Dataset:
     """What is compared of a truth and of draws: h, groups' parameters theta, and what follows from them [sample, ...].
 
-    The log likelihoods know the data, and so see what parameters alone do not: a posterior that is the prior, say
-    (Modrak et al. 2023, Bayesian Anal, doi:10.1214/23-BA1404). The mean of new groups sees one draw that all share.
+    Parameters one by one do not see a posterior that is the prior, or one that forgets it. The log likelihoods, which
+    know the data, see the former, and the log density of the groups in their population the latter (Modrak et al. 2023,
+    Bayesian Anal, doi:10.1214/23-BA1404). The mean of new groups sees one draw that all share.
     """
     level, group = record.group_level, record.group
     found = {name: h[name] for name in design.free}
-    if pooling != "complete":
+    if not all_one:
         new = level.reported(of_population(record, h, data, rng))
         found[record.estimand] = level.reported(theta).isel({group: design.groups})
         found[f"{record.estimand}_new"] = new.isel({group: design.groups[0]}, drop=True)
         found[f"{record.estimand}_new_mean"] = new.mean(group)
+        found["log_population"] = log_population(level.population(level.at(h, data)), theta).sum(group, skipna=False)
         if design.free:
             found["log_marginal_likelihood"] = log_joint(record, h, data)
     if level.log_likelihood is not None:
@@ -163,6 +181,16 @@ def quantities(
     of_rows = new_data.transpose("sample", row).values[:, design.rows]
     found[f"{record.observed}_new"] = xr.DataArray(of_rows, {group: labels}, ("sample", group))
     return xr.Dataset(found)
+
+
+def log_population(population: Population, theta: xr.DataArray) -> xr.DataArray:
+    """Log density of groups' parameters in the population they come from, log probability at an atom [nats]."""
+    density = population.log_density(theta)
+    if population.atom is None:
+        return density
+    atom = population.cdf(population.atom) - population.cdf(np.nextafter(population.atom, -np.inf))
+    with np.errstate(divide="ignore"):
+        return xr.where(theta == population.atom, np.log(atom), density)
 
 
 def places_of(truth: xr.Dataset, draws: xr.Dataset, worth: float, rng: np.random.Generator) -> xr.Dataset:

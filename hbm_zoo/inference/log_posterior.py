@@ -104,7 +104,8 @@ def log_posterior(model: pm.Model, cells: int) -> LogPosterior:
     held = [v for v in graph_inputs(both) if isinstance(v, SharedVariable)]
     asked: dict[Variable, Variable] = {v: v.type() for v in held}
     of_data = clone_replace([density + pt.zeros(u.shape[0]) for density in both], asked)
-    searches = any(isinstance(node.op, HasInnerGraph) for node in toposort(of_data))
+    # A loop or a search stands alone or, repeated for each point, inside another operation.
+    searches = any(isinstance(getattr(node.op, "core_op", node.op), HasInnerGraph) for node in toposort(of_data))
     mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
     shown = model.replace_rvs_by_values(model.free_RVs + model.deterministics)
     drawn = _of_prior(model)
