@@ -64,7 +64,7 @@ class Calibration:
     @property
     def failed(self) -> int:
         """How many had draws that failed a check of `convergence`."""
-        return int((~self.tree["fits"]["passed"].astype(bool)).sum())
+        return int((self.tree["fits"].dataset["passed"] == 0).sum())
 
     @property
     def engines(self) -> dict[str, int]:
@@ -230,7 +230,8 @@ def _check_simulated(record: HierarchicalModel, data: xr.Dataset, rows: int) -> 
         raise ValueError(f"calibrate needs to know which column is the response, and {record.name} does not say.")
     if not level.independent:
         raise ValueError(
-            f"calibrate draws each {record.group} from its population, and those of {record.name} depend on one another."
+            f"calibrate draws each {record.group} for itself from the population, and those of {record.name} depend on one "
+            "another."
         )
     if "circular" in data.attrs:
         raise ValueError(

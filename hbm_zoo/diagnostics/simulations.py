@@ -106,13 +106,13 @@ def compared(
     response: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """The place of each quantity of a truth, h and theta [sample], one, in a fit to a response; and how it was fitted."""
+    """The places of a truth, h and theta [sample], one, in a fit to a response; and how that was fitted."""
     start, record = time.perf_counter(), piece["model"]
     data = record.data(piece["frame"].assign(**{record.response: response}), **piece["options"])
     tree, data = _fitted(piece, data, int(rng.integers(2**31)))
-    drawn = [_stacked(each) for each in completion.drawn(record, tree, data, rng)]
+    drawn = (_stacked(each) for each in completion.drawn(record, tree, data, rng))
     all_one = piece["pooling"] == "complete"
-    of_truth, of_fit = (quantities(record, all_one, design, *each, data, rng) for each in ((h, theta), drawn))
+    of_truth, of_fit = (quantities(record, all_one, design, *each, data, rng) for each in ((h, theta), tuple(drawn)))
     sizes = tree["posterior"].sizes
     places = places_of(of_truth, of_fit, efficiency(tree) * sizes["chain"] * sizes["draw"], rng)
     with warnings.catch_warnings():

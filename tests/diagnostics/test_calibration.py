@@ -60,6 +60,7 @@ class OneForAllGroups(Normal):
     """One deviate for all groups of a draw."""
 
     def sample(self, rng):
+        """Draws that are not joint draws of groups."""
         mean, sd = xr.broadcast(self.mean, self.sd)
         return mean + sd * xr.DataArray(rng.standard_normal(mean.sizes["sample"]), dims="sample")
 
@@ -69,6 +70,7 @@ class OneForAllDraws(Normal):
     """One deviate for all draws of a group."""
 
     def sample(self, rng):
+        """Draws that are one draw, moved."""
         mean, sd = xr.broadcast(self.mean, self.sd)
         return mean + sd * xr.DataArray(rng.standard_normal(mean.sizes["clinic"]), dims="clinic")
 
