@@ -57,6 +57,10 @@ class Calibration:
     tree: xr.DataTree
 
     @property
+    def _fits(self) -> xr.Dataset:
+        return self.tree["fits"].to_dataset()
+
+    @property
     def simulations(self) -> int:
         """How many there are; those whose draws failed a check are among them, and in every number."""
         return self.tree["prior_sbc"].sizes["draw"]
@@ -64,17 +68,17 @@ class Calibration:
     @property
     def failed(self) -> int:
         """How many had draws that failed a check of `convergence`."""
-        return int((self.tree["fits"].dataset["passed"] == 0).sum())
+        return int((self._fits["passed"] == 0).sum())
 
     @property
     def engines(self) -> dict[str, int]:
         """How many simulations each engine drew."""
-        return pd.Series(self.tree["fits"]["engine"].values.astype(str)).value_counts().to_dict()
+        return pd.Series(self._fits["engine"].values.astype(str)).value_counts().to_dict()
 
     @property
     def seconds(self) -> float:
         """Time of all simulations together, whoever ran them."""
-        return float(self.tree["fits"]["seconds"].sum())
+        return float(self._fits["seconds"].sum())
 
     @property
     def table(self) -> pd.DataFrame:
@@ -230,7 +234,7 @@ def _check_simulated(record: HierarchicalModel, data: xr.Dataset, rows: int) -> 
         raise ValueError(f"calibrate needs to know which column is the response, and {record.name} does not say.")
     if not level.independent:
         raise ValueError(
-            f"calibrate draws each {record.group} for itself from the population, and those of {record.name} depend on one "
+            f"calibrate draws each {record.group} from the population alone, and those of {record.name} depend on one "
             "another."
         )
     if "circular" in data.attrs:

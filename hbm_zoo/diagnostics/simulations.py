@@ -110,9 +110,10 @@ def compared(
     start, record = time.perf_counter(), piece["model"]
     data = record.data(piece["frame"].assign(**{record.response: response}), **piece["options"])
     tree, data = _fitted(piece, data, int(rng.integers(2**31)))
-    drawn = (_stacked(each) for each in completion.drawn(record, tree, data, rng))
+    h_drawn, theta_drawn = (_stacked(each) for each in completion.drawn(record, tree, data, rng))
     all_one = piece["pooling"] == "complete"
-    of_truth, of_fit = (quantities(record, all_one, design, *each, data, rng) for each in ((h, theta), tuple(drawn)))
+    of_truth = quantities(record, all_one, design, h, theta, data, rng)
+    of_fit = quantities(record, all_one, design, h_drawn, theta_drawn, data, rng)
     sizes = tree["posterior"].sizes
     places = places_of(of_truth, of_fit, efficiency(tree) * sizes["chain"] * sizes["draw"], rng)
     with warnings.catch_warnings():
