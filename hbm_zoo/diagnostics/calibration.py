@@ -86,7 +86,7 @@ class Calibration:
 
         ``mean``, 0.5 if nothing is shifted, and ``middle_half``, the share of truths in the middle half of their
         posterior, less than 0.5 if it is too narrow, each with its ``_mcse`` under a uniform place; ``p`` of the
-        pointwise order test with Cauchy combination (Tesso & Vehtari 2026, arXiv:2603.02928, POT-C), which
+        pointwise order test with Cauchy combination (Tesso et al. 2026, arXiv:2603.02928, POT-C), which
         `az.plot_ecdf_pit` draws; ``p_holm``, for as many quantities as there are.
         """
         places = self.tree["prior_sbc"].to_dataset()
@@ -115,7 +115,7 @@ class Calibration:
         table, engines = self.table, ", ".join(f"{n} by {name}" for name, n in self.engines.items())
         worst = table["p_holm"].idxmin()
         least, power = table.loc[worst, "p_holm"], "; ".join(f"{p:.0%} for {error}" for error, p in self.power.items())
-        said = "is not calibrated" if least < LEVEL else "shows no error"
+        said = "places are not uniform (of 20 right posteriors one seems so)" if least < LEVEL else "no error is seen"
         return (
             f"{self.tree.attrs['model']}, {self.tree.attrs['pooling']} pooling: {said}. Of {len(table)} quantities "
             f"{worst} has the smallest p, {least:.3g} after Holm. {self.simulations} simulations ({engines}), "
