@@ -25,6 +25,7 @@ _HOMES = {
     "empirical_bayes": "diagnostics.empirical_bayes",
     "discoveries": "diagnostics.multiplicity",
     "verdict": "diagnostics.verdict",
+    "calibrate": "diagnostics.calibration",
     "pooling_factor": "diagnostics.pooling_factor",
     "describe_pooling": "diagnostics.description",
     "report": "reporting.report",

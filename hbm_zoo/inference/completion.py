@@ -113,11 +113,7 @@ def _add_arrays(record, tree, data, rng) -> None:
         )
         return
     level = record.group_level
-    fixed = json.loads(tree.attrs["fixed"])
-    h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
-    theta = posterior.get(record.estimand)
-    if theta is None or level.estimand is not None:
-        theta = recovered(record, h, data, rng)
+    h, theta = drawn(record, tree, data, rng)
     if record.estimand not in posterior:
         tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta)}))
     kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // largest(data)))
@@ -137,6 +133,17 @@ def _too_large(tree, data) -> bool:
     """Whether an array of draws x groups would be beyond the budget."""
     sizes = tree["posterior"].sizes
     return sizes["chain"] * sizes["draw"] * data.sizes[tree.attrs["group"]] > LARGEST_ARRAY
+
+
+def drawn(record, tree, data, rng) -> tuple[xr.Dataset, xr.DataArray]:
+    """Draws of the hyperparameters, what is fixed included, and of each group's parameter [chain, draw]."""
+    posterior = tree["posterior"].to_dataset()
+    fixed = json.loads(tree.attrs["fixed"])
+    h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
+    theta = posterior.get(record.estimand)
+    if theta is None or record.group_level.estimand is not None:
+        theta = recovered(record, h, data, rng)
+    return h, theta
 
 
 def recovered(record, h, data, rng) -> xr.DataArray:

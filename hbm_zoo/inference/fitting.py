@@ -114,7 +114,7 @@ def fit(
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
     settings = {"draws": draws, "chains": chains, "seed": seed}
     of_engine = settings | {"tune": sampling.TUNE if tune is None else tune, "engine": engine}
-    seen = _with_nodes(record, data, pooling, parameterization, resolved, of_engine)
+    seen = placed_nodes(record, data, pooling, parameterization, resolved, of_engine)
     tree = sampling.sample(record, seen, pooling, parameterization, resolved, of_engine, progressbar, sampler)
     tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
     completion.complete(record, tree, seen, resolved)
@@ -122,7 +122,7 @@ def fit(
     return tree
 
 
-def _with_nodes(record, data, pooling, parameterization, priors, settings) -> xr.Dataset:
+def placed_nodes(record, data, pooling, parameterization, priors, settings) -> xr.Dataset:
     """The nodes of numerical integrals, where there are any: first rough ones, then, by a short fit, better placed."""
     seen = with_nodes(record, data, priors, settings["seed"])
     if seen is data or set(record.fixed[pooling](priors, data)) >= set(record.parameters):

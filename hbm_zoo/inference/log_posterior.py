@@ -135,7 +135,8 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int)
         return function(inputs, of_data, mode=mode, on_unused_input="ignore")
 
     densities = [density + pt.zeros(u.shape[0]) for density in both]
-    searches = any(isinstance(node.op, HasInnerGraph) for node in toposort(densities))
+    # A loop or a search stands alone or, repeated for each point, inside another operation.
+    searches = any(isinstance(getattr(node.op, "core_op", node.op), HasInnerGraph) for node in toposort(densities))
     mode = "NUMBA" if searches or many(cells) else "FAST_COMPILE"
     nowhere = np.empty(0)
     return LogPosterior(

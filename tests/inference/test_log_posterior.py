@@ -1,6 +1,7 @@
 """The posterior on the whole line at many points, against SciPy and in other units."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
@@ -72,6 +73,16 @@ def test_chunks_and_other_data_change_nothing():
     xr.testing.assert_allclose(of_few.variables(x), anew.variables(x))
     np.testing.assert_array_equal(of_few.of_prior, anew.of_prior)
     np.testing.assert_array_equal(posterior(x), whole)
+
+
+def test_loops_that_are_repeated_for_each_point_are_compiled():
+    """Few units, so that the size of the work would not have them compiled: the plain functions of a loop failed."""
+    rates = record_of("success_rates").under(population="logit-normal")
+    frame = pd.DataFrame({"unit": ["A", "B"], "successes": [1, 5], "trials": [4, 9]})
+    posterior, record, data, _ = posterior_of(rates, frame)
+    x = np.random.default_rng(4).normal(size=(3, 2))
+    expected = record.group_level.log_joint(posterior.variables(x), data)
+    np.testing.assert_allclose(posterior.parts(x)[1], expected, rtol=1e-9)
 
 
 def test_nothing_is_defined_outside():
