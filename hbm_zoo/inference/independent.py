@@ -20,7 +20,7 @@ from scipy.special import logsumexp, softmax
 
 from hbm_zoo.group_level.newton import modes
 from hbm_zoo.group_level.student import FREEDOM, log_student
-from hbm_zoo.inference.log_posterior import LogPosterior
+from hbm_zoo.inference.log_posterior import LogPosterior, many
 from hbm_zoo.inference.loo import smoothed
 
 MOST_DIMENSIONS = 10
@@ -33,8 +33,8 @@ PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
 TOO_THIN = 2.0
 #: Distance, in standard deviations of the lower one, up to which two tops are one.
 SAME_TOP = 0.1
-#: First widths around a top, in units of its curvature; rounds of fitting, unless fewer do, and their proposals.
-WIDTHS, ROUNDS, OF_A_ROUND, FITTED_WELL = (1.0, 2.0), 3, 2000, 0.8
+#: First widths around a top, in units of its curvature; rounds of fitting, and their proposals.
+WIDTHS, ROUNDS, OF_A_ROUND, FITTED_WELL = (1.0, 2.0), 5, 2000, 0.8
 LEAST_PROPOSALS, MOST_BATCHES = 2000, 8
 
 
@@ -155,12 +155,12 @@ def around(found: Tops) -> Mixture:
 
 
 def fitted(posterior: LogPosterior, found: Tops, rng: np.random.Generator) -> Mixture:
-    """The mixture after some rounds of proposals from it."""
-    mixture = around(found)
+    """The mixture after some rounds of proposals; of large data, whose posterior is near to normal, as few as will do."""
+    mixture, enough = around(found), FITTED_WELL * OF_A_ROUND if many(posterior.cells) else OF_A_ROUND
     for _ in range(ROUNDS):
         x = mixture.sample(OF_A_ROUND, rng)
         log_ratios = posterior(x) - mixture.log_density(x)
-        if not np.isfinite(log_ratios).any() or effective(softmax(log_ratios)) > FITTED_WELL * OF_A_ROUND:
+        if not np.isfinite(log_ratios).any() or effective(softmax(log_ratios)) > enough:
             break
         mixture = mixture.fitted(x, log_ratios)
     return mixture

@@ -31,6 +31,8 @@ def standard_normal(x):
 class Density:
     """A posterior by its log density, for what needs no model."""
 
+    cells = 1
+
     def __init__(self, log_density, size, log_prior=standard_normal, of_prior=None):
         """Of a prior that is a standard normal unless another is given, with draws of it."""
         self.log_density, self.log_prior, self.size = log_density, log_prior, size
