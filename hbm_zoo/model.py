@@ -319,6 +319,8 @@ class HierarchicalModel:
             distribution on the support of its parameter.
         """
         defaults = self.default_priors(data)
+        if pooling != "none" and not given:
+            return dict(defaults)
         of_group = self.matched(defaults)
         for name, prior in (given or {}).items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
@@ -397,15 +399,25 @@ class HierarchicalModel:
                 raise ValueError(f"{purpose} needs {missing}, and {self.name} does not give it.")
         return self.group_level
 
-    def write(self, data: xr.Dataset, pooling: str, parameterization: str, priors: Mapping[str, Prior]) -> pm.Model:
-        """Write a variant on prepared data and resolved priors; what a pooling fixes is a constant."""
+    def write(
+        self,
+        data: xr.Dataset,
+        pooling: str,
+        parameterization: str,
+        priors: Mapping[str, Prior],
+        written: Mapping[str, Prior] | None = None,
+    ) -> pm.Model:
+        """Write a variant on prepared data and resolved priors; what a pooling fixes is a constant.
+
+        ``written`` are the same priors as the model is to hold them: their numbers in shared variables, say.
+        """
         seen = self.extras.derived(data)
         with pm.Model(coords={dim: seen[dim].values for dim in seen.dims}) as model:
 
             def prior(name: str, dims: str | None = None):
                 if name in self.parameters and name in (fixed := self.fixed[pooling](priors, data)):
                     return fixed[name]
-                given = priors[name].deepcopy()
+                given = (written or priors)[name].deepcopy()
                 given.dims = dims
                 return given.create_variable(name)
 

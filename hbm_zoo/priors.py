@@ -9,10 +9,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 from pymc_extras.prior import Prior, register_tensor_transform
 from pytensor import function
+from pytensor.compile.mode import Mode
 from scipy.integrate import tanhsinh
+
+# Of a formula that is evaluated once, rewriting takes longer than all else.
+ONCE = Mode("py", "minimum_compile")
 
 register_tensor_transform("correlation", lambda share: 2 * share - 1)
 
@@ -85,6 +90,45 @@ def from_json(text: str) -> dict[str, Prior]:
     return {name: Prior.from_dict(prior) for name, prior in json.loads(text).items()}
 
 
+def numbers(priors: Mapping[str, Prior]) -> dict[str, np.ndarray]:
+    """The numbers of priors, each by the name of the parameter and its own.
+
+    Examples
+    --------
+    >>> {name: float(value) for name, value in numbers({"tau": Prior("HalfNormal", sigma=2)}).items()}
+    {'prior of tau: sigma': 2.0}
+    """
+    return {
+        f"prior of {name}: {own}": np.asarray(value, float)
+        for name, prior in priors.items()
+        for own, value in prior.parameters.items()
+        if not isinstance(value, Prior)
+    }
+
+
+def apart_from_numbers(priors: Mapping[str, Prior]) -> dict[str, Prior]:
+    """The same priors, their numbers in shared variables with the names that `numbers` gives.
+
+    What is compiled of them serves priors with other numbers, such as those of other data.
+    """
+    shared = {name: pytensor.shared(value, name=name) for name, value in numbers(priors).items()}
+    copies = {name: prior.deepcopy() for name, prior in priors.items()}
+    for name, copy in copies.items():
+        held = {own: shared.get(f"prior of {name}: {own}", value) for own, value in copy.parameters.items()}
+        copy.parameters = held
+    return copies
+
+
+def families(priors: Mapping[str, Prior]) -> str:
+    """What is left of priors without the numbers that `numbers` gives, as text."""
+    plain = {name: prior.to_dict() for name, prior in priors.items()}
+    for name, prior in priors.items():
+        plain[name]["kwargs"] = {
+            k: plain[name]["kwargs"][k] if isinstance(v, Prior) else None for k, v in prior.parameters.items()
+        }
+    return json.dumps(plain, sort_keys=True)
+
+
 def _closed_form(prior: Prior, what: str, *arguments: float) -> float:
     """A property of a prior, e.g. its mean, by the formula kept for its distribution."""
     if prior.transform:
@@ -92,7 +136,7 @@ def _closed_form(prior: Prior, what: str, *arguments: float) -> float:
     module = importlib.import_module(f"pytensor_distributions.{prior.distribution.lower()}")
     # A bare float such as 0.5 would become a tensor in single precision.
     numbers = {name: pt.as_tensor(np.float64(value)) for name, value in prior.parameters.items()}
-    return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode="FAST_COMPILE"))
+    return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode=ONCE))
 
 
 def _by_quadrature(prior: Prior) -> tuple[float, float]:

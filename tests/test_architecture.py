@@ -168,6 +168,48 @@ def test_import_loads_nothing_heavy():
     assert python(f"import sys, hbm_zoo; print({HEAVY})").strip() == "[]"
 
 
+#: What brings pictures and documents, and who may import it.
+FOR_PICTURES = {"arviz", "arviz_plots", "matplotlib", "great_tables", "jinja2"}
+DRAWS_OR_WRITES = ("plots.", "reporting.html", "reporting.report")
+
+
+def packages(path):
+    """Packages that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_only_pictures_and_reports_import_what_draws_them(path):
+    if not module_of(path).startswith(DRAWS_OR_WRITES):
+        assert not packages(path) & FOR_PICTURES
+
+
+@pytest.mark.parametrize("line", ["import arviz as az", "import matplotlib.pyplot as plt", "from arviz import ess"])
+def test_an_import_of_pictures_is_seen(tmp_path, line):
+    planted = tmp_path / "planted.py"
+    planted.write_text(f"def late():\n    {line}\n")
+    assert packages(planted) & FOR_PICTURES
+
+
+def test_a_comparison_loads_neither_pictures_of_ours_nor_documents(tmp_path):
+    """No pooling is drawn in closed form: this is quick."""
+    compare = ["hbm-zoo", "compare", "hospital_readmission", "--dataset=three_hospitals", "--pooling=none", "--seed=1"]
+    loaded = "[n for n in ('great_tables', 'jinja2', 'hbm_zoo.plots', 'hbm_zoo.reporting.report') if n in sys.modules]"
+    code = (
+        "import sys\n"
+        "from hbm_zoo.command_line.cli import main\n"
+        "sys.argv = {}\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print({loaded})"
+    )
+    assert python(code.format(compare)).strip().splitlines()[-1] == "[]"
+    written = python(code.format([*compare, f"--out={tmp_path / 'report'}"])).strip().splitlines()[-1]
+    assert written.count(",") == 3, "a report loads all four, or this test sees nothing"
+
+
 def test_help_does_not_load_pymc():
     code = (
         "import sys\n"

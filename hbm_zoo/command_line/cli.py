@@ -23,6 +23,7 @@ from hbm_zoo.zoo import NAMES, pages
 
 Model = Literal[NAMES]  # type: ignore[valid-type]
 Pooling = Literal["none", "complete", "partial"]
+Engine = Literal["auto", "independent", "nuts"]
 
 
 def _whole(_, tokens):
@@ -113,7 +114,8 @@ def compare(
     threshold: Annotated[float | None, Parameter(converter=_finite)] = None,
     seed: Annotated[int | None, Parameter(validator=Number(gte=0), converter=_whole)] = None,
     draws: AtLeastOne = 1000,
-    tune: AtLeastOne = 1000,
+    tune: AtLeastOne | None = None,
+    engine: Engine = "auto",
     chains: AtLeastOne = 4,
     out: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -148,7 +150,9 @@ def compare(
     draws
         Draws a chain.
     tune
-        Warm-up draws a chain.
+        Warm-up draws a chain of NUTS; 1000 if not given.
+    engine
+        Independent draws where they are proved, else NUTS: auto. Or one of them.
     chains
         Chains.
     out
@@ -161,7 +165,7 @@ def compare(
     from hbm_zoo.command_line.commands import Source, compare_poolings
 
     source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()))
-    settings = {"draws": draws, "tune": tune, "chains": chains, "random_seed": seed}
+    settings = {"draws": draws, "tune": tune, "engine": engine, "chains": chains, "random_seed": seed}
     return compare_poolings(model, source, pooling or [], prior or [], settings, threshold, out, overwrite, quiet)
 
 

@@ -30,7 +30,6 @@ from hbm_zoo.inference.fitting import OF_SAMPLER, poolings_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target
-from hbm_zoo.reporting.report import write
 from hbm_zoo.words import choose
 from hbm_zoo.zoo.data import data_folder
 
@@ -150,6 +149,8 @@ def compare_poolings(
         stop_if_interrupted()
         (terminal.show_verdict if quiet else terminal.show)(found, console)
         if target:
+            from hbm_zoo.reporting.report import write  # brings pictures and templates
+
             with progress.status("Writing the report"):
                 write(found, target)
             console.print(f"Report      {out / 'report.html'}", soft_wrap=True)

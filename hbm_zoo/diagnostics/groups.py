@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.level import Level
-from hbm_zoo.group_level.populations import exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.fits import (
     Fits,

@@ -19,7 +19,8 @@ from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, read
 from hbm_zoo.frames.labels import numbers
-from hbm_zoo.group_level.populations import Population, exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
+from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 from scipy import special
-from scipy.optimize import elementwise
 
 BEFORE_0 = -np.finfo(float).tiny
 
@@ -68,9 +67,10 @@ class Population:
         flat = {name: self._flat(value, template) for name, value in self._fields().items()}
         return self._with(flat), template.isel(sample=0, drop=True)
 
-    def of(self, cells) -> Population:
-        """Some of the cells of a population taken apart."""
-        return self._with({name: value.isel(cell=cells) for name, value in self._fields().items()})
+    def of(self, cells, draws=slice(None)) -> Population:
+        """Some of the cells of a population taken apart, at some of the draws."""
+        some = {"cell": cells, "sample": draws}
+        return self._with({name: value.isel(some, missing_dims="ignore") for name, value in self._fields().items()})
 
     def _with(self, changed: dict[str, xr.DataArray]) -> Population:
         return replace(self, **changed)  # type: ignore[type-var]
@@ -261,8 +261,8 @@ class Mapped(Population):
         flat, template = self.of_parameter.cells()
         return Mapped(flat, self.g), template
 
-    def of(self, cells):
-        return Mapped(self.of_parameter.of(cells), self.g)
+    def of(self, cells, draws=slice(None)):
+        return Mapped(self.of_parameter.of(cells, draws), self.g)
 
 
 @dataclass(frozen=True)
@@ -306,54 +306,3 @@ class SpikeSlab(Population):
             return np.where(rng.random(null.shape) < null, 0.0, rng.normal(mean, sd))
 
         return xr.apply_ufunc(draw, *xr.broadcast(self.null, self.slab_mean, self.slab_sd))
-
-
-def quantile(population, p):
-    """Quantile of a population averaged over hyperparameter draws [sample].
-
-    Where hyperparameters leave the group no freedom (sd = 0) this is the quantile
-    of the draws; otherwise the root of the averaged distribution function,
-    bracketed by the smallest and the largest quantile of any single draw. An atom may
-    hold the quantile: then it is exactly there.
-    """
-    cells, template = population.cells()
-    mean, sd = (values.transpose("sample", "cell").values for values in (cells.mean, cells.sd))
-    if not np.any(sd > 0):
-        return template.copy(data=np.quantile(mean, p, axis=0).reshape(template.shape))
-    ends, margin = cells.ppf(p).transpose("sample", "cell").values, 1e-9 * sd.max(axis=0)
-    low, high = ends.min(axis=0) - margin, ends.max(axis=0) + margin
-    result, free = np.zeros(margin.size), np.arange(margin.size)
-    if cells.atom is not None:
-        low, high, free = _beside_the_atom(cells, p, low, high)
-        result[:] = cells.atom
-    else:
-        points = ~(sd > 0).any(axis=0)
-        result[points], free = np.quantile(mean[:, points], p, axis=0), np.flatnonzero(~points)
-
-    def excess(x, cell):
-        return cells.of(cell.astype(int)).cdf(xr.DataArray(x, dims="cell")).mean("sample").values - p
-
-    if free.size:
-        result[free] = elementwise.find_root(
-            excess,
-            (low[free], high[free]),
-            args=(free,),
-            tolerances={"xrtol": 1e-7, "xatol": 0, "fatol": 0, "frtol": 0},
-        ).x
-    return template.copy(data=result.reshape(template.shape))
-
-
-def _beside_the_atom(cells, p, low, high):
-    """Brackets on one side of the atom, and the cells whose quantile is not exactly there."""
-    before = np.nextafter(cells.atom, -np.inf)
-    below, up_to = (cells.cdf(at).mean("sample").values for at in (before, cells.atom))
-    low, high = np.where(p > up_to, cells.atom, low), np.where(p <= below, before, high)
-    return low, high, np.flatnonzero((p <= below) | (p > up_to))
-
-
-def exceedance(population, threshold):
-    """P(theta > threshold), averaged over hyperparameter draws [sample]."""
-    mean, sd = xr.broadcast(population.mean, population.sd)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        beyond = xr.where(sd > 0, 1 - population.cdf(threshold), mean > threshold)
-    return beyond.mean("sample")

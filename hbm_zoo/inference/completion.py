@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import pymc as pm
 import xarray as xr
-from pymc.stats import compute_log_likelihood, compute_log_prior
+from pymc.stats import compute_log_likelihood
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.inputs import largest
 from hbm_zoo.inference.chunks import of_groups
 from hbm_zoo.inference.fits import efficiency, free, hyperparameters, proposals, thinned
 from hbm_zoo.inference.nodes import as_groups
+from hbm_zoo.inference.prior import log_prior, prior
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
 from hbm_zoo.model import HierarchicalModel
 
@@ -80,28 +79,19 @@ def _tells_groups_apart(tree, data) -> bool:
 
 
 def _add_page(record, tree, data, priors) -> None:
-    """Prior, prior predictive, observed and constant data, from the model on the page."""
-    pooling = tree.attrs["pooling"]
+    """Prior, prior predictive, observed and constant data, from the model on the page; the log prior of the draws."""
+    pooling, whole = tree.attrs["pooling"], not _too_large(tree, data)
     page = record.write(data, pooling, next(iter(record.variants[pooling])), priors)
     draws = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // largest(data)))
-    shown = [variable.name for variable in page.free_RVs if not variable.type.ndim] if _too_large(tree, data) else None
-    quiet = {"mode": "FAST_COMPILE"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("pymc").setLevel(logging.ERROR)
-        prior = pm.sample_prior_predictive(
-            draws, model=page, var_names=shown, random_seed=tree.attrs["seed"], compile_kwargs=quiet
-        )
+    before = prior(record, page, data, json.loads(tree.attrs["fixed"]), draws, tree.attrs["seed"], whole)
     for group in ("prior", "prior_predictive", "observed_data"):
-        if group in prior and prior[group].data_vars:
-            tree[group] = prior[group]
+        if group in before and before[group].data_vars:
+            tree[group] = before[group]
     for group, dataset in as_groups(data).items():
         tree[group] = xr.DataTree(dataset)
     if tree.attrs["parameterization"] != "exact":
         sampled = record.write(data, pooling, tree.attrs["parameterization"], priors)
-        tree["log_prior"] = xr.DataTree(
-            compute_log_prior(tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs=quiet)
-        )
+        tree["log_prior"] = xr.DataTree(log_prior(sampled, tree["posterior"].to_dataset()))
 
 
 def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_stats import bfmi, ess, rhat
 
 from hbm_zoo.inference.fits import Fits
 from hbm_zoo.inference.independent import failures
@@ -77,13 +77,14 @@ def _checks(fit: xr.DataTree) -> dict:
     posterior = fit["posterior"].dataset if sampled is None else fit["posterior"].dataset[sampled]
     stats = fit["sample_stats"]
     checks = {
-        "r_hat": _extreme(az.rhat(posterior), max) if posterior.sizes["chain"] > 1 else np.nan,
-        "ess_bulk": _extreme(az.ess(posterior, method="bulk"), min),
-        "ess_tail": _extreme(az.ess(posterior, method="tail"), min),
+        "r_hat": _extreme(rhat(posterior), max) if posterior.sizes["chain"] > 1 else np.nan,
+        "ess_bulk": _extreme(ess(posterior, method="bulk"), min),
+        "ess_tail": _extreme(ess(posterior, method="tail"), min),
         "divergences": int(stats["diverging"].sum()),
         "max_treedepth": int(stats["maxdepth_reached"].sum()),
-        "e_bfmi": float(np.min(az.bfmi(fit)["energy"])),
+        "e_bfmi": float(np.min(bfmi(fit)["energy"])),
         "k_hat": fit.attrs.get("k_hat", np.nan),
+        "tops": fit.attrs.get("tops", np.nan),
     }
     failed = _failures(checks, posterior.sizes["chain"], fit.attrs.get("parameterization", ""))
     return nothing | checks | {"passed": not failed, "verdict": "; ".join(failed) or "passed every check"}
@@ -125,6 +126,11 @@ def _failures(checks: dict, chains: int, parameterization: str) -> list[str]:
         failures.append(f"{checks['max_treedepth']} draws reached the largest tree depth: raise maxdepth")
     if not checks["e_bfmi"] >= BFMI_LEAST:
         failures.append(f"E-BFMI {checks['e_bfmi']:.2f} is below {BFMI_LEAST}: tails are not explored, reparameterize")
+    if checks["tops"] > 1:
+        failures.append(
+            f"{checks['tops']} tops of the posterior were found, as where a prior contradicts the data: chains seldom "
+            "pass from one to another, independent draws know both"
+        )
     if not (np.isnan(checks["k_hat"]) or checks["k_hat"] <= K_HAT_MOST):
         failures.append(
             f"k-hat {checks['k_hat']:.2f} of the integrals is above {K_HAT_MOST}: spreads are smaller than the nodes "

@@ -67,7 +67,7 @@ class Crew:
         """Each piece's name and its future, in whatever order they are done.
 
         When a process of our own dies, what was under way is lost, whichever piece was to blame. Those pieces run
-        again one at a time, so that the one to blame is known; it is given up after `MOST_DEATHS`.
+        again one at a time, so that the one to blame is known; it is given up after `MOST_DEATHS` more.
 
         Raises
         ------
@@ -102,20 +102,20 @@ class Crew:
             raise WorkerDied("The executor broke, which only its owner can mend: make a new one and run this again.")
         wait(flying.values())
         lost = [name for name, future in flying.items() if _broke(future)]
-        deaths.update(lost)
+        deaths.update(dict.fromkeys(lost, int(len(lost) == 1)))  # who was not alone is a suspect
         self.__exit__(BrokenExecutor, None, None)
         self.__enter__()
         for name in reversed(lost):
             del flying[name]
-            if lost == [name] and deaths[name] >= MOST_DEATHS:
+            if deaths[name] >= MOST_DEATHS:
                 flying[name] = _failed(WorkerDied(GIVEN_UP.format(name)))
             else:
                 waiting.appendleft(name)
 
 
 GIVEN_UP = (
-    f"{{!r}} was given up: its worker died {MOST_DEATHS} times. Workers die when memory runs out, when they are "
-    "killed, and in a script that starts them outside of `if __name__ == '__main__':`."
+    f"{{!r}} was given up: its worker died {MOST_DEATHS} times, with no other piece under way. Workers die when memory "
+    "runs out, when they are killed, and in a script that starts them outside of `if __name__ == '__main__':`."
 )
 
 

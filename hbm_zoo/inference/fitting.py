@@ -9,10 +9,10 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
 from hbm_zoo.inference import completion, sampling
@@ -237,7 +237,7 @@ def attributes(record, data, pooling, priors) -> dict[str, Any]:
         "group_level": record.group_level.kind,
         "data_hash": data_hash(data),
         "left_out": "",
-        "ci_prob": float(az.rcParams["stats.ci_prob"]),
+        "ci_prob": float(rcParams["stats.ci_prob"]),
         "versions": json.dumps({name: version(name) for name in ("hbm_zoo", "pymc", "arviz", "nutpie", "numpy")}),
     }
 

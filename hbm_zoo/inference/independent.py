@@ -40,10 +40,16 @@ LEAST_PROPOSALS, MOST_BATCHES = 2000, 8
 
 @dataclass(frozen=True)
 class Tops:
-    """The tops [top, dimension] that were found, each once, and minus the curvature at each."""
+    """The tops [top, dimension] that were found, each once; minus the curvature, and the log density, at each."""
 
     where: np.ndarray
     curvature: np.ndarray
+    log_density: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Roughly how much of the posterior each holds, by Laplace's method."""
+        return softmax(self.log_density - np.linalg.slogdet(self.curvature)[1] / 2)
 
 
 def tops(posterior: LogPosterior) -> Tops:
@@ -59,7 +65,7 @@ def tops(posterior: LogPosterior) -> Tops:
     while True:
         mixture, known = around(found), len(found.where)
         beside = log_prior + log_likelihood - mixture.log_density(posterior.of_prior)
-        if beside.max() < np.max(posterior(found.where) - mixture.log_density(found.where)) + TOO_THIN:
+        if beside.max() < np.max(found.log_density - mixture.log_density(found.where)) + TOO_THIN:
             return found
         where, curvature = modes(_curves(posterior, np.ones(1)), posterior.of_prior[[np.argmax(beside)]])
         found = _distinct(posterior, np.concatenate([found.where, where]), np.concatenate([found.curvature, curvature]))
@@ -72,11 +78,12 @@ def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray)
     values, vectors = np.linalg.eigh(curvature)
     curvature = (vectors * np.maximum(values, FLATTEST)[:, None]) @ vectors.mT
     kept: list[int] = []
-    for i in np.argsort(-posterior(where)):
+    log_density = posterior(where)
+    for i in np.argsort(-log_density):
         away = where[kept] - where[i]
         if not (np.einsum("ki,ij,kj->k", away, curvature[i], away) < SAME_TOP**2).any():
             kept.append(int(i))
-    return Tops(where[kept], curvature[kept])
+    return Tops(where[kept], curvature[kept], log_density[kept])
 
 
 def _curves(posterior: LogPosterior, counts: np.ndarray) -> Callable:

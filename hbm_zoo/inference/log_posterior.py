@@ -13,12 +13,15 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
+from pymc.distributions.shape_utils import change_dist_size
+from pymc.pytensorf import reseed_rngs
 from pytensor import function
 from pytensor.compile import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.replace import clone_replace, vectorize_graph
-from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.graph.traversal import ancestors, graph_inputs, toposort
+from pytensor.tensor.random.type import RandomType
 
 from hbm_zoo.inference.transforms import normal_tails
 
@@ -41,10 +44,10 @@ class LogPosterior:
         Of PyMC's values, by dimension: those of the prior.
     of_prior
         Points [draw, dimension] drawn from the prior.
-    densities, way_back
+    densities, way_back, of_prior_compiled
         The compiled functions.
     data
-        The arrays that the densities ask for, by name.
+        The arrays of data, and numbers of the priors, that they ask for, by name.
     cells
         Numbers held for each point.
     """
@@ -55,6 +58,7 @@ class LogPosterior:
     of_prior: np.ndarray
     densities: Callable
     way_back: Callable
+    of_prior_compiled: Callable
     data: Mapping[str, np.ndarray]
     cells: int
 
@@ -80,13 +84,17 @@ class LogPosterior:
     def variables(self, x: np.ndarray, dim: str = "sample") -> xr.Dataset:
         """Free variables and what is computed of them, each on its own scale, at points x [point, dimension]."""
         with np.errstate(all="ignore"):
-            values = self.way_back(self.centre + self.scale * x)
+            values = self.way_back(self.centre + self.scale * x, *self.data.values())
         shown = self.model.free_RVs + self.model.deterministics
         return xr.Dataset({v.name: (dim, np.broadcast_to(at, len(x))) for v, at in zip(shown, values, strict=True)})
 
-    def with_data(self, data: xr.Dataset, cells: int) -> LogPosterior:
-        """The same of other data, nothing compiled again."""
-        return replace(self, data={name: data[name].values for name in self.data}, cells=cells)
+    def with_data(self, arrays: Mapping[str, np.ndarray], cells: int) -> LogPosterior:
+        """The same of other arrays of data and other numbers of the priors, nothing compiled again."""
+        data = {name: np.asarray(arrays[name], held.dtype) for name, held in self.data.items()}
+        drawn = np.column_stack(self.of_prior_compiled(*data.values()))
+        low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
+        scale = (high - low) / 2
+        return replace(self, centre=centre, scale=scale, of_prior=(drawn - centre) / scale, data=data, cells=cells)
 
 
 def few_numbers(model: pm.Model) -> bool:
@@ -95,37 +103,55 @@ def few_numbers(model: pm.Model) -> bool:
     return not model.discrete_value_vars and bool(model.free_RVs) and all(v.type.ndim == 0 for v in shown)
 
 
-def log_posterior(model: pm.Model, cells: int) -> LogPosterior:
-    """The posterior of a model of `few_numbers`, for data whose likelihood takes ``cells`` numbers a point."""
+def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int) -> LogPosterior:
+    """The posterior of a model of `few_numbers`.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        What it takes of data and of priors is in shared variables.
+    arrays : mapping of str to numpy.ndarray
+        Values for these, by name.
+    cells : int
+        How many numbers the likelihood of a point takes.
+    """
     model = normal_tails(model)
     u = pt.dmatrix("u")
     by_point = {v: u[:, k].astype(v.dtype) for k, v in enumerate(model.value_vars)}
     both = vectorize_graph([model.logp(vars=model.free_RVs), model.logp()], by_point)
-    held = [v for v in graph_inputs(both) if isinstance(v, SharedVariable)]
-    asked: dict[Variable, Variable] = {v: v.type() for v in held}
-    of_data = clone_replace([density + pt.zeros(u.shape[0]) for density in both], asked)
-    # A loop or a search stands alone or, repeated for each point, inside another operation.
-    searches = any(isinstance(getattr(node.op, "core_op", node.op), HasInnerGraph) for node in toposort(of_data))
-    mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
-    shown = model.replace_rvs_by_values(model.free_RVs + model.deterministics)
+    shown = vectorize_graph(model.replace_rvs_by_values(model.free_RVs + model.deterministics), by_point)
     drawn = _of_prior(model)
-    low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
-    scale = (high - low) / 2
+    held = [v for v in graph_inputs([*both, *shown, *drawn]) if isinstance(v, SharedVariable) and v.name in arrays]
+    asked: dict[Variable, Variable] = {v: v.type() for v in held}
+
+    def compiled(given: list, outputs: list, mode: str = "FAST_COMPILE") -> Callable:
+        of_data = clone_replace(outputs, asked)
+        inputs = [*given, *asked.values()]
+        return function(inputs, of_data, mode=mode, on_unused_input="ignore")
+
+    densities = [density + pt.zeros(u.shape[0]) for density in both]
+    # A loop or a search stands alone or, repeated for each point, inside another operation.
+    searches = any(isinstance(getattr(node.op, "core_op", node.op), HasInnerGraph) for node in toposort(densities))
+    mode = "NUMBA" if searches or cells * POINTS > CELLS_UNCOMPILED else "FAST_COMPILE"
+    nowhere = np.empty(0)
     return LogPosterior(
         model=model,
-        centre=centre,
-        scale=scale,
-        of_prior=(drawn - centre) / scale,
-        densities=function([u, *asked.values()], of_data, mode=mode, on_unused_input="ignore", trust_input=True),
-        way_back=function([u], vectorize_graph(shown, by_point), mode="FAST_COMPILE", on_unused_input="ignore"),
-        data={v.name: v.get_value() for v in held},
+        centre=nowhere,
+        scale=nowhere,
+        of_prior=nowhere,
+        densities=compiled([u], densities, mode),
+        way_back=compiled([u], shown),
+        of_prior_compiled=compiled([], drawn),
+        data={v.name: np.empty(0, v.type.dtype) for v in held},
         cells=cells,
-    )
+    ).with_data(arrays, cells)
 
 
-def _of_prior(model: pm.Model) -> np.ndarray:
-    """Draws [draw, dimension] of the prior, as PyMC's values on the whole line."""
-    by_variable = model.rvs_to_transforms
-    values = [v if (t := by_variable[v]) is None else t.forward(v, *v.owner.inputs) for v in model.free_RVs]
-    drawn = pm.draw(values, DRAWS_OF_PRIOR, random_seed=0, mode="FAST_COMPILE")
-    return np.column_stack(drawn)
+def _of_prior(model: pm.Model) -> list[Variable]:
+    """Draws of the prior, as PyMC's values on the whole line [draw], the same whenever they are computed."""
+    to_line = model.rvs_to_transforms
+    values = [v if to_line[v] is None else to_line[v].forward(v, *v.owner.inputs) for v in model.free_RVs]
+    first = [v for v in model.free_RVs if not set(ancestors([v])) & set(model.free_RVs) - {v}]
+    many = vectorize_graph(values, {v: change_dist_size(v, (DRAWS_OF_PRIOR,), expand=True) for v in first})
+    reseed_rngs([v for v in graph_inputs(many) if isinstance(v.type, RandomType)], 0)
+    return many

@@ -174,7 +174,10 @@ def _units(frames: Mapping[str, pd.DataFrame] | pd.DataFrame, by: str | None) ->
     if isinstance(frames, Mapping):
         if by is not None:
             raise ValueError("Expected frames by the name of their unit, or one frame and `by`, got both.")
-        return {labels.one(name): frame for name, frame in frames.items()}
+        named = {labels.one(name): frame for name, frame in frames.items()}
+        if len(named) < len(frames):
+            raise ValueError(f"Expected units by different names, got {', '.join(map(repr, frames))}.")
+        return named
     if not isinstance(frames, pd.DataFrame):
         raise FrameError(f"fit_many expected a DataFrame or a mapping of them, got {type(frames).__name__}.")
     if by is None:
@@ -192,7 +195,8 @@ def _units(frames: Mapping[str, pd.DataFrame] | pd.DataFrame, by: str | None) ->
 
 def _check_options(record: HierarchicalModel, given: Mapping[str, Any]) -> None:
     """Refuse at once what would be refused for each unit."""
-    known = [*record.options, *OF_SAMPLER, *inspect.signature(fit).parameters]
+    of_fit, own = (list(inspect.signature(f).parameters) for f in (fit, fit_many))
+    known = [*record.options, *OF_SAMPLER, *(name for name in of_fit if name not in [*own, "frame", "sampler"])]
     for name in given:
         choose(name, known, f"option of {record.name}")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import xarray as xr
 from threadpoolctl import threadpool_limits
 
 #: In the attrs of a recorded result: what was warned of on the way to it.
@@ -31,7 +33,7 @@ class Outcome:
 
 def perform(task: Callable, piece: Any, record: bool) -> Outcome:
     """What comes of a piece, one thread for its linear algebra, and what it warned of."""
-    threadpool_limits(limits=1)  # for good in a process that serves; `run` lifts it in its own
+    _one_thread(len(sys.modules))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for category in NOT_FOR_USERS:
@@ -43,6 +45,15 @@ def perform(task: Callable, piece: Any, record: bool) -> Outcome:
             return Outcome(None, _portable(error), _said(heard))
 
 
+@lru_cache(maxsize=1)
+def _one_thread(modules: int) -> None:
+    """For good in a process that serves; `run` lifts it in its own.
+
+    Looking for the libraries takes as long as a cheap piece: again only when there are more modules, which bring them.
+    """
+    threadpool_limits(limits=1)
+
+
 def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
     """Each warning once."""
     said = ((w.category.__module__, w.category.__qualname__, str(w.message)) for w in heard)
@@ -50,21 +61,31 @@ def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
 
 
 def _to_bytes(result: Any, said: list) -> bytes:
+    import xarray as xr
+
     if not isinstance(result, xr.DataTree):
         raise TypeError(f"Expected a DataTree to be recorded, the task returned {type(result).__name__}.")
     result.attrs[WARNED] = json.dumps(said)
-    return bytes(result.to_netcdf())
+    with _no_lock_of_a_cluster():
+        return bytes(result.to_netcdf())
+
+
+def _no_lock_of_a_cluster() -> AbstractContextManager:
+    """Where a cluster is at work xarray asks it for a lock by the file's name, which bytes in memory do not have."""
+    dask = sys.modules.get("dask")
+    return dask.config.set(scheduler="synchronous") if dask else nullcontext()
 
 
 def _portable(error: Exception) -> Exception:
     """An error that arrives: one that cannot be made again from its pickle would break the pool that brings it."""
-    trace = "".join(traceback.format_exception(error))
+    note = "In the worker:\n" + "".join(traceback.format_exception(error))
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"In the worker:\n{trace}")
-    return error.with_traceback(None)
+    error.add_note(note)
+    return error
 
 
 def outcome_of(future: Future) -> Outcome:

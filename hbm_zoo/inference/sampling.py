@@ -12,17 +12,19 @@ import xarray as xr
 
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
-from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, tops, weighted
+from hbm_zoo.inference.independent import MOST_DIMENSIONS, Tops, failures, resampled, tops, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.transforms import normal_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.priors import to_json
+from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 
 # Small steps, and smaller ones if a draw diverged: where the spread, or the share of what differs, may be 0 the
 # posterior is sharply curved.
 TARGET_ACCEPT = (0.9, 0.98)
 TUNE = 1000
+#: Of the posterior, that a top must hold for chains to have to know of it.
+LEAST_SHARE = 0.001
 ENGINES = ("auto", "independent", "nuts")
 
 _COMPILED: dict[tuple, Any] = {}
@@ -72,25 +74,27 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     """Draws of one variant by the engine that ``settings`` name; ``auto`` says why it took NUTS."""
     variants, engine = record.variants[pooling], settings["engine"]
     parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
-    why = "asked for"
-    if engine != "nuts":
-        posterior = _posterior(record, data, pooling, parameterization, priors)
-        if posterior is not None:
-            tree = _independently(record, data, pooling, priors, posterior, settings)
+    posterior = _posterior(record, data, pooling, parameterization, priors)
+    if posterior is None:
+        why, found = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers", None
+        if engine == "independent":
+            raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
+    else:
+        why, found = "asked for", tops(posterior)
+        if engine != "nuts":
+            tree = _independently(record, data, pooling, priors, posterior, found, settings)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
             if engine == "independent" or not why:
                 tree.attrs["parameterization"] = parameterization
                 return tree
-        else:
-            why = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
-            if engine == "independent":
-                raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
     tree = _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     tree.attrs |= {"parameterization": parameterization, "engine": "nuts", "why_nuts": why, "tune": settings["tune"]}
+    if found is not None:
+        tree.attrs["tops"] = int((found.shares > LEAST_SHARE).sum())
     return tree
 
 
-def _independently(record, data, pooling, priors, posterior: LogPosterior, settings) -> xr.DataTree:
+def _independently(record, data, pooling, priors, posterior: LogPosterior, found: Tops, settings) -> xr.DataTree:
     """Independent draws, and the proposals with their weights, of which leaving out makes use."""
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]
@@ -101,15 +105,15 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, setti
 
     shape = settings["chains"], settings["draws"]
     coarse = record.group_level.log_sampled is not None
-    found = weighted(posterior, tops(posterior), np.prod(shape), rng, exact if coarse else None)
-    chosen, worth = resampled(found.weights, np.prod(shape), rng)
-    drawn = posterior.variables(found.x[chosen])
+    points = weighted(posterior, found, np.prod(shape), rng, exact if coarse else None)
+    chosen, worth = resampled(points.weights, np.prod(shape), rng)
+    drawn = posterior.variables(points.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
     coords = {dim: np.arange(size) for dim, size in zip(("chain", "draw"), shape, strict=True)}
-    proposals = posterior.variables(found.x, "proposal")[free].assign(log_ratio=("proposal", found.log_ratios))
+    proposals = posterior.variables(points.x, "proposal")[free].assign(log_ratio=("proposal", points.log_ratios))
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(posterior_draws, coords), "proposals": proposals})
-    tree.attrs |= {"engine": "independent", "k_hat": found.k_hat, "proposals": len(found.x)}
-    tree.attrs |= {"effective_proposals": found.ess, "tops": found.tops, "efficiency": worth / chosen.size}
+    tree.attrs |= {"engine": "independent", "k_hat": points.k_hat, "proposals": len(points.x), "tops": points.tops}
+    tree.attrs |= {"effective_proposals": points.ess, "efficiency": worth / chosen.size}
     return tree
 
 
@@ -157,12 +161,13 @@ def _steps(compiled, settings, progressbar, sampler) -> xr.DataTree:
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
     key, cells = _key(record, data, pooling, parameterization, priors), _cells(record, data)
+    arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
     if key not in _POSTERIORS:
-        model = record.write(data, pooling, parameterization, priors)
+        model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
-        _POSTERIORS[key] = log_posterior(model, cells) if of_few else None
+        _POSTERIORS[key] = log_posterior(model, arrays, cells) if of_few else None
     posterior = _POSTERIORS[key]
-    return posterior and posterior.with_data(record.extras.derived(data), cells)
+    return posterior and posterior.with_data(arrays, cells)
 
 
 def _cells(record, data) -> int:
@@ -171,12 +176,13 @@ def _cells(record, data) -> int:
 
 
 def _key(record, data, pooling, parameterization, priors) -> tuple:
-    return record, pooling, parameterization, to_json(priors), json.dumps(data.attrs, sort_keys=True, default=str)
+    attrs = json.dumps(data.attrs, sort_keys=True, default=str)
+    return record, pooling, parameterization, families(priors), attrs
 
 
 def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
-    key = _key(record, data, pooling, parameterization, priors)
+    key = (*_key(record, data, pooling, parameterization, priors), to_json(priors))
     if key in _COMPILED:
         compiled = _COMPILED[key]
         used = {variable.name for variable in compiled.shared_var_keys}

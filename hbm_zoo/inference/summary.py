@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import arviz as az
 import numpy as np
 import xarray as xr
+from arviz_base import rcParams
 from scipy.stats import rankdata
 
-from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
@@ -27,12 +27,12 @@ LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
 
 def interval_name() -> str:
     """Name of the equal-tailed interval that ``az.rcParams`` asks for, e.g. ``eti89``."""
-    return f"eti{round(100 * az.rcParams['stats.ci_prob'])}"
+    return f"eti{round(100 * rcParams['stats.ci_prob'])}"
 
 
 def interval_tails() -> tuple[float, float]:
     """Lower and upper tail of that interval."""
-    tail = (1 - az.rcParams["stats.ci_prob"]) / 2
+    tail = (1 - rcParams["stats.ci_prob"]) / 2
     return tail, 1 - tail
 
 

@@ -48,11 +48,18 @@ class Results(Mapping[str, Any]):
         held = self._held[name]
         return held if self._folder is None else self._folder.read(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._held  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter([name for name in self._names if name in self._held])
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __repr__(self) -> str:
+        more = ", ..." if len(self) > MOST_NAMED else ""
+        return f"<{len(self)} of {len(self._names)} results: {', '.join([*self][:MOST_NAMED])}{more}>"
 
     def attrs(self, name: str) -> Mapping[str, Any]:
         """What a result says of itself; of a recorded one, nothing else is read."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -17,6 +19,7 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting import definitions, tables
 from hbm_zoo.reporting.findings import Findings, findings
 from hbm_zoo.reporting.folder import check_target, whole
+from hbm_zoo.reporting.html import html
 from hbm_zoo.zoo import pages
 
 TEMPLATES = Environment(
@@ -27,6 +30,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters["escaped"] = tables.escaped
+TEMPLATES.globals["html"] = html
 DOTS_PER_INCH = 130
 QUESTIONS = {
     "new_group": "A new {group}",
@@ -142,12 +146,21 @@ def _context(found: Findings) -> dict:
         "groups": shown,
         "left_out": left_out,
         "attributes": fit.attrs,
+        "draws": _draws(fit.attrs),
         "options": json.loads(fit.attrs["options"]),
         "versions": json.loads(fit.attrs["versions"]),
         "definitions": _definitions(
             found, {"question", "pooling", *(str(name) for table in answered.values() for name in table.columns)}
         ),
     }
+
+
+def _draws(attributes: Mapping[str, Any]) -> str:
+    """How many draws there are, and whose."""
+    drawn = f"{attributes['chains']} chains of {attributes['draws']} draws"
+    if attributes.get("engine") == "nuts":
+        return f"{drawn} after {attributes['tune']} of warm-up, by NUTS ({attributes['why_nuts']})"
+    return f"{drawn}, independent of one another"
 
 
 def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str]]:

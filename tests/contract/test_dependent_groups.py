@@ -259,18 +259,18 @@ Y, SE = FRAME["strength"].to_numpy(), FRAME["se"].to_numpy()
 SAME = np.equal.outer(FRAME["campaign"].to_numpy(), FRAME["campaign"].to_numpy()).astype(float)
 
 
-SETTINGS = {"draws": 1000, "tune": 500, "chains": 2, "random_seed": 4, "progressbar": False}
+SETTINGS = {"draws": 1000, "chains": 2, "random_seed": 4, "progressbar": False}
 
 
 @pytest.fixture(scope="module")
 def sampled():
-    """Partial pooling by the sampler itself, and each batch left out by a refit."""
+    """Partial pooling, and each batch left out by a refit."""
     fit = hz.fit(RECORD, FRAME, **SETTINGS)
     return fit, refitted(RECORD, fit, np.arange(len(Y)), seed=1)
 
 
 @pytest.fixture(scope="module")
-def fits(sampled, without_nuts):
+def fits(sampled):
     others = {pooling: hz.fit(RECORD, FRAME, pooling, **SETTINGS) for pooling in ("none", "complete")}
     return others | {"partial": sampled[0]}
 

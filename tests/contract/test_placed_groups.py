@@ -144,8 +144,8 @@ FRAME = pd.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def fits(without_nuts):
-    return hz.fit_poolings(RECORD, FRAME, draws=1000, tune=300, chains=2, random_seed=3, progressbar=False)
+def fits():
+    return hz.fit_poolings(RECORD, FRAME, draws=1000, chains=2, random_seed=3, progressbar=False)
 
 
 # Exact answers: alpha and beta integrated out by a matrix, tau on a grid.

@@ -6,7 +6,8 @@ import xarray as xr
 from scipy import integrate, special, stats
 from scipy.optimize import brentq
 
-from hbm_zoo.group_level.populations import EXPIT, Beta, Gamma, Normal, exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
+from hbm_zoo.group_level.populations import EXPIT, Beta, Gamma, Normal
 
 MEANS = np.array([1.2, 1.25, 1.4])
 RATES = np.array([0.22, 0.25, 0.31])

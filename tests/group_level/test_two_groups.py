@@ -11,8 +11,9 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from hbm_zoo.group_level import normal, two_groups
+from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.evaluate import evaluate
-from hbm_zoo.group_level.populations import SpikeSlab, exceedance, quantile
+from hbm_zoo.group_level.populations import SpikeSlab
 
 NAMES = ("pi0", "mu", "tau", "delta0", "sigma0")
 POINTS = [

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.group_level.populations import exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 MEAN = np.array([[1.0, -2.0], [0.5, 0.0], [2.0, 3.0]])

@@ -51,7 +51,7 @@ def clinics(effects, mu, tau):
     frame = pd.DataFrame({"clinic": [*"abcdef"[: len(effects)]], "effect": effects, "standard_error": 0.5})
     data = record.data(frame)
     model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
-    return log_posterior(model, len(frame))
+    return log_posterior(model, {name: v.values for name, v in data.data_vars.items()}, len(frame))
 
 
 def on_grid(posterior):
@@ -66,7 +66,9 @@ def on_grid(posterior):
 
 def test_the_mixture_has_the_density_of_its_draws():
     """Its density against SciPy's; its draws by importance weights to a normal whose integral is 1."""
-    mixture = around(Tops(np.array([[1.0, -2.0], [4.0, 0.0]]), np.array([[[4.0, 1.0], [1.0, 1.0]], np.eye(2)])))
+    mixture = around(
+        Tops(np.array([[1.0, -2.0], [4.0, 0.0]]), np.array([[[4.0, 1.0], [1.0, 1.0]], np.eye(2)]), np.zeros(2))
+    )
     x = mixture.sample(20_000, np.random.default_rng(1))
     parts = [
         share * stats.multivariate_t(centre, root @ root.T, df=5).pdf(x[:50])
@@ -81,7 +83,7 @@ def test_the_mixture_has_the_density_of_its_draws():
 def test_fitting_finds_a_skew_density():
     rng, skew = np.random.default_rng(2), stats.skewnorm(6)
     density = Density(lambda x: skew.logpdf(x[:, 0]), 1)
-    found = independent.fitted(density, Tops(np.array([[0.3]]), np.array([[[0.1]]])), rng)
+    found = independent.fitted(density, Tops(np.array([[0.3]]), np.array([[[0.1]]]), np.zeros(1)), rng)
     x = found.sample(20_000, rng)
     assert effective(softmax(density(x) - found.log_density(x))) > 0.75 * len(x)
 
@@ -90,7 +92,9 @@ def test_each_top_is_found_once():
     def two(x):
         return np.logaddexp(stats.norm(-1, 0.1).logpdf(x[:, 0]), stats.norm(1.5, 0.1).logpdf(x[:, 0]) - 2)
 
-    np.testing.assert_allclose(tops(Density(two, 1)).where, [[-1.0], [1.5]], atol=1e-4)
+    both = tops(Density(two, 1))
+    np.testing.assert_allclose(both.where, [[-1.0], [1.5]], atol=1e-4)
+    np.testing.assert_allclose(both.shares, stats.logistic.cdf([2, -2]), rtol=1e-4)
     one = tops(Density(lambda x: stats.norm(1, 0.2).logpdf(x).sum(axis=1), 2))
     np.testing.assert_allclose(one.where, [[1.0, 1.0]], atol=1e-4)
     np.testing.assert_allclose(one.curvature, [25 * np.eye(2)], rtol=1e-3, atol=1e-6)
@@ -188,7 +192,7 @@ def test_where_proposals_are_worth_little_more_are_made():
         return -np.abs(x[:, 0]) / 0.01 - (x[:, 1] - 20 * x[:, 0] ** 2) ** 2 / 0.02
 
     density, rng = Density(narrow, 2), np.random.default_rng(7)
-    found = weighted(density, Tops(np.zeros((1, 2)), np.eye(2)[None]), 4000, rng)
+    found = weighted(density, Tops(np.zeros((1, 2)), np.eye(2)[None], np.zeros(1)), 4000, rng)
     assert len(found.x) % 8000 == 0
     assert found.ess >= 2000 or len(found.x) == 64_000
 

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.inference.log_posterior import few_numbers, log_posterior
+from hbm_zoo.priors import apart_from_numbers, numbers
 from hbm_zoo.zoo import record_of
 
 
@@ -16,7 +18,13 @@ def posterior_of(model, frame, pooling="partial", form="marginalized"):
     record = record_of(model)
     data = record.data(frame)
     priors = record.priors(data, pooling=pooling)
-    return log_posterior(record.write(data, pooling, form, priors), data.sizes[record.group]), record, data, priors
+    model = record.write(data, pooling, form, priors, apart_from_numbers(priors))
+    return log_posterior(model, arrays(record, data, priors), data.sizes[record.group]), record, data, priors
+
+
+def arrays(record, data, priors):
+    """What a posterior takes of data and of priors."""
+    return {name: v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
 
 
 def test_it_is_the_density_of_prior_and_likelihood():
@@ -52,14 +60,18 @@ def test_other_units_have_the_same_posterior():
 
 def test_chunks_and_other_data_change_nothing():
     frame = hz.load_data("bcg_vaccine")
-    posterior, record, data, _ = posterior_of("vaccine_clinics", frame)
+    posterior, record, data, priors = posterior_of("vaccine_clinics", frame)
     x = np.random.default_rng(3).normal(size=(101, 2))
     whole = posterior(x)
-    np.testing.assert_array_equal(posterior.with_data(data, 400_000 // 7)(x), whole)
+    np.testing.assert_array_equal(posterior.with_data(arrays(record, data, priors), 400_000 // 7)(x), whole)
     few = record.data(frame.iloc[:5])
-    of_few = posterior.with_data(few, 5)(x)
-    record_again = record.write(few, "partial", "marginalized", record.priors(data, pooling="partial"))
-    np.testing.assert_allclose(of_few, log_posterior(record_again, 5)(x), rtol=1e-12)
+    others = {"mu": Prior("Normal", mu=1, sigma=3), "tau": Prior("HalfNormal", sigma=0.2)}
+    of_few = posterior.with_data(arrays(record, few, others), 5)
+    model = record.write(few, "partial", "marginalized", others, apart_from_numbers(others))
+    anew = log_posterior(model, arrays(record, few, others), 5)
+    np.testing.assert_allclose(of_few(x), anew(x), rtol=1e-12)
+    xr.testing.assert_allclose(of_few.variables(x), anew.variables(x))
+    np.testing.assert_array_equal(of_few.of_prior, anew.of_prior)
     np.testing.assert_array_equal(posterior(x), whole)
 
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
@@ -54,7 +55,8 @@ def test_what_holds_by_construction_is_no_check(by_engine):
     assert shown[["r_hat", "ess_bulk", "ess_tail", "divergences", "max_treedepth", "e_bfmi"]].isna().all()
     assert shown["passed"]
     assert "effective of 8000 proposals, one top found" in shown["verdict"]
-    assert checks.loc["nuts", ["k_hat", "effective", "proposals", "tops"]].isna().all()
+    assert checks.loc["nuts", ["k_hat", "effective", "proposals"]].isna().all()
+    assert checks.loc["nuts", "tops"] == 1
 
 
 def test_an_unproved_fit_turns_to_nuts_and_says_why(monkeypatch):
@@ -65,6 +67,18 @@ def test_an_unproved_fit_turns_to_nuts_and_says_why(monkeypatch):
     with pytest.warns(ConvergenceWarning, match="of the weights is above -10.0; pass engine='nuts'"):
         asked = hz.fit("vaccine_clinics", CLINICS, engine="independent", random_seed=2, progressbar=False)
     assert asked.attrs["engine"] == "independent"
+
+
+def test_chains_do_not_hide_a_second_top():
+    """Of a prior that contradicts three clinics; independent draws have both."""
+    frame = pd.DataFrame({"clinic": [*"abc"], "effect": [10.0, 10.3, 9.8], "standard_error": 0.5})
+    priors = {"mu": Prior("StudentT", nu=1, mu=0, sigma=0.02), "tau": Prior("HalfNormal", sigma=4)}
+    given = {"priors": priors, "random_seed": 1, "progressbar": False}
+    with pytest.warns(ConvergenceWarning, match="2 tops of the posterior were found"):
+        hz.fit("vaccine_clinics", frame, engine="nuts", **given)
+    both = hz.fit("vaccine_clinics", frame, **given)
+    assert (both.attrs["engine"], both.attrs["tops"]) == ("independent", 2)
+    assert 0.2 < float((both["posterior"]["mu"] < 5).mean()) < 0.5  # .349 on a grid
 
 
 def test_visible_forms_are_always_nuts():

@@ -13,7 +13,8 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.group_level.populations import Normal, exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantile
+from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.models import vaccine_clinics as clinics
 

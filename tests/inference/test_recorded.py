@@ -1,0 +1,101 @@
+import json
+from math import nan
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+
+import hbm_zoo as hz
+from hbm_zoo.inference import recorded
+from hbm_zoo.inference.recorded import MANIFEST, fingerprint, opened
+
+FRAME = pd.DataFrame({"clinic": ["a", "b"], "y": [1.0, nan]})
+PIECES = {"a": {"seed": 1}, "b": {"seed": 2}}
+
+
+def task(piece):
+    """Not called here."""
+
+
+def other_task(piece):
+    """Not called here."""
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [FRAME, FRAME.assign(y=2.0), FRAME.rename(columns={"y": "z"}), FRAME.set_axis([1, 2]), FRAME.iloc[::-1]],
+        [FRAME["y"].to_numpy(), np.zeros(2), np.zeros((2, 1)), np.zeros(2, int)],
+        [xr.Dataset({"y": ("row", [1.0])}), xr.Dataset({"y": ("row", [2.0])}), xr.Dataset({"y": ("col", [1.0])})],
+        [1, 1.0, True, "1", b"1", None, [1], {"1": 1}, {1: "1"}],
+        [["a", "b"], ["ab"], ["a", ["b"]]],
+        [Prior("Normal", mu=0, sigma=1), Prior("Normal", mu=0, sigma=2)],
+        [model := hz.spike_slab_genes.MODEL, model.under(null="empirical"), hz.MODELS["success_rates"].MODEL],
+        [task, other_task],
+    ],
+)
+def test_other_values_have_other_fingerprints(values):
+    assert len({fingerprint(value) for value in values}) == len(values)
+
+
+def test_equal_frames_have_one_fingerprint_and_notes_count():
+    assert fingerprint(FRAME.copy()) == fingerprint(FRAME)
+    noted = FRAME.copy()
+    noted.attrs["source"] = "a file"
+    assert fingerprint(noted) != fingerprint(FRAME)
+
+
+def test_what_has_no_fingerprint_is_said():
+    with pytest.raises(TypeError, match="Expected frames, arrays, .*, got object"):
+        fingerprint([object()])
+
+
+@pytest.mark.parametrize(
+    ("work", "sentence"),
+    [
+        ((other_task, PIECES), "holds other work, of another task: name another folder"),
+        ((task, PIECES | {"c": {"seed": 3}}), "of another number of pieces"),
+        ((task, PIECES | {"b": {"seed": 3}}), "of other data, settings or seed"),
+        ((task, {"b": PIECES["b"], "a": PIECES["a"]}), "of other data, settings or seed"),
+    ],
+)
+def test_a_folder_of_other_work_is_refused(tmp_path, work, sentence):
+    opened(tmp_path / "done", task, PIECES)
+    opened(tmp_path / "done", task, PIECES)
+    with pytest.raises(ValueError, match=sentence):
+        opened(tmp_path / "done", *work)
+
+
+def test_a_folder_begun_with_another_version_is_refused(tmp_path):
+    opened(tmp_path, task, PIECES)
+    work = json.loads((tmp_path / MANIFEST).read_text())
+    work["versions"]["numpy"] = "1.0"
+    (tmp_path / MANIFEST).write_text(json.dumps(work))
+    with pytest.raises(ValueError, match="of numpy 1.0, not"):
+        opened(tmp_path, task, PIECES)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(ValueError, match="holds files but no work.json: name an empty folder"):
+        opened(tmp_path, task, PIECES)
+
+
+def test_names_of_any_kind_have_files_of_their_own(tmp_path):
+    names = ["A", "a", "a/b", "a b", "../a", "é", "x" * 300, ""]
+    folder = opened(tmp_path, task, dict.fromkeys(names))
+    for name in names:
+        folder.write(name, name.encode())
+    assert len({path.name.lower() for path in tmp_path.iterdir()}) == len(names) + 1
+    assert all(folder.files[name].read_bytes() == name.encode() for name in names)
+
+
+def test_a_write_that_is_cut_off_leaves_the_earlier_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    recorded.write_whole(path, b"before")
+    monkeypatch.setattr(recorded.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        recorded.write_whole(path, b"after")
+    assert path.read_bytes() == b"before"
