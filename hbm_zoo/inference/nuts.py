@@ -167,11 +167,15 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
     stable: Any = rewrite_graph(free, include=("canonicalize", "stabilize"))
     log_density: Any = clone_replace(stable, _placed(model, shapes, affine, x))
     slope: Any = pytensor.grad(log_density, x)
-    formula = pytensor.function([x], [log_density, slope], mode="NUMBA")
+    # Reordered sums would round in one way where they are compiled and in another where they are found on disk.
+    with pytensor.config.change_flags(numba__fastmath=False):
+        formula = pytensor.function([x], [log_density, slope], mode="NUMBA")
+        arrays = [np.array(variable.get_value(), order="C") for variable in formula.get_shared()]
+        in_c = _density_in_c(formula.vm.jit_fn.py_func, arrays)
     keys = {variable: str(k) for k, variable in enumerate(formula.get_shared())}
-    data = {key: np.array(variable.get_value(), order="C") for variable, key in keys.items()}
+    data = dict(zip(keys.values(), arrays, strict=True))
     return CompiledPyMCModel(
-        compiled_logp_func=_density_in_c(formula.vm.jit_fn.py_func, list(data.values())),
+        compiled_logp_func=in_c,
         compiled_expand_func=_in_c("copy", COPY, COPY_SOURCE, {}, "copy"),
         initial_point_func=lambda seed: np.random.default_rng(seed).uniform(-1, 1, size),
         shared_data=data,
