@@ -116,7 +116,7 @@ def _checks(found: Findings) -> str:
     said = []
     if len(weighted):
         k_hat, effective = weighted["k_hat"].astype(float).max(), weighted["effective"].astype(float).min()
-        said.append(f"independent draws, k-hat {k_hat:.2f}, {effective:.0f} effective proposals")
+        said.append(f"independent draws, k-hat {k_hat:.2f}, ESS {effective:.0f}")
     if len(by_nuts):
         least = by_nuts[["ess_bulk", "ess_tail"]].astype(float).min(axis=None)
         said.append(f"R-hat {by_nuts['r_hat'].astype(float).max():.3f}, ESS {least:.0f}, no divergence")

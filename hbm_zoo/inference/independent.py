@@ -155,7 +155,7 @@ def around(found: Tops) -> Mixture:
 
 
 def fitted(posterior: LogPosterior, found: Tops, rng: np.random.Generator) -> Mixture:
-    """The mixture after some rounds of proposals; of large data, whose posterior is near to normal, as few as will do."""
+    """The mixture after rounds of proposals; of large data, whose posterior is near to normal, as few as will do."""
     mixture, enough = around(found), FITTED_WELL * OF_A_ROUND if many(posterior.cells) else OF_A_ROUND
     for _ in range(ROUNDS):
         x = mixture.sample(OF_A_ROUND, rng)

@@ -62,7 +62,7 @@ def leave_one_out(
     lppd = logsumexp(values + given - logsumexp(given), axis=-1)
     log_weights, k_hat = smoothed(given - values, reff)
     elpd = logsumexp(log_weights + values, axis=-1)
-    deviation = np.expm1(values - elpd[..., None]) * np.exp(log_weights)
+    deviation = np.exp(values + log_weights - elpd[..., None]) - np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
     if integration_error is not None:  # the nodes are the same for every draw: their errors do not average out
         error = integration_error.transpose(*log_likelihood.transpose(..., "sample").dims).values

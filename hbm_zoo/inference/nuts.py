@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import arviz as az
 import numba
 import numpy as np
 import nutpie
@@ -18,6 +17,7 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
+from arviz_base import dict_to_dataset
 from numba.core import types
 from nutpie.compile_pymc import CompiledPyMCModel, address_as_void_pointer, make_user_data
 from pytensor.compile.sharedvalue import SharedVariable
@@ -79,7 +79,7 @@ class Compiled:
     own_scales: Callable
     data: Mapping[SharedVariable, np.ndarray]
     names: Sequence[str]
-    dims: Mapping[str, Sequence[str]]
+    dims: Mapping[Any, Sequence[Any]]
     coords: Mapping[str, Any]
 
     def with_data(self, data: xr.Dataset) -> Compiled:
@@ -167,11 +167,15 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
     stable: Any = rewrite_graph(free, include=("canonicalize", "stabilize"))
     log_density: Any = clone_replace(stable, _placed(model, shapes, affine, x))
     slope: Any = pytensor.grad(log_density, x)
-    formula = pytensor.function([x], [log_density, slope], mode="NUMBA")
+    # Reordered sums would round in one way where they are compiled and in another where they are found on disk.
+    with pytensor.config.change_flags(numba__fastmath=False):
+        formula = pytensor.function([x], [log_density, slope], mode="NUMBA")
+        arrays = [np.array(variable.get_value(), order="C") for variable in formula.get_shared()]
+        in_c = _density_in_c(formula.vm.jit_fn.py_func, arrays)
     keys = {variable: str(k) for k, variable in enumerate(formula.get_shared())}
-    data = {key: np.array(variable.get_value(), order="C") for variable, key in keys.items()}
+    data = dict(zip(keys.values(), arrays, strict=True))
     return CompiledPyMCModel(
-        compiled_logp_func=_density_in_c(formula.vm.jit_fn.py_func, list(data.values())),
+        compiled_logp_func=in_c,
         compiled_expand_func=_in_c("copy", COPY, COPY_SOURCE, {}, "copy"),
         initial_point_func=lambda seed: np.random.default_rng(seed).uniform(-1, 1, size),
         shared_data=data,
@@ -254,7 +258,7 @@ def sample(model: Compiled, settings: Mapping[str, int], progressbar: bool, samp
     plain = [name for name in stats if stats[name].dtype != object and set(stats[name].dims) == {"chain", "draw"}]
     return xr.DataTree.from_dict(
         {
-            "posterior": az.dict_to_dataset(kept, coords=dict(model.coords), dims=dict(model.dims)),
+            "posterior": dict_to_dataset(kept, coords=dict(model.coords), dims=dict(model.dims)),
             "sample_stats": stats[plain].assign(reached_max_treedepth=stats["maxdepth_reached"]),
         }
     )

@@ -194,7 +194,7 @@ def test_a_contradicted_prior_speaks_the_owner_s_names(capsys, tmp_path):
 
 def test_a_failed_check_writes_its_report_and_exits_with_1(capsys, tmp_path):
     HOSPITALS.to_csv(tmp_path / "f.csv", index=False)
-    sizes = ["--draws", 20, "--tune", 20, "--chains", 2, "--pooling", "complete"]
+    sizes = ["--draws", 20, "--tune", 20, "--chains", 2, "--engine", "nuts", "--pooling", "complete"]
     assert compare("--data", tmp_path / "f.csv", *sizes, "--out", tmp_path / "report") == 1
     assert capsys.readouterr().out.startswith("Failed")
     assert "Do not rely on this report" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
@@ -221,12 +221,12 @@ def test_a_fit_that_breaks_off_is_reported_with_the_others(capsys, tmp_path, mon
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (ZeroDivisionError("oops"), 1)])
 def test_no_traceback_reaches_the_terminal(capsys, tmp_path, monkeypatch, error, code):
-    from hbm_zoo.command_line import commands
+    from hbm_zoo.reporting import report
 
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr(commands, "write", fails)
+    monkeypatch.setattr(report, "write", fails)
     arguments = ["--dataset", "three_hospitals", "--pooling", "none", "--out", tmp_path / "report"]
     assert compare(*arguments) == code
     assert "Traceback" not in capsys.readouterr().err

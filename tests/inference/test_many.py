@@ -81,7 +81,7 @@ def test_a_unit_whose_data_are_refused_is_named_and_stops_no_other(hospitals):
 def test_draws_that_cannot_be_trusted_are_said_once_by_unit(hospitals):
     few = {name: hospitals[name] for name in ["year 0", "year 1"]}
     with pytest.warns(ConvergenceWarning, match="2 of 2 units warned: year 0, year 1. The first, year 0: ") as heard:
-        fits = fitted(few, pooling="complete", draws=20, tune=50, chains=2)
+        fits = fitted(few, pooling="complete", engine="nuts", draws=20, tune=50, chains=2)
     assert len(heard) == 1
     table = hz.units(fits)
     assert not table["passed"].any()

@@ -1,7 +1,10 @@
 """NUTS on a kept density: its gradient, its units, other data, its seeds, and an end before the end."""
 
 import ctypes
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -85,6 +88,28 @@ def test_other_units_are_the_same_density_the_same_file_and_the_same_draws(bcg, 
     here, there = (drawn(model)["posterior"].dataset[["mu", "tau"]] for model in (bcg, other))
     error = np.hypot(*(az.mcse(h, method="mean") for h in (here, there / unit)))
     assert (np.abs(here.mean() - there.mean() / unit) < 5 * error).to_array().all()
+
+
+HERE_AND_LATER = """
+import numpy as np
+import hbm_zoo as hz
+from hbm_zoo.inference import nuts
+from hbm_zoo.models.hospital_readmission import MODEL
+data = MODEL.data(hz.load_data("three_hospitals"))
+model = nuts.compiled(MODEL.write(data, "partial", "marginalized", MODEL.priors(data, pooling="partial")))
+draws = nuts.sample(model, {"draws": 200, "tune": 200, "chains": 2, "seed": 1}, False, {})["posterior"]
+print(model.density.compiled_logp_func.cache_hits, draws["cv"].values.tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_and_one_that_finds_it_compiled_draw_the_same(tmp_path):
+    flags = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={tmp_path}"}
+    command = [sys.executable, "-W", "ignore", "-c", HERE_AND_LATER]
+    run = [subprocess.run(command, env=flags, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    (compiling, first), (finding, second) = map(str.split, run)
+    assert (compiling, finding) == ("0", "1")
+    assert first == second
 
 
 def test_other_data_are_not_compiled_and_leave_the_first_alone(monkeypatch, bcg):

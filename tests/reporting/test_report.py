@@ -87,7 +87,8 @@ def test_what_must_be_stated(page, folder, fits):
     for stated in (
         "HalfNormal(sigma=1)",
         "no pooling: the prior of one ward, matched",
-        "passed every check",
+        "effective of 8000 proposals, one top found",
+        "4 chains of 1000 draws, independent of one another",
         "Readmissions are rare enough for a Poisson",
     ):
         assert stated in page
