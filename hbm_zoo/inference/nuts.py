@@ -115,7 +115,7 @@ def compiled(model: pm.Model) -> Compiled:
         own_scales=own_scales,
         data=data,
         names=names,
-        dims={name: dims for name, dims in model.named_vars_to_dims.items() if name in names},
+        dims={name: dims for name, dims in model.named_vars_to_dims.items() if dims and name in names},
         coords={dim: pd.Index(labels) for dim, labels in model.coords.items() if labels is not None},
     )
 
@@ -216,7 +216,7 @@ def _in_c(name: str, signature, source: str, known: dict, key: str | None):
         key = hashlib.sha256((key + source).encode()).hexdigest()
     known = {"np": np, "math": math, "carray": numba.carray, "__name__": __name__} | known
     function = compile_numba_function_src(source, name, known, cache_key=key)
-    return numba.cfunc(signature, cache=key is not None)(function)
+    return numba.cfunc(signature, cache=key is not None and pytensor.config.numba__cache)(function)
 
 
 def sample(model: Compiled, settings: Mapping[str, int], progressbar: bool, sampler: Mapping) -> xr.DataTree:
