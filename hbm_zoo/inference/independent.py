@@ -25,8 +25,9 @@ from hbm_zoo.inference.loo import smoothed
 
 MOST_DIMENSIONS = 10
 K_HAT_MOST, ESS_LEAST = 0.7, 400
-#: Of the mixture: the defence's share, and its width in units of the prior; the least curvature of a top.
-DEFENCE, WIDTH, FLATTEST = 0.05, 1.5, 0.05
+#: Of the mixture: the defence's share, and its width in units of the prior; the least share of another component, so
+#: that a small top is not forgotten; the least curvature of a top.
+DEFENCE, WIDTH, LEAST_SHARE, FLATTEST = 0.05, 1.5, 0.01, 0.05
 #: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
 PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
 #: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
@@ -135,8 +136,9 @@ class Mixture:
         covariance = (parts[..., None] * away).mT @ away / mass[:, None, None]
         values, vectors = np.linalg.eigh(covariance * (FREEDOM - 2) / FREEDOM)
         roots = vectors * np.sqrt(values)[:, None]
+        shares = np.maximum(mass / mass.sum(), LEAST_SHARE)
         return Mixture(
-            np.append((1 - DEFENCE) * mass / mass.sum(), DEFENCE),
+            np.append((1 - DEFENCE) * shares / shares.sum(), DEFENCE),
             np.concatenate([centres, self.centres[-1:]]),
             np.concatenate([roots, self.roots[-1:]]),
         )

@@ -158,7 +158,7 @@ def is_gone(pid):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_goes_on(tasks, log, recorded_alone, tmp_path, kind):
     done = tmp_path / "done"
     process = started(tasks, log, done, workers=2)
