@@ -289,7 +289,7 @@ WORKS = {"hospitals": hospitals, "reaction_norms": reaction_norms, "tissues": ti
 
 def alone(work: str, runner: str) -> dict[str, float]:
     """One runner in a process of its own."""
-    command = [sys.executable, __file__, work, runner]
+    command = [sys.executable, __file__, "alone", work, runner]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3_000).stdout
     return json.loads(printed.splitlines()[-1])
 
@@ -306,8 +306,9 @@ def race(work: str) -> pd.DataFrame:
 def main() -> None:
     """Print each race, or what one runner of it did."""
     warnings.simplefilter("ignore")
-    if len(sys.argv) == 3:
-        print(json.dumps(WORKS[sys.argv[1]]()[sys.argv[2]]()))
+    if sys.argv[1:2] == ["alone"]:
+        _, _, work, runner = sys.argv
+        print(json.dumps(WORKS[work]()[runner]()))
         return
     for work in sys.argv[1:] or WORKS:
         print(f"\n{work}\n{race(work).round(2).to_string()}", flush=True)
