@@ -224,8 +224,8 @@ def weighted(
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
-    How many is decided by their worth alone: k-hat, looked at until it passes, would pass too often. ``exact(x)`` is
-    the log posterior where that of the densities has coarser integrals.
+    More are made as well where the proof does not hold yet, so that k-hat is looked at up to eight times. ``exact(x)``
+    is the log posterior where that of the densities has coarser integrals.
     """
     target, mixture = exact or posterior, fitted(posterior, found, rng)
     batch, points, log_ratios = max(2 * draws, LEAST_PROPOSALS), [], []
@@ -233,7 +233,7 @@ def weighted(
         points.append(mixture.sample(batch, rng))
         log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
         result = Weighted(np.concatenate(points), np.concatenate(log_ratios), len(found.where))
-        if result.ess >= max(ESS_LEAST, draws / 2):
+        if not result.failures and result.ess >= draws / 2:
             break
     return result
 

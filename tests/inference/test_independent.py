@@ -199,7 +199,6 @@ def test_where_proposals_are_worth_little_more_are_made():
     for log_density in (crescent, standard_normal):
         found = weighted(Density(log_density, 2), top, 4000, np.random.default_rng(7))
         sizes[log_density] = len(found.x)
-        assert found.ess == pytest.approx(1 / (found.weights**2).sum())
     assert sizes[standard_normal] == 8000
     assert sizes[crescent] > 8000
 
