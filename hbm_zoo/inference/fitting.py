@@ -16,6 +16,7 @@ from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
 from hbm_zoo.inference import completion, sampling
+from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.convergence import convergence
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.inference.nodes import with_nodes
@@ -28,6 +29,7 @@ PILOT_DRAWS = 200
 OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
+@asleep("jax")
 def fit(
     model: ModuleType | HierarchicalModel | str,
     frame: pd.DataFrame,

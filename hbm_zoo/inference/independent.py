@@ -20,7 +20,7 @@ from scipy.special import logsumexp, softmax
 
 from hbm_zoo.group_level.newton import modes
 from hbm_zoo.group_level.student import FREEDOM, log_student
-from hbm_zoo.inference.log_posterior import LogPosterior, many
+from hbm_zoo.inference.log_posterior import LogPosterior
 from hbm_zoo.inference.loo import smoothed
 
 MOST_DIMENSIONS = 10
@@ -36,7 +36,7 @@ TOO_THIN = 2.0
 SAME_TOP = 0.1
 #: First widths around a top, in units of its curvature; rounds of fitting, and their proposals.
 WIDTHS, ROUNDS, OF_A_ROUND, FITTED_WELL = (1.0, 2.0), 5, 2000, 0.8
-LEAST_PROPOSALS, MOST_BATCHES = 2000, 8
+LEAST_PROPOSALS, MOST_BATCHES = 4000, 8
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def around(found: Tops) -> Mixture:
 
 def fitted(posterior: LogPosterior, found: Tops, rng: np.random.Generator) -> Mixture:
     """The mixture after rounds of proposals; of large data, whose posterior is near to normal, as few as will do."""
-    mixture, enough = around(found), FITTED_WELL * OF_A_ROUND if many(posterior.cells) else OF_A_ROUND
+    mixture, enough = around(found), FITTED_WELL * OF_A_ROUND if posterior.much else OF_A_ROUND
     for _ in range(ROUNDS):
         x = mixture.sample(OF_A_ROUND, rng)
         log_ratios = posterior(x) - mixture.log_density(x)
@@ -224,8 +224,8 @@ def weighted(
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
-    More are made as well where the proof does not hold yet, so that k-hat is looked at up to eight times. ``exact(x)``
-    is the log posterior where that of the densities has coarser integrals.
+    Their worth alone says how many: k-hat is looked at once. ``exact(x)`` is the log posterior where that of the
+    densities has coarser integrals.
     """
     target, mixture = exact or posterior, fitted(posterior, found, rng)
     batch, points, log_ratios = max(2 * draws, LEAST_PROPOSALS), [], []
@@ -233,7 +233,7 @@ def weighted(
         points.append(mixture.sample(batch, rng))
         log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
         result = Weighted(np.concatenate(points), np.concatenate(log_ratios), len(found.where))
-        if not result.failures and result.ess >= draws / 2:
+        if result.ess >= max(ESS_LEAST, draws / 2):
             break
     return result
 

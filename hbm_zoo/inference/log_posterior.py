@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pymc as pm
@@ -44,12 +45,14 @@ class LogPosterior:
         Of PyMC's values, by dimension: those of the prior.
     of_prior
         Points [draw, dimension] drawn from the prior.
-    densities, way_back, of_prior_compiled
-        The compiled functions.
+    densities
+        ``densities(many)``: a function for much data, compiled to the last, or one for little, at hand at once.
+    way_back, of_prior_compiled
+        The other compiled functions.
     data
         The arrays of data, and numbers of the priors, that they ask for, by name.
-    cells
-        Numbers held for each point.
+    nodes
+        Numbers held for each point and element of the data.
     """
 
     model: pm.Model
@@ -60,7 +63,17 @@ class LogPosterior:
     way_back: Callable
     of_prior_compiled: Callable
     data: Mapping[str, np.ndarray]
-    cells: int
+    nodes: int
+
+    @property
+    def cells(self) -> int:
+        """Numbers held for each point."""
+        return self.nodes * max((array.size for array in self.data.values()), default=1)
+
+    @property
+    def much(self) -> bool:
+        """Whether compiling to the last repays."""
+        return self.cells * POINTS > CELLS_UNCOMPILED
 
     @property
     def size(self) -> int:
@@ -74,8 +87,9 @@ class LogPosterior:
     def parts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log p(x) and log p(y | x) [point, each] [nats]; -inf, both, where one is not defined."""
         step, u = max(1, CELLS_AT_ONCE // self.cells), self.centre + self.scale * x
+        densities = self.densities(self.much)
         with np.errstate(all="ignore"):
-            parts = [self.densities(u[i : i + step], *self.data.values()) for i in range(0, len(u), step)]
+            parts = [densities(u[i : i + step], *self.data.values()) for i in range(0, len(u), step)]
         log_prior, log_joint = (np.concatenate(each) for each in zip(*parts, strict=True))
         defined = np.isfinite(log_joint) & np.isfinite(log_prior)
         log_likelihood = np.where(defined, log_joint - np.where(defined, log_prior, 0.0), -np.inf)
@@ -88,18 +102,13 @@ class LogPosterior:
         shown = self.model.free_RVs + self.model.deterministics
         return xr.Dataset({v.name: (dim, np.broadcast_to(at, len(x))) for v, at in zip(shown, values, strict=True)})
 
-    def with_data(self, arrays: Mapping[str, np.ndarray], cells: int) -> LogPosterior:
+    def with_data(self, arrays: Mapping[str, np.ndarray], nodes: int) -> LogPosterior:
         """The same of other arrays of data and other numbers of the priors, nothing compiled again."""
         data = {name: np.asarray(arrays[name], held.dtype) for name, held in self.data.items()}
         drawn = np.column_stack(self.of_prior_compiled(*data.values()))
         low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
         scale = (high - low) / 2
-        return replace(self, centre=centre, scale=scale, of_prior=(drawn - centre) / scale, data=data, cells=cells)
-
-
-def many(cells: int) -> bool:
-    """Whether compiling repays, for data whose likelihood takes so many numbers a point."""
-    return cells * POINTS > CELLS_UNCOMPILED
+        return replace(self, centre=centre, scale=scale, of_prior=(drawn - centre) / scale, data=data, nodes=nodes)
 
 
 def few_numbers(model: pm.Model) -> bool:
@@ -108,7 +117,7 @@ def few_numbers(model: pm.Model) -> bool:
     return not model.discrete_value_vars and bool(model.free_RVs) and all(v.type.ndim == 0 for v in shown)
 
 
-def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int) -> LogPosterior:
+def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int) -> LogPosterior:
     """The posterior of a model of `few_numbers`.
 
     Parameters
@@ -117,8 +126,8 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int)
         What it takes of data and of priors is in shared variables.
     arrays : mapping of str to numpy.ndarray
         Values for these, by name.
-    cells : int
-        How many numbers the likelihood of a point takes.
+    nodes : int
+        How many numbers the likelihood of a point takes for each element of the data.
     """
     model = normal_tails(model)
     u = pt.dmatrix("u")
@@ -137,19 +146,23 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], cells: int)
     densities = [density + pt.zeros(u.shape[0]) for density in both]
     # A loop or a search stands alone or, repeated for each point, inside another operation.
     searches = any(isinstance(getattr(node.op, "core_op", node.op), HasInnerGraph) for node in toposort(densities))
-    mode = "NUMBA" if searches or many(cells) else "FAST_COMPILE"
+
+    @cache
+    def of_mode(many: bool) -> Callable:
+        return compiled([u], densities, "NUMBA" if searches or many else "FAST_COMPILE")
+
     nowhere = np.empty(0)
     return LogPosterior(
         model=model,
         centre=nowhere,
         scale=nowhere,
         of_prior=nowhere,
-        densities=compiled([u], densities, mode),
+        densities=of_mode,
         way_back=compiled([u], shown),
         of_prior_compiled=compiled([], drawn),
         data={v.name: np.empty(0, v.type.dtype) for v in held},
-        cells=cells,
-    ).with_data(arrays, cells)
+        nodes=nodes,
+    ).with_data(arrays, nodes)
 
 
 def _of_prior(model: pm.Model) -> list[Variable]:

@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 
 from hbm_zoo.inference import nuts
+from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
 from hbm_zoo.inference.independent import MOST_DIMENSIONS, Tops, failures, resampled, tops, weighted
-from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior, many
+from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
@@ -33,6 +34,7 @@ _COMPILED: dict[tuple, Any] = {}
 _POSTERIORS: dict[tuple, LogPosterior] = {}
 
 
+@asleep("jax")
 def refit(
     fit: xr.DataTree,
     data: xr.Dataset,
@@ -137,16 +139,16 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
 
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
-    key, cells = _key(record, data, pooling, parameterization, priors), _cells(record, data)
+    key, nodes = _key(record, data, pooling, parameterization, priors), record.group_level.cells(data)
     arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
 
     def compiled() -> LogPosterior | None:
         model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
-        return log_posterior(model, arrays, cells) if of_few else None
+        return log_posterior(model, arrays, nodes) if of_few else None
 
-    posterior = _kept(_POSTERIORS, (*key, many(cells)), compiled)
-    return posterior and posterior.with_data(arrays, cells)
+    posterior = _kept(_POSTERIORS, key, compiled)
+    return posterior and posterior.with_data(arrays, nodes)
 
 
 def _kept(cache: dict, key: tuple, make: Callable):
@@ -156,11 +158,6 @@ def _kept(cache: dict, key: tuple, make: Callable):
             del cache[next(iter(cache))]
         cache[key] = make()
     return cache[key]
-
-
-def _cells(record, data) -> int:
-    """Numbers that the likelihood of one point takes."""
-    return data.sizes[record.group] * record.group_level.cells(data)
 
 
 def _key(record, data, pooling, parameterization, priors) -> tuple:

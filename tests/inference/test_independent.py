@@ -31,7 +31,7 @@ def standard_normal(x):
 class Density:
     """A posterior by its log density, for what needs no model."""
 
-    cells = 1
+    much = False
 
     def __init__(self, log_density, size, log_prior=standard_normal, of_prior=None):
         """Of a prior that is a standard normal unless another is given, with draws of it."""
@@ -53,7 +53,7 @@ def clinics(effects, mu, tau):
     frame = pd.DataFrame({"clinic": [*"abcdef"[: len(effects)]], "effect": effects, "standard_error": 0.5})
     data = record.data(frame)
     model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
-    return log_posterior(model, {name: v.values for name, v in data.data_vars.items()}, len(frame))
+    return log_posterior(model, {name: v.values for name, v in data.data_vars.items()}, nodes=1)
 
 
 def on_grid(posterior):
