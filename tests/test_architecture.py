@@ -19,6 +19,7 @@ FLOORS = [
     {"model"},
     {"models"},
     {"zoo"},
+    {"workers"},
     {"inference"},
     {"diagnostics"},
     {"plots"},

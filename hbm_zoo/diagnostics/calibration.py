@@ -26,9 +26,9 @@ from scipy.special import ndtr
 from hbm_zoo.diagnostics.simulations import simulate
 from hbm_zoo.inference import sampling
 from hbm_zoo.inference.fitting import checked_seed, fresh_seed
-from hbm_zoo.inference.workers import run, seed_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
+from hbm_zoo.workers.run import run, seed_of
 from hbm_zoo.zoo import record_of
 
 AT_ONCE = 25

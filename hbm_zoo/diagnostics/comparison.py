@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.diagnostics.cross_validation import SPLITS, Scores, new_group, same_group_halves, same_group_rows
+from hbm_zoo.diagnostics.cross_validation import ALONE, SPLITS, Scores, new_group, same_group_halves, same_group_rows
 from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, word
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import describe
@@ -36,6 +38,8 @@ def compare_poolings(
     question: str = "new_group",
     random_seed: int = 0,
     model: HierarchicalModel | None = None,
+    executor: Executor | None = None,
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Compare how well each pooling predicts.
 
@@ -49,6 +53,8 @@ def compare_poolings(
         Seed of refits and of random halves.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
+    executor, workers
+        Who refits, as in `fit_many`; the numbers are the same to the bit whoever does.
 
     Returns
     -------
@@ -92,16 +98,17 @@ def compare_poolings(
     level = record.ask("compare_poolings", "log_left_out")
     unit = word(next(iter(fits.values())), record.group)
     circular = prepared(next(iter(fits.values()))).attrs.get("circular")
+    by = partial(ALONE, executor=executor, workers=workers)
     if question == "new_group":
         if circular:
             raise ValueError(circular)
-        scores = {name: new_group(record, fit, random_seed) for name, fit in fits.items()}
+        scores = {name: new_group(record, fit, random_seed, by) for name, fit in fits.items()}
         method = ""
     elif level.leave_row_out is not None:
-        scores = {name: same_group_rows(record, fit, random_seed) for name, fit in fits.items()}
+        scores = {name: same_group_rows(record, fit, random_seed, by) for name, fit in fits.items()}
         method, unit = "leave one row out, given the other rows", "row"
     elif record.extras.thin is not None:
-        scores = same_group_halves(record, fits, random_seed)
+        scores = same_group_halves(record, fits, random_seed, by)
         method = f"one random half predicts the other, {SPLITS} splits"
     else:
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")

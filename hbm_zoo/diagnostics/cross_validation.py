@@ -6,8 +6,11 @@ that is known: by importance sampling where it can be trusted, else exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,6 +24,7 @@ from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.workers.run import run
 
 GROUPS_FOR_BRUTE_FORCE = 20
 CELLS_OF_A_REFIT = 100
@@ -32,6 +36,9 @@ SPLITS = 20
 DRAWS_A_SPLIT = 250
 DRAWS_OF_MANY_GROUPS = 100
 CELLS_A_SPLIT = 2_000_000
+#: What of a fit its refits need.
+FOR_REFITS = ("sample_stats", "proposals", "observed_data", "constant_data", "nodes")
+ALONE = partial(run, progressbar=False, noun="refit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +100,8 @@ class Scores:
         return Scores(elpd=self.elpd - other.elpd, by_split=splits, scale=self.scale)
 
 
-def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
-    """Elpd of each group left out, by PSIS or, where that is in doubt, exactly."""
+def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: Callable = ALONE) -> Scores:
+    """Elpd of each group left out, by PSIS or, where that is in doubt, exactly: refits are given to ``by``."""
     summary = fit["group_summary"].to_dataset()
     elpd, complete = summary["elpd"].values.copy(), fit.attrs["pooling"] == "complete"
     if "k_hat" not in summary:
@@ -109,7 +116,7 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
     if complete:
         elpd[doubtful], mcse[doubtful] = left_out(record, fit, doubtful)
         refits = doubtful[~(mcse[doubtful] <= QUADRATURE_ERROR)]
-    elpd[refits], mcse[refits] = refitted(record, fit, refits, seed)
+    elpd[refits], mcse[refits] = refitted(record, fit, refits, seed, by)
     p = float(summary["lppd"].sum() - elpd.sum())
     return Scores(elpd=elpd, mcse=mcse, p=p, max_k_hat=float(k_hat.max()), refits=doubtful.size)
 
@@ -120,21 +127,56 @@ def _refits_cost_little(record: HierarchicalModel, fit: xr.DataTree) -> bool:
     return groups <= GROUPS_FOR_BRUTE_FORCE and groups * record.group_level.cells(prepared(fit)) <= CELLS_OF_A_REFIT
 
 
-def refitted(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int) -> tuple[list, list]:
+def refitted(
+    record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray, seed: int, by: Callable = ALONE
+) -> tuple[np.ndarray, np.ndarray]:
     """Elpd and its Monte Carlo error of each of some groups, by a fit without it."""
-    data, level = prepared(fit), record.ask("compare_poolings", "log_left_out")
+    record.ask("compare_poolings", "log_left_out")
+    return _one_by_one(without_group, record, fit, which, seed, by)
 
-    def of_group(h: xr.Dataset, j: int) -> xr.DataArray:
+
+def without_group(piece: Mapping[str, Any]) -> tuple[float, float]:
+    """Elpd of one group given the others, and its Monte Carlo error, by a fit of those others."""
+    record, fit, j = piece["model"], piece["fit"], piece["left_out"]
+    data, level = prepared(fit), record.group_level
+    one = data.isel({record.group: [j]})
+
+    def log_density(h: xr.Dataset) -> xr.DataArray:
         if level.independent:
-            return level.log_left_out(h, data.isel({record.group: [j]}))
+            return level.log_left_out(h, one)
         return level.log_left_out(h, data).isel({record.group: j})
 
-    bridges = []
-    for j in which:
-        others = level.without_group(data, record.group, j)
-        elpd, mcse = _without(record, fit, others, lambda h, j=j: of_group(h, j), seed + int(j))
-        bridges.append((elpd, np.hypot(mcse, _error_of_nodes(record, fit, data.isel({record.group: [j]})))))
-    return [elpd for elpd, _ in bridges], [mcse for _, mcse in bridges]
+    others = level.without_group(data, record.group, j)
+    elpd, mcse = _without(record, fit, others, log_density, piece["seed"])
+    return elpd, float(np.hypot(mcse, _error_of_nodes(record, fit, one)))
+
+
+def without_row(piece: Mapping[str, Any]) -> tuple[float, float]:
+    """Elpd of one row given all others, and its Monte Carlo error, by a fit of those others."""
+    record, fit, i = piece["model"], piece["fit"], piece["left_out"]
+    data, level = prepared(fit), record.group_level
+    others = level.without_row(data, i)
+    return _without(record, fit, others, lambda h: level.leave_row_out(h, data, np.array([i])), piece["seed"])
+
+
+def _one_by_one(task: Callable, record, fit, which: np.ndarray, seed: int, by: Callable) -> tuple:
+    """What a task says of each that is left out, those who refit taking turns."""
+    if not which.size:
+        return np.empty(0), np.empty(0)
+    light = lean(fit)
+    pieces = {str(j): {"model": record, "fit": light, "left_out": int(j), "seed": seed + int(j)} for j in which}
+    elpd, mcse = np.transpose([*by(task, pieces).values()])
+    return elpd, mcse
+
+
+def lean(fit: xr.DataTree) -> xr.DataTree:
+    """A fit without its arrays of draws x groups, light enough to be sent to many."""
+    known = fit["posterior"].dataset
+    kept = {"posterior": known[[name for name in json.loads(fit.attrs["hyperparameters"]) if name in known]]}
+    kept |= {name: fit[name].dataset for name in FOR_REFITS if name in fit.children}
+    light = xr.DataTree.from_dict(kept)
+    light.attrs |= fit.attrs
+    return light
 
 
 def _error_of_nodes(record: HierarchicalModel, fit: xr.DataTree, one: xr.Dataset) -> float:
@@ -166,7 +208,7 @@ def _without(
     return all_of_it - others_alone, float(np.hypot(error, other_error))
 
 
-def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> Scores:
+def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: Callable = ALONE) -> Scores:
     """Elpd of each row given the other rows of its group, by PSIS or, where that is in doubt, by refits."""
     data, proposed = prepared(fit), proposals(fit)
     h, reff, log_ratios = (hyperparameters(fit), efficiency(fit), None)
@@ -183,9 +225,7 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     elpd, mcse, k_hat = (scored[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))
     few = elpd.size <= GROUPS_FOR_BRUTE_FORCE and elpd.size * cells <= CELLS_OF_A_REFIT and np.isfinite(k_hat).any()
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(h.sizes["sample"])))
-    for i in doubtful:
-        others, this = record.group_level.without_row(data, chosen[i]), chosen[[i]]
-        elpd[i], mcse[i] = _without(record, fit, others, lambda h, i=this: leave_row_out(h, data, i), seed + int(i))
+    elpd[doubtful], mcse[doubtful] = _one_by_one(without_row, record, fit, chosen[doubtful], seed, by)
     scale = data.sizes[row] / elpd.size
     return Scores(
         elpd=elpd,
@@ -197,23 +237,32 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> S
     )
 
 
-def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int) -> dict[str, Scores]:
+def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int, by: Callable = ALONE) -> dict[str, Scores]:
     """Elpd of one random half of the data given the other, averaged over splits.
 
     What is known after the first half is the population that the second half comes from.
     """
     rng = np.random.default_rng(seed)
     data, _ = apart(prepared(next(iter(fits.values()))))
-    scores: dict[str, list] = {name: [] for name in fits}
-    for split in range(SPLITS):
-        first, second = record.extras.thin(rng, data)
-        for name, fit in fits.items():
-            seen = with_nodes(record, first, priors_of(fit), seed + split, hyperparameters(fit))
-            h = refit(fit, seen, seed + split, record, draws=DRAWS_A_SPLIT)
-            cells = data.sizes[record.group] * record.group_level.cells(seen)
-            few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // cells))
-            scores[name].append(_log_predictive(record, few, seen, second))
-    return {name: Scores(elpd=np.mean(splits, axis=0), by_split=np.array(splits)) for name, splits in scores.items()}
+    halves = [record.extras.thin(rng, data) for _ in range(SPLITS)]
+    pieces = {
+        f"{name} {split}": {"model": record, "fit": lean(fit), "halves": halves[split], "seed": seed + split}
+        for name, fit in fits.items()
+        for split in range(SPLITS)
+    }
+    found = by(of_a_half, pieces)
+    by_split = {name: np.array([found[f"{name} {split}"] for split in range(SPLITS)]) for name in fits}
+    return {name: Scores(elpd=each.mean(axis=0), by_split=each) for name, each in by_split.items()}
+
+
+def of_a_half(piece: Mapping[str, Any]) -> np.ndarray:
+    """Elpd of each group's second half, by a fit of the first halves."""
+    record, fit, (first, second) = piece["model"], piece["fit"], piece["halves"]
+    seen = with_nodes(record, first, priors_of(fit), piece["seed"], hyperparameters(fit))
+    h = refit(fit, seen, piece["seed"], record, draws=DRAWS_A_SPLIT)
+    cells = seen.sizes[record.group] * record.group_level.cells(seen)
+    few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // cells))
+    return _log_predictive(record, few, seen, second)
 
 
 def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset, second: xr.Dataset) -> np.ndarray:

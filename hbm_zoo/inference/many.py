@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copyreg
 import inspect
 import json
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import pandas as pd
 import xarray as xr
 
@@ -23,10 +20,10 @@ from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.inference.fitting import OF_SAMPLER, checked_seed, fit, fresh_seed
 from hbm_zoo.inference.summary import interval_name, interval_tails
-from hbm_zoo.inference.workers import PiecesFailed, Results, run, seed_of, summary
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
-from hbm_zoo.zoo import NAMES, record_of
+from hbm_zoo.workers.run import PiecesFailed, Results, run, seed_of, summary
+from hbm_zoo.zoo import record_of
 
 UNIT = "unit"
 
@@ -199,26 +196,3 @@ def _check_options(record: HierarchicalModel, given: Mapping[str, Any]) -> None:
     known = [*record.options, *OF_SAMPLER, *(name for name in of_fit if name not in [*own, "frame", "sampler"])]
     for name in given:
         choose(name, known, f"option of {record.name}")
-
-
-def _by_name(record: HierarchicalModel) -> tuple:
-    """How a record travels: one of the zoo by its name and the options that change it, another by value."""
-    base = record.base or record
-    if base.name in NAMES and record_of(base.name) is base:
-        return _of_the_zoo, (base.name, dict(record.changed))
-    return _of_the_caller, (cloudpickle.dumps(vars(record)),)
-
-
-def _of_the_zoo(name: str, changed: Mapping[str, str]) -> HierarchicalModel:
-    return record_of(name).under(**changed)
-
-
-@lru_cache
-def _of_the_caller(pickled: bytes) -> HierarchicalModel:
-    """One record for all its pieces, since a model is compiled once for each record."""
-    record = object.__new__(HierarchicalModel)
-    vars(record).update(cloudpickle.loads(pickled))
-    return record
-
-
-copyreg.pickle(HierarchicalModel, _by_name)

@@ -19,8 +19,8 @@ from hbm_zoo.diagnostics import calibration, simulations
 from hbm_zoo.diagnostics.calibration import holm, power, uniformity
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference import sampling
-from hbm_zoo.inference.workers import PiecesFailed
 from hbm_zoo.models.vaccine_clinics import MODEL
+from hbm_zoo.workers.run import PiecesFailed
 
 CLINICS = pd.DataFrame(
     {"clinic": list("ABCDE"), "effect": np.zeros(5), "standard_error": [0.3, 0.5, 0.8, 1.0, 1.2]}

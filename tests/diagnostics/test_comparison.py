@@ -1,5 +1,7 @@
 """Two questions, never mixed: against closed forms, quadrature and brute force."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics import cross_validation
 from hbm_zoo.diagnostics.cross_validation import SPLITS, refitted
 from hbm_zoo.inference.fits import prepared, priors_of
 from hbm_zoo.inference.free_parameters import left_out
@@ -283,3 +286,21 @@ def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
 
     exact = sum(log_evidence(data) - log_evidence(hz.MODELS[record.name].without_row(data, i)) for i in range(8))
     assert row["elpd"] == pytest.approx(exact, abs=4.5 * row["mcse"])
+
+
+@pytest.mark.parametrize("question", ["new_group", "new_observation"])
+def test_refits_are_the_same_whoever_makes_them(three, question):
+    with ThreadPoolExecutor(2) as executor:
+        shared = hz.compare_poolings(three, question, executor=executor)
+    assert max(shared["refits"].fillna(0)) > 0 or question == "new_observation"
+    pd.testing.assert_frame_equal(shared, hz.compare_poolings(three, question), check_exact=True)
+
+
+def test_a_refit_takes_little_along(three):
+    """Of a fit its arrays of draws x groups stay at home, and what is left refits as the whole does."""
+    fit = three["partial"]
+    assert cross_validation.lean(fit).nbytes < fit.nbytes / 2
+    piece = {"model": hz.hospital_readmission.MODEL, "left_out": 0, "seed": 5}
+    assert cross_validation.without_group(piece | {"fit": fit}) == cross_validation.without_group(
+        piece | {"fit": cross_validation.lean(fit)}
+    )

@@ -68,6 +68,6 @@ if __name__ == "__main__":
     folder, log, workers = sys.argv[1:]
     from tasks_for_workers import tree as importable
 
-    from hbm_zoo.inference.workers import run
+    from hbm_zoo.workers.run import run
 
     run(importable, pieces(log, seconds=0.2), folder=folder, workers=int(workers), progressbar=False)

@@ -11,7 +11,7 @@ import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.many import FailedUnitsWarning
-from hbm_zoo.inference.workers import PiecesFailed
+from hbm_zoo.workers.run import PiecesFailed
 
 QUIET = {"random_seed": 1, "progressbar": False}
 

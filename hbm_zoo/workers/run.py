@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 
-from hbm_zoo.inference import recorded
-from hbm_zoo.inference.crew import Crew
-from hbm_zoo.inference.outcome import WARNED, outcome_of, perform
 from hbm_zoo.words import plural
+from hbm_zoo.workers import pickling as pickling  # records travel by name
+from hbm_zoo.workers import recorded
+from hbm_zoo.workers.crew import Crew
+from hbm_zoo.workers.outcome import WARNED, outcome_of, perform
 
 MOST_NAMED = 10
 
@@ -137,7 +138,7 @@ def run(
     Notes
     -----
     When a process of ours dies, another takes its place, and what was lost runs again; a piece whose worker died
-    three times is given up. Threads share Python's list of warnings: among them some may be lost.
+    three times is given up. Threads of one process take turns, so that only processes save time.
 
     Examples
     --------

@@ -3,9 +3,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from hbm_zoo.inference import crew
-from hbm_zoo.inference.crew import Crew, WorkerDied
-from hbm_zoo.inference.workers import PiecesFailed, run
+from hbm_zoo.workers import crew
+from hbm_zoo.workers.crew import Crew, WorkerDied
+from hbm_zoo.workers.run import PiecesFailed, run
 
 
 def test_the_dead_are_replaced_and_a_piece_that_always_kills_is_given_up_and_no_other(tasks, log, tmp_path):

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from threadpoolctl import threadpool_info
 
-from hbm_zoo.inference.recorded import Folder
-from hbm_zoo.inference.workers import PiecesFailed, run
+from hbm_zoo.workers.recorded import Folder
+from hbm_zoo.workers.run import PiecesFailed, run
 
 ONCE = {f"p{i}": 1 for i in range(8)}
 
@@ -201,3 +201,10 @@ def test_progress_is_shown_on_the_standard_error_or_not_at_all(tasks, log, capfd
 def test_what_cannot_be_run_is_said(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         run(**{"task": os.path.basename, "pieces": {"a": "b"}} | wrong)
+
+
+def test_records_travel_wherever_work_is_shared():
+    """In a process of its own: elsewhere others may have told Python how."""
+    code = "import pickle, hbm_zoo.workers.run; from hbm_zoo.zoo import record_of as of; m = of('vaccine_clinics'); "
+    code += "assert pickle.loads(pickle.dumps(m)) is m"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -8,8 +8,8 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
-from hbm_zoo.inference import recorded
-from hbm_zoo.inference.recorded import MANIFEST, fingerprint, opened
+from hbm_zoo.workers import recorded
+from hbm_zoo.workers.recorded import MANIFEST, fingerprint, opened
 
 FRAME = pd.DataFrame({"clinic": ["a", "b"], "y": [1.0, nan]})
 PIECES = {"a": {"seed": 1}, "b": {"seed": 2}}

@@ -17,8 +17,8 @@ import pandas as pd
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.inference.outcome import WARNED
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.workers.outcome import WARNED
 
 MANIFEST = "work.json"
 LONGEST_NAME = 60

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hbm_zoo.inference.workers import run
+from hbm_zoo.workers.run import run
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # a cluster that loses a worker talks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from threadpoolctl import threadpool_limits
 WARNED = "warned"
 #: What libraries say to those who write programs.
 NOT_FOR_USERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+#: Threads of a process take turns: they share the memory of PyTensor's compiled functions, and Python's warnings.
+IN_TURN = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Outcome:
 
 def perform(task: Callable, piece: Any, record: bool) -> Outcome:
     """What comes of a piece, one thread for its linear algebra, and what it warned of."""
-    _one_thread(len(sys.modules))
-    with warnings.catch_warnings(record=True) as heard:
+    with IN_TURN, warnings.catch_warnings(record=True) as heard:
+        _one_thread(len(sys.modules))
         warnings.simplefilter("always")
         for category in NOT_FOR_USERS:
             warnings.simplefilter("ignore", category)

@@ -1,0 +1,35 @@
+"""How a record travels to other processes: importing this module tells Python's pickle."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Mapping
+from functools import lru_cache
+
+import cloudpickle
+
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.zoo import NAMES, record_of
+
+
+def _by_name(record: HierarchicalModel) -> tuple:
+    """How a record travels: one of the zoo by its name and the options that change it, another by value."""
+    base = record.base or record
+    if base.name in NAMES and record_of(base.name) is base:
+        return _of_the_zoo, (base.name, dict(record.changed))
+    return _of_the_caller, (cloudpickle.dumps(vars(record)),)
+
+
+def _of_the_zoo(name: str, changed: Mapping[str, str]) -> HierarchicalModel:
+    return record_of(name).under(**changed)
+
+
+@lru_cache
+def _of_the_caller(pickled: bytes) -> HierarchicalModel:
+    """One record for all its pieces, since a model is compiled once for each record."""
+    record = object.__new__(HierarchicalModel)
+    vars(record).update(cloudpickle.loads(pickled))
+    return record
+
+
+copyreg.pickle(HierarchicalModel, _by_name)
