@@ -8,13 +8,16 @@
 * genes: 20,000 genes, spike and slab with the indicator summed out (``pm.NormalMixture``)
 
 ``speed`` is effective draws of the worst hyperparameter per second of the whole: from the frame to the fit, building,
-compiling, sampling, and for the zoo each group recovered, summarised and left out. Effective draws are the bulk ESS of
+compiling, sampling, and for the zoo each group recovered, summarised and left out. Of the peers that integrate the
+groups out, ``PyMC_groups`` does the same work: draws of each group from its conditional, their mean and interval, and
+leave-one-out by ArviZ; the others stop at the hyperparameters. Effective draws are the bulk ESS of
 chains, and what the zoo's independent draws are worth by their weights, which their ESS would overstate. Each runner
 works twice in processes of its own and the second is counted, with what the first left on disk. Peers that need
 minutes are given fewer draws: the speed counts draws.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,8 +46,8 @@ def zoo(model, frame) -> dict[str, float]:
     return {"ess": ess, "wall": wall, "speed": ess / wall}
 
 
-def by_nutpie(write, names: list[str], draws: int) -> dict[str, float]:
-    """Write, compile and sample a PyMC model by its fastest sampler."""
+def by_nutpie(write, names: list[str], draws: int, groups=None) -> dict[str, float]:
+    """Write, compile and sample a PyMC model by its fastest sampler; then what ``groups(model, tree)`` does."""
     start = time.perf_counter()
     model = write()
     names = [name for name in names if name in model.named_vars]
@@ -58,7 +61,16 @@ def by_nutpie(write, names: list[str], draws: int) -> dict[str, float]:
         progress_bar=False,
         save_warmup=False,
     )
+    if groups is not None:
+        groups(model, tree)
     return scores({name: tree["posterior"].dataset[name].values for name in names}, time.perf_counter() - start)
+
+
+def summarised(model, tree, theta: np.ndarray) -> None:
+    """What a fit of the zoo holds beside its draws: of each group, draws [sample, group], and of leaving it out."""
+    theta.mean(axis=0), theta.std(axis=0), np.quantile(theta, [0.055, 0.945], axis=0)
+    pm.compute_log_likelihood(tree, model=model, progressbar=False)
+    az.loo(tree, pointwise=True)
 
 
 def by_numpyro(model, names: list[str], draws: int, *arguments) -> dict[str, float]:
@@ -100,6 +112,14 @@ def hospitals_pymc(frame, priors) -> pm.Model:
     return model
 
 
+def hospitals_recovered(model, tree, frame) -> None:
+    """Rates from their Gamma given mu and cv."""
+    mu, a = (tree["posterior"].dataset[name].values.ravel()[:, None] for name in ("mu", "cv"))
+    a = a**-2
+    shape, rate = a + frame["observed"].to_numpy(), a / mu + frame["expected"].to_numpy()
+    summarised(model, tree, np.random.default_rng(1).standard_gamma(shape) / rate)
+
+
 def hospitals_numpyro(observed, expected, numbers):
     """The same model in NumPyro."""
     import numpyro
@@ -119,6 +139,12 @@ def hospitals() -> dict:
     return dict(
         hbm_zoo=lambda: zoo(hz.hospital_readmission, frame),
         PyMC=lambda: by_nutpie(lambda: hospitals_pymc(frame, priors), ["mu", "cv"], 1000),
+        PyMC_groups=lambda: by_nutpie(
+            lambda: hospitals_pymc(frame, priors),
+            ["mu", "cv"],
+            1000,
+            lambda model, tree: hospitals_recovered(model, tree, frame),
+        ),
         NumPyro=lambda: by_numpyro(hospitals_numpyro, ["mu", "cv"], 1000, observed, expected, numbers_of(priors)),
     )
 
@@ -290,7 +316,8 @@ WORKS = {"hospitals": hospitals, "reaction_norms": reaction_norms, "tissues": ti
 def alone(work: str, runner: str) -> dict[str, float]:
     """One runner in a process of its own."""
     command = [sys.executable, __file__, "alone", work, runner]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3_000).stdout
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3_000, env=env).stdout
     return json.loads(printed.splitlines()[-1])
 
 

@@ -10,6 +10,7 @@ to the last.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,11 +36,10 @@ print(json.dumps(hz.datasets()["model"].to_dict()))
 
 
 def output(checkout: Path, *command: str) -> str:
-    """What a command prints in the environment of a checkout."""
-    done = subprocess.run(
-        ["uv", "run", "--quiet", *command], cwd=checkout, check=True, capture_output=True, text=True, timeout=900
-    )
-    return done.stdout
+    """What a command prints in the environment of a checkout; the bytecode of what it imports is kept, as usual."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    how = {"cwd": checkout, "env": env, "check": True, "capture_output": True, "text": True, "timeout": 900}
+    return subprocess.run(["uv", "run", "--quiet", *command], **how).stdout
 
 
 def seconds_of_fit(checkout: Path, name: str, model: str) -> float:

@@ -43,7 +43,7 @@ def row(folder, name, options, pooling, engine, simulations, draws):
         **options,
     )
     table, engines = result.table, ", ".join(f"{n} {how}" for how, n in result.engines.items())
-    worst = table["p_holm"].idxmin()
+    worst = table["p"].idxmin()
     counts = f"{simulations} | {result.failed} | {len(table)}"
     cells = f"{called} | {pooling} | {engines} | {counts} | {table.loc[worst, 'p_holm']:.3g} | {worst}"
     return f"| {cells} | {result.seconds / simulations:.2f} |", result.power

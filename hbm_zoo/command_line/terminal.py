@@ -115,8 +115,9 @@ def _checks(found: Findings) -> str:
         return f"failed, see above ({seed})"
     said = []
     if len(weighted):
-        k_hat, effective = weighted["k_hat"].astype(float).max(), weighted["effective"].astype(float).min()
-        said.append(f"independent draws, k-hat {k_hat:.2f}, ESS {effective:.0f}")
+        k_hat, least = weighted["k_hat"].astype(float).max(), weighted.loc[weighted["effective"].astype(float).idxmin()]
+        worth = f"{least['effective']:.0f} effective of {least['proposals']:.0f} proposals"
+        said.append(f"independent draws, k-hat {k_hat:.2f}, {worth}")
     if len(by_nuts):
         least = by_nuts[["ess_bulk", "ess_tail"]].astype(float).min(axis=None)
         said.append(f"R-hat {by_nuts['r_hat'].astype(float).max():.3f}, ESS {least:.0f}, no divergence")

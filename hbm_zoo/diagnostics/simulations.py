@@ -87,7 +87,9 @@ def of_priors(priors: Mapping, design: Design, size: int, rng) -> xr.Dataset:
     with pm.Model():
         variables = [priors[name].create_variable(name) for name in design.free]
     drawn = pm.draw(variables, size, random_seed=rng.integers(2**31), mode="FAST_COMPILE")
-    return h.assign({name: ("sample", values) for name, values in zip(design.free, drawn, strict=True)})
+    return h.assign(
+        {name: ("sample", np.reshape(values, size)) for name, values in zip(design.free, drawn, strict=True)}
+    )
 
 
 def _simulation(piece: Mapping[str, Any], design: Design, h: xr.Dataset, rng) -> tuple[xr.Dataset, xr.Dataset]:

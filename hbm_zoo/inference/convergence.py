@@ -10,7 +10,7 @@ import xarray as xr
 from arviz_stats import bfmi, ess, rhat
 
 from hbm_zoo.inference.fits import Fits
-from hbm_zoo.inference.independent import failures
+from hbm_zoo.inference.independent import ESS_LEAST, failures
 
 RHAT_MOST = 1.01
 ESS_LEAST_PER_CHAIN = 100
@@ -54,7 +54,8 @@ def convergence(fits: Fits | xr.DataTree) -> pd.DataFrame:
     R-hat at most 1.01 and at least 100 effective draws a chain (Vehtari et al. 2021,
     Bayesian Anal 16:667-718); E-BFMI at least 0.3 (Betancourt 2016, arXiv:1604.00695);
     k-hat at most 0.7 (Vehtari et al. 2024, JMLR 25:72). Of independent draws k-hat, at least 400 effective
-    proposals (Kong, Liu & Wong 1994, JASA 89:278-288), and that every top found from several starts is in the proposal.
+    proposals (Kong, Liu & Wong 1994, JASA 89:278-288), as many draws of them, and that every top found from several
+    starts is in the proposal.
     """
     fits = {fits.attrs.get("pooling", "fit"): fits} if isinstance(fits, xr.DataTree) else fits
     table = pd.DataFrame({name: _checks(fit) for name, fit in fits.items()}).T.infer_objects()
@@ -95,6 +96,9 @@ def _of_weights(fit: xr.DataTree) -> dict:
     names = {"k_hat": "k_hat", "effective": "effective_proposals", "proposals": "proposals", "tops": "tops"}
     checks = {name: fit.attrs[attr] for name, attr in names.items()}
     failed = failures(checks["k_hat"], checks["effective"], checks["proposals"])
+    draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
+    if not failed and draws < ESS_LEAST:
+        return checks | {"passed": False, "verdict": f"{draws} draws are fewer than {ESS_LEAST}: raise draws"}
     tops = "one top" if checks["tops"] == 1 else f"{checks['tops']} tops"
     proved = f"independent: {checks['effective']:.0f} effective of {checks['proposals']} proposals, {tops} found"
     advice = [*failed, "pass engine='nuts'"] if failed else []

@@ -62,17 +62,18 @@ def fit(
     draws, chains : int
         Draws kept of each chain, and chains.
     tune : int, optional
-        Warm-up draws of each chain of NUTS; 1000 if not given.
+        Warm-up draws of each chain, should it come to NUTS; 1000 if not given.
     random_seed : int, optional
         Seed; drawn and recorded if not given.
     progressbar : bool
         Show the sampler's progress.
     engine : {"auto", "independent", "nuts"}
         Independent draws, by importance sampling of a form of a few numbers; NUTS; or the former where it can be shown
-        that they are of the posterior, and else NUTS: ``attrs["why_nuts"]`` says why.
+        that they are of the posterior, and else NUTS: ``attrs["why_nuts"]`` says why. Where no hyperparameter is free
+        there is nothing to choose: ``attrs["engine"]`` is "exact".
     **sampler
-        Options of the model (``record.options``), or of NUTS. Without ``target_accept`` it is 0.9,
-        and 0.98 if a draw diverged.
+        Options of the model (``record.options``), or of NUTS, should it come to it. Without ``target_accept`` it is
+        0.9, and 0.98 if a draw diverged.
 
     Returns
     -------

@@ -60,7 +60,7 @@ def leave_one_out(
     values = log_likelihood.transpose(..., "sample").values
     given = np.zeros(values.shape[-1]) if log_ratios is None else log_ratios.values
     lppd = logsumexp(values + given - logsumexp(given), axis=-1)
-    log_weights, k_hat = smoothed(given - values, reff)
+    log_weights, k_hat = _without_each(values, given, reff)
     elpd = logsumexp(log_weights + values, axis=-1)
     deviation = np.exp(values + log_weights - elpd[..., None]) - np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
@@ -70,6 +70,18 @@ def leave_one_out(
     template = log_likelihood.isel(sample=0, drop=True)
     named = {"elpd": elpd, "lppd": lppd, "k_hat": k_hat, "elpd_mcse": mcse}
     return xr.Dataset({name: template.copy(data=value) for name, value in named.items()})
+
+
+def _without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights [..., sample] of samples without each unit; a unit that changes no weight much leaves their tail."""
+    (common,), (k_hat_of_all,) = smoothed(given[None], reff)
+    log_weights, k_hat = common - values, np.full(values.shape[:-1], k_hat_of_all)
+    with np.errstate(invalid="ignore"):
+        matters = ~(np.ptp(values, axis=-1) < EVEN_WEIGHTS)
+    log_weights[~matters] -= logsumexp(log_weights[~matters], axis=-1, keepdims=True)
+    if matters.any():
+        log_weights[matters], k_hat[matters] = smoothed(given - values[matters], reff)
+    return log_weights, k_hat
 
 
 def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

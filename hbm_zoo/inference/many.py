@@ -19,6 +19,7 @@ from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.inference.fitting import OF_SAMPLER, checked_seed, fit, fresh_seed
+from hbm_zoo.inference.sampling import ENGINES
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
@@ -59,10 +60,11 @@ def fit_many(
     executor : concurrent.futures.Executor, optional
         Who fits: a pool of processes, or of a cluster, ``distributed.Client(...).get_executor()``.
     workers : int
-        Without an executor: how many processes; 1 is this one. Fits are the same to the bit.
+        Without an executor: how many processes; 1 is this one. Fits are the same to the bit. A process needs some
+        ten seconds to start.
     folder : str or Path, optional
-        Where each fit is recorded as soon as it is finished. Fits are then not kept in memory, and the same call,
-        which must name its seed, goes on where an earlier one was stopped.
+        Where each fit is recorded, whole, as soon as it is finished: some megabytes each. Fits are then not kept in
+        memory, and the same call, which must name its seed, goes on where an earlier one was stopped.
     progressbar : bool
         Show on the standard error how many are done, and the time left.
     **same
@@ -141,6 +143,8 @@ def units(fits: Results) -> pd.DataFrame:
     >>> hz.units(fits)["verdict"].unique().tolist()
     ['exact: independent draws in closed form']
     """
+    if not isinstance(fits, Results):
+        raise ValueError(f"units expected what fit_many returned, got a {type(fits).__name__}.")
     rows = {name: json.loads(fits.attrs(name)[UNIT]) for name in fits}
     refused = {name: {"passed": False, "verdict": str(reason)} for name, reason in fits.failed.items()}
     return pd.DataFrame.from_dict(rows | refused, orient="index").rename_axis(UNIT)
@@ -196,3 +200,4 @@ def _check_options(record: HierarchicalModel, given: Mapping[str, Any]) -> None:
     known = [*record.options, *OF_SAMPLER, *(name for name in of_fit if name not in [*own, "frame", "sampler"])]
     for name in given:
         choose(name, known, f"option of {record.name}")
+    choose(given.get("engine", "auto"), ENGINES, "engine")

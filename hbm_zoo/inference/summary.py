@@ -73,7 +73,7 @@ def group_summary(
     cells = data.sizes[model.group] * model.group_level.cells(data)
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     plug_in = h.mean("sample").expand_dims("sample")
-    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
+    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))  # h itself, if there are no more
     points = h if proposals is None else thinned(proposals, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     parts = [
         _summarise(model, h, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
@@ -114,7 +114,7 @@ def _summarise(
     further = level.expectations(h, data) if level.expectations else {}
     log_likelihood = average(level.expected_log_likelihood(h, data))
     at_the_mean = level.log_likelihood(average(parameter.mean), plug_in, data)
-    of_few = level.after(few, data)
+    of_few = posterior if few is h else level.after(few, data)
     return xr.Dataset(
         {
             "mean": average(mean),

@@ -72,6 +72,8 @@ def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Fol
         If the folder holds anything else than the same task on the same pieces by the same versions.
     """
     path = Path(folder).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Expected a folder, got a file: {folder}.")
     path.mkdir(parents=True, exist_ok=True)
     work = {
         "task": f"{task.__module__}.{task.__qualname__}",
@@ -92,7 +94,7 @@ def _check_same(work: dict, begun: dict, folder: str | Path) -> None:
     """Refuse a folder of other work, by the first thing that differs."""
     other = {
         "task": "another task",
-        "pieces": "another number of pieces",
+        "pieces": f"{begun['pieces']} pieces, not {work['pieces']}",
         "fingerprint": "other data, settings or seed",
     }
     said = [text for name, text in other.items() if begun[name] != work[name]]

@@ -46,6 +46,9 @@ class Results(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name in self.failed:
             raise KeyError(f"{name!r} failed: {self.failed[name]}") from self.failed[name]
+        if name not in self._held:
+            known = ", ".join(map(repr, [*self][:MOST_NAMED]))
+            raise KeyError(f"No result is named {name!r}; names are text: {known}{', ...' * (len(self) > MOST_NAMED)}.")
         held = self._held[name]
         return held if self._folder is None else self._folder.read(name)
 
