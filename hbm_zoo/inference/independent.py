@@ -12,13 +12,13 @@ where the prior contradicts the data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.newton import derivatives, modes
 from hbm_zoo.group_level.student import FREEDOM, log_student
 from hbm_zoo.inference.log_posterior import LogPosterior
 from hbm_zoo.inference.loo import smoothed
@@ -26,10 +26,14 @@ from hbm_zoo.inference.loo import smoothed
 MOST_DIMENSIONS = 10
 K_HAT_MOST, ESS_LEAST = 0.7, 400
 #: Of the mixture: the defence's share, and its width in units of the prior; the least share of another component, so
-#: that a small top is not forgotten; the least curvature of a top.
-DEFENCE, WIDTH, LEAST_SHARE, FLATTEST = 0.05, 1.5, 0.01, 0.05
+#: that a small top is not forgotten; what is no curvature, and what stands for it.
+DEFENCE, WIDTH, LEAST_SHARE, NO_CURVATURE, FLATTEST = 0.05, 1.5, 0.01, 1e-5, 0.05
 #: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
 PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
+#: How far out along an axis a top is looked for, in units of the prior; how much lower than needed its flank may be.
+FAR, NEARLY = 2 ** np.arange(2, 7, 0.25), 5.0
+#: Places at most; what a top holds at least, of the one that holds most; points that a component needs to be fitted.
+MOST_PLACES, LEAST_HELD, LEAST_POINTS = 12, 1e-6, 20
 #: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
 TOO_THIN = 2.0
 #: Distance, in standard deviations of the lower one, up to which two tops are one.
@@ -40,51 +44,111 @@ LEAST_PROPOSALS, MOST_BATCHES = 4000, 8
 
 
 @dataclass(frozen=True)
-class Tops:
-    """The tops [top, dimension] that were found, each once; minus the curvature, and the log density, at each."""
+class Places:
+    """Where the posterior is large: its tops, the highest first, then shoulders, which have no top of their own.
+
+    Attributes
+    ----------
+    where, curvature, log_density
+        Of each [place, dimension], minus the curvature and the log density there.
+    tops
+        How many of the first are tops.
+    """
 
     where: np.ndarray
     curvature: np.ndarray
     log_density: np.ndarray
+    tops: int
 
     @property
     def shares(self) -> np.ndarray:
-        """Roughly how much of the posterior each holds, by Laplace's method."""
-        return softmax(self.log_density - np.linalg.slogdet(self.curvature)[1] / 2)
+        """Roughly how much of the posterior each top holds, by Laplace's method."""
+        return softmax((self.log_density - np.linalg.slogdet(self.curvature)[1] / 2)[: self.tops])
+
+    def usual(self, mixture: Mixture) -> float:
+        """The most that the posterior is beside a mixture at the tops [nats]."""
+        return float(np.max((self.log_density - mixture.log_density(self.where))[: self.tops]))
 
 
-def tops(posterior: LogPosterior) -> Tops:
-    """The tops that climbers find from draws of the prior.
+def places(posterior: LogPosterior) -> Places:
+    """Where climbers from draws of the prior, and from far out, find the posterior large.
 
-    They start where posterior and likelihood are largest among the draws; then where the posterior is large beside the
-    mixture that the tops so far make, until that finds nothing new.
+    They start where posterior and likelihood are largest among the draws; where, far along an axis from the prior's
+    median or from a top, the posterior is large beside the mixture that the tops so far make; then where it is so among
+    the draws, until that finds nothing new. A climb from there that ends on a known top has started on a shoulder.
     """
     log_prior, log_likelihood = posterior.parts(posterior.of_prior)
     best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
     starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best])
-    found = _distinct(posterior, *modes(_curves(posterior, np.ones(len(starts))), starts))
-    while True:
-        mixture, known = around(found), len(found.where)
+    found = _distinct(posterior, *_climbed(posterior, starts))
+    if (far := _far_out(posterior, found)).size:
+        found = _with(posterior, found, *_climbed(posterior, far))
+    while len(found.where) < MOST_PLACES:
+        mixture = around(found)
         beside = log_prior + log_likelihood - mixture.log_density(posterior.of_prior)
-        if beside.max() < np.max(found.log_density - mixture.log_density(found.where)) + TOO_THIN:
-            return found
-        where, curvature = modes(_curves(posterior, np.ones(1)), posterior.of_prior[[np.argmax(beside)]])
-        found = _distinct(posterior, np.concatenate([found.where, where]), np.concatenate([found.curvature, curvature]))
-        if len(found.where) == known:
-            return found
+        if beside.max() < found.usual(mixture) + TOO_THIN:
+            break
+        start = posterior.of_prior[[np.argmax(beside)]]
+        grown = _with(posterior, found, *_climbed(posterior, start))
+        found = grown if grown.tops > found.tops else _with_shoulder(posterior, found, start)
+    return found
 
 
-def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray) -> Tops:
-    """Each top once, the highest first, and none flatter than some."""
+def _climbed(posterior: LogPosterior, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The tops above some starts, and minus the curvature there."""
+    return modes(_curves(posterior, np.ones(len(starts))), starts)
+
+
+def _far_out(posterior: LogPosterior, found: Places) -> np.ndarray:
+    """On each half of an axis through the prior's median or a top, where the posterior is largest beside the mixture.
+
+    Far out the draws of the prior see nothing, and yet there the data may be explained best: all that differs by a
+    large spread, say.
+    """
+    size = found.where.shape[1]
+    centres = np.concatenate([np.zeros((1, size)), found.where])
+    rays = centres[:, None, None] + FAR[:, None, None] * np.concatenate([np.eye(size), -np.eye(size)])
+    points = rays.reshape(-1, size)
+    mixture = around(found)
+    beside = (posterior(points) - mixture.log_density(points)).reshape(rays.shape[:-1])
+    best = np.take_along_axis(rays, beside.argmax(axis=1)[:, None, :, None], axis=1)[:, 0]
+    return best[beside.max(axis=1) > found.usual(mixture) - NEARLY]
+
+
+def _with(posterior: LogPosterior, found: Places, where: np.ndarray, curvature: np.ndarray) -> Places:
+    """More tops, the shoulders as they are."""
+    k = found.tops
+    where, curvature = np.concatenate([found.where[:k], where]), np.concatenate([found.curvature[:k], curvature])
+    tops, of = _distinct(posterior, where, curvature), ("where", "curvature", "log_density")
+    return replace(tops, **{name: np.concatenate([getattr(tops, name), getattr(found, name)[k:]]) for name in of})
+
+
+def _with_shoulder(posterior: LogPosterior, found: Places, start: np.ndarray) -> Places:
+    _, _, curvature = derivatives(_curves(posterior, np.ones(1)), start)
+    return replace(
+        found,
+        where=np.concatenate([found.where, start]),
+        curvature=np.concatenate([found.curvature, _not_flat(curvature)]),
+        log_density=np.append(found.log_density, posterior(start)),
+    )
+
+
+def _not_flat(curvature: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(curvature)
-    curvature = (vectors * np.maximum(values, FLATTEST)[:, None]) @ vectors.mT
+    return (vectors * np.where(values > NO_CURVATURE, values, FLATTEST)[..., None, :]) @ vectors.mT
+
+
+def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray) -> Places:
+    """Each top once, the highest first, none flatter than some, and none that holds next to nothing."""
+    curvature, log_density = _not_flat(curvature), posterior(where)
+    volume = log_density - np.linalg.slogdet(curvature)[1] / 2
     kept: list[int] = []
-    log_density = posterior(where)
     for i in np.argsort(-log_density):
         away = where[kept] - where[i]
-        if not (np.einsum("ki,ij,kj->k", away, curvature[i], away) < SAME_TOP**2).any():
+        known = (np.einsum("ki,ij,kj->k", away, curvature[i], away) < SAME_TOP**2).any()
+        if not known and volume[i] > volume.max() + np.log(LEAST_HELD):
             kept.append(int(i))
-    return Tops(where[kept], curvature[kept], log_density[kept])
+    return Places(where[kept], curvature[kept], log_density[kept], len(kept))
 
 
 def _curves(posterior: LogPosterior, counts: np.ndarray) -> Callable:
@@ -126,16 +190,17 @@ class Mixture:
         """Nearer to the posterior: each component gets the share, mean and covariance of its part of weighted points.
 
         A step of population Monte Carlo (Cappe et al. 2008, Stat Comput 18:447-459), no weight beyond the mean times
-        the root of their number (Ionides 2008, J Comput Graph Stat 17:295-311).
+        the root of their number (Ionides 2008, J Comput Graph Stat 17:295-311). One with next to no points stays.
         """
         weight = np.minimum(softmax(log_ratios), len(x) ** -0.5)
         parts = softmax(self.log_parts(x), axis=0)[:-1] * weight
         mass = parts.sum(axis=1)
-        centres = (parts @ x) / mass[:, None]
+        known = mass**2 > LEAST_POINTS * (parts**2).sum(axis=1)
+        centres = np.where(known[:, None], (parts @ x) / np.where(known, mass, 1)[:, None], self.centres[:-1])
         away = x - centres[:, None]
-        covariance = (parts[..., None] * away).mT @ away / mass[:, None, None]
+        covariance = (parts[..., None] * away).mT @ away / np.where(known, mass, 1)[:, None, None]
         values, vectors = np.linalg.eigh(covariance * (FREEDOM - 2) / FREEDOM)
-        roots = vectors * np.sqrt(values)[:, None]
+        roots = np.where(known[:, None, None], vectors * np.sqrt(np.maximum(values, 0))[:, None], self.roots[:-1])
         shares = np.maximum(mass / mass.sum(), LEAST_SHARE)
         return Mixture(
             np.append((1 - DEFENCE) * shares / shares.sum(), DEFENCE),
@@ -144,8 +209,8 @@ class Mixture:
         )
 
 
-def around(found: Tops) -> Mixture:
-    """A first mixture: around each top as wide as its curvature says, and wider, and the defence."""
+def around(found: Places) -> Mixture:
+    """A first mixture: around each place as wide as its curvature says, and wider, and the defence."""
     values, vectors = np.linalg.eigh(found.curvature)
     sharp = vectors / np.sqrt(values)[:, None]
     roots, size = np.concatenate([width * sharp for width in WIDTHS]), found.where.shape[1]
@@ -156,7 +221,7 @@ def around(found: Tops) -> Mixture:
     )
 
 
-def fitted(posterior: LogPosterior, found: Tops, rng: np.random.Generator) -> Mixture:
+def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
     """The mixture after rounds of proposals, as few as will do."""
     mixture = around(found)
     for _ in range(ROUNDS):
@@ -220,7 +285,7 @@ def failures(k_hat: float, ess: float, proposals: int) -> list[str]:
 
 
 def weighted(
-    posterior: LogPosterior, found: Tops, draws: int, rng: np.random.Generator, exact: Callable | None = None
+    posterior: LogPosterior, found: Places, draws: int, rng: np.random.Generator, exact: Callable | None = None
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
@@ -232,7 +297,7 @@ def weighted(
     for _ in range(MOST_BATCHES):
         points.append(mixture.sample(batch, rng))
         log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
-        result = Weighted(np.concatenate(points), np.concatenate(log_ratios), len(found.where))
+        result = Weighted(np.concatenate(points), np.concatenate(log_ratios), found.tops)
         if result.ess >= max(ESS_LEAST, draws / 2):
             break
     return result

@@ -14,7 +14,7 @@ from hbm_zoo.inference import nuts
 from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
-from hbm_zoo.inference.independent import MOST_DIMENSIONS, Tops, failures, resampled, tops, weighted
+from hbm_zoo.inference.independent import MOST_DIMENSIONS, Places, failures, places, resampled, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.model import HierarchicalModel
@@ -84,7 +84,7 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
         if engine == "independent":
             raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
     else:
-        why, found = "asked for", tops(posterior)
+        why, found = "asked for", places(posterior)
         if engine != "nuts":
             tree = _independently(record, data, pooling, priors, posterior, found, settings)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
@@ -98,7 +98,7 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     return tree
 
 
-def _independently(record, data, pooling, priors, posterior: LogPosterior, found: Tops, settings) -> xr.DataTree:
+def _independently(record, data, pooling, priors, posterior: LogPosterior, found: Places, settings) -> xr.DataTree:
     """Independent draws, and the proposals with their weights, of which leaving out makes use."""
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]

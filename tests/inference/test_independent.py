@@ -9,7 +9,7 @@ from scipy.special import logsumexp, softmax
 
 import hbm_zoo as hz
 from hbm_zoo.inference import independent
-from hbm_zoo.inference.independent import Tops, Weighted, around, effective, resampled, tops, weighted
+from hbm_zoo.inference.independent import Places, Weighted, around, effective, places, resampled, weighted
 from hbm_zoo.inference.log_posterior import log_posterior
 from hbm_zoo.zoo import record_of
 
@@ -47,10 +47,12 @@ class Density:
         return self.log_prior(x), self.log_density(x) - self.log_prior(x)
 
 
-def clinics(effects, mu, tau):
+def clinics(effects, mu, tau, se=0.5):
     """The posterior of clinics whose effects are near 10, and its mean of mu by a fine grid."""
     record = record_of("vaccine_clinics")
-    frame = pd.DataFrame({"clinic": [*"abcdef"[: len(effects)]], "effect": effects, "standard_error": 0.5})
+    frame = pd.DataFrame(
+        {"clinic": [*"abcdef"[: len(effects)]], "effect": np.array(effects, float), "standard_error": se}
+    )
     data = record.data(frame)
     model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
     return log_posterior(model, {name: v.values for name, v in data.data_vars.items()}, nodes=1)
@@ -69,7 +71,7 @@ def on_grid(posterior):
 def test_the_mixture_has_the_density_of_its_draws():
     """Its density against SciPy's; its draws by importance weights to a normal whose integral is 1."""
     mixture = around(
-        Tops(np.array([[1.0, -2.0], [4.0, 0.0]]), np.array([[[4.0, 1.0], [1.0, 1.0]], np.eye(2)]), np.zeros(2))
+        Places(np.array([[1.0, -2.0], [4.0, 0.0]]), np.array([[[4.0, 1.0], [1.0, 1.0]], np.eye(2)]), np.zeros(2), 2)
     )
     x = mixture.sample(20_000, np.random.default_rng(1))
     parts = [
@@ -85,7 +87,7 @@ def test_the_mixture_has_the_density_of_its_draws():
 def test_fitting_finds_a_skew_density():
     rng, skew = np.random.default_rng(2), stats.skewnorm(6)
     density = Density(lambda x: skew.logpdf(x[:, 0]), 1)
-    found = independent.fitted(density, Tops(np.array([[0.3]]), np.array([[[0.1]]]), np.zeros(1)), rng)
+    found = independent.fitted(density, Places(np.array([[0.3]]), np.array([[[0.1]]]), np.zeros(1), 1), rng)
     x = found.sample(20_000, rng)
     assert effective(softmax(density(x) - found.log_density(x))) > 0.75 * len(x)
 
@@ -94,10 +96,10 @@ def test_each_top_is_found_once():
     def two(x):
         return np.logaddexp(stats.norm(-1, 0.1).logpdf(x[:, 0]), stats.norm(1.5, 0.1).logpdf(x[:, 0]) - 2)
 
-    both = tops(Density(two, 1))
+    both = places(Density(two, 1))
     np.testing.assert_allclose(both.where, [[-1.0], [1.5]], atol=1e-4)
     np.testing.assert_allclose(both.shares, stats.logistic.cdf([2, -2]), rtol=1e-4)
-    one = tops(Density(lambda x: stats.norm(1, 0.2).logpdf(x).sum(axis=1), 2))
+    one = places(Density(lambda x: stats.norm(1, 0.2).logpdf(x).sum(axis=1), 2))
     np.testing.assert_allclose(one.where, [[1.0, 1.0]], atol=1e-4)
     np.testing.assert_allclose(one.curvature, [25 * np.eye(2)], rtol=1e-3, atol=1e-6)
 
@@ -110,24 +112,76 @@ def test_no_conflict_of_prior_and_data_passes_with_a_wrong_answer(conflict, effe
     mean, sd = on_grid(posterior)
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        found = weighted(posterior, tops(posterior), 2000, rng)
+        found = weighted(posterior, places(posterior), 2000, rng)
         if not found.failures:
             mu = posterior.variables(found.x)["mu"].values
             error = np.sqrt((found.weights**2 * (mu - found.weights @ mu) ** 2).sum()) + 0.01 * sd
             assert abs(found.weights @ mu - mean) < 5 * error
-    assert len(found.x) <= 8 * 4000
+
+
+#: Data that a prior of mu and one of tau both contradict, each explained in two ways: mu far from its prior, or a
+#: large tau. Effects, standard error, Student's nu and sigma of mu, tau as here and by SciPy.
+BOTH = {
+    "spread far out": (
+        ([9, 10, 11.5], 0.2, 2, 0.02),
+        Prior("InverseGamma", alpha=2, beta=0.001),
+        stats.invgamma(2, scale=0.001),
+    ),
+    "spread farther": (
+        ([4.2, 4.34, 5.55, 4.4, 5.67], 0.1, 3, 0.005),
+        Prior("InverseGamma", alpha=3, beta=0.0016),
+        stats.invgamma(3, scale=0.0016),
+    ),
+    "both in part": (
+        ([1.87, 10.06, 9.71, 9.95, 9.8], 0.3, 2, 0.036),
+        Prior("LogNormal", mu=-6.33, sigma=1),
+        stats.lognorm(1, scale=np.exp(-6.33)),
+    ),
+    "a shoulder": (
+        ([0, 0.1, -0.1, 8, 8.1, 7.9], 0.1, 1, 0.05),
+        Prior("HalfNormal", sigma=4),
+        stats.halfnorm(scale=4),
+    ),
+    "a shoulder of heavy tails": (
+        ([0, 0.1, -0.1, 8, 8.1, 7.9], 0.1, 1, 0.05),
+        Prior("HalfCauchy", beta=1),
+        stats.halfcauchy(),
+    ),
+}
+
+
+@pytest.mark.parametrize("contradicted", BOTH)
+def test_a_mean_and_a_spread_that_are_both_contradicted_are_followed(contradicted):
+    """Against sums over a grid, by SciPy alone."""
+    (effects, se, nu, sigma), tau, of_tau = BOTH[contradicted]
+    posterior = clinics(effects, Prior("StudentT", nu=nu, mu=0, sigma=sigma), tau, se)
+    mu = np.unique([*np.sinh(np.linspace(-13, 13, 2001)) * 1e-4, *np.linspace(-30, 30, 3001)])
+    log_tau = np.linspace(-12, 7, 700)
+    log_density = stats.t(nu, 0, sigma).logpdf(mu)[:, None] + of_tau.logpdf(np.exp(log_tau)) + log_tau
+    for effect in effects:
+        log_density += stats.norm(0, np.hypot(np.exp(log_tau), se)).logpdf(effect - mu[:, None])
+    mass = np.exp(log_density - log_density.max()).sum(axis=1) * np.gradient(mu)
+    mean = mass @ mu / mass.sum()
+    sd = np.sqrt(mass @ (mu - mean) ** 2 / mass.sum())
+    for seed in range(3):
+        found = weighted(posterior, places(posterior), 4000, np.random.default_rng(seed))
+        assert not found.failures
+        at = posterior.variables(found.x)["mu"].values
+        error = np.sqrt((found.weights**2 * (at - mean) ** 2).sum())
+        assert found.weights @ at == pytest.approx(mean, abs=4.5 * error + 0.01 * sd)
+        assert found.weights @ (at - mean) ** 2 == pytest.approx(sd**2, rel=0.15)
 
 
 def test_a_proposal_that_has_missed_a_top_passes_k_hat(monkeypatch):
     """Why tops are looked for from the likelihood as well: a wrong answer may pass every check of weights."""
     monkeypatch.setattr(independent, "PRIOR_COUNTS", np.array([1.0]))
-    monkeypatch.setattr(independent, "TOO_THIN", np.inf)
+    monkeypatch.setattr(independent, "TOO_THIN", np.inf)  # neither far out nor among the prior's draws
     posterior = clinics((10.0, 10.3, 9.8), *CONFLICTS["t1"])
     mean, _ = on_grid(posterior)
     passed = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        found = weighted(posterior, tops(posterior), 2000, rng)
+        found = weighted(posterior, places(posterior), 2000, rng)
         passed.append(not found.failures and found.weights @ posterior.variables(found.x)["mu"].values < 0.1 < mean)
     assert any(passed)
 
@@ -147,7 +201,7 @@ def test_a_prior_of_two_tops_is_followed(share, says):
         return prior(x) + stats.norm(says, 3).logpdf(x[:, 0])
 
     density = Density(posterior, 1, prior, of_prior)
-    found = weighted(density, tops(density), 2000, rng)
+    found = weighted(density, places(density), 2000, rng)
     mass = np.array([share, 1 - share]) * stats.norm(says, 3).pdf([0, 10])
     mean = 10 * mass[1] / mass.sum()
     error = np.sqrt((found.weights**2 * (found.x[:, 0] - mean) ** 2).sum())
@@ -195,7 +249,7 @@ def test_where_proposals_are_worth_little_more_are_made():
     def crescent(x):
         return -(x[:, 0] ** 2) / 2 - (x[:, 1] - x[:, 0] ** 2) ** 2 / 0.002
 
-    top, sizes = Tops(np.zeros((1, 2)), np.eye(2)[None], np.zeros(1)), {}
+    top, sizes = Places(np.zeros((1, 2)), np.eye(2)[None], np.zeros(1), 1), {}
     for log_density in (crescent, standard_normal):
         found = weighted(Density(log_density, 2), top, 4000, np.random.default_rng(7))
         sizes[log_density] = len(found.x)
