@@ -107,6 +107,8 @@ def fit(
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
+    if priors is not None and not isinstance(priors, Mapping):
+        raise ValueError(f"priors must be a mapping from a name to its Prior, got {type(priors).__name__}.")
     _check_engine(engine, tune, sampler)
     _check_sizes(draws=draws, tune=sampling.TUNE if tune is None else tune, chains=chains)
     data = record.data(frame, **options)
@@ -297,6 +299,9 @@ def _check_engine(engine: str, tune: int | None, sampler: Mapping[str, Any]) -> 
     given = [*(["tune"] if tune is not None else []), *sampler]
     if engine == "independent" and given:
         raise ValueError(f"{', '.join(given)}: a setting of NUTS; independent draws have no warm-up and no steps.")
+    if not 0 < sampler.get("target_accept", 0.5) < 1:
+        raise ValueError(f"target_accept must lie between 0 and 1, got {sampler['target_accept']!r}.")
+    _check_sizes(**{name: sampler[name] for name in ("cores", "maxdepth") if sampler.get(name) is not None})
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -31,9 +31,10 @@ DEFENCE, WIDTH, LEAST_SHARE, NO_CURVATURE, FLATTEST = 0.05, 1.5, 0.01, 1e-5, 0.0
 #: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
 PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
 #: How far out along an axis a top is looked for, in units of the prior; how much lower than needed its flank may be.
-FAR, NEARLY = 2 ** np.arange(2, 7, 0.25), 5.0
-#: Places at most; what a top holds at least, of the one that holds most; points that a component needs to be fitted.
-MOST_PLACES, LEAST_HELD, LEAST_POINTS = 12, 1e-6, 20
+FAR, NEARLY = 2 ** np.arange(2, 10, 0.25), 5.0
+#: Places at most; what a top, and a shoulder, holds at least, of the one that holds most; shoulders looked at in turn;
+#: points that a component needs to be fitted.
+MOST_PLACES, LEAST_HELD, LEAST_SHOULDER, CANDIDATES, LEAST_POINTS = 12, 1e-6, 1e-3, 5, 20
 #: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
 TOO_THIN = 2.0
 #: Distance, in standard deviations of the lower one, up to which two tops are one.
@@ -61,9 +62,14 @@ class Places:
     tops: int
 
     @property
+    def volumes(self) -> np.ndarray:
+        """Roughly the log of what each place holds, up to a constant, by Laplace's method."""
+        return self.log_density - np.linalg.slogdet(self.curvature)[1] / 2
+
+    @property
     def shares(self) -> np.ndarray:
-        """Roughly how much of the posterior each top holds, by Laplace's method."""
-        return softmax((self.log_density - np.linalg.slogdet(self.curvature)[1] / 2)[: self.tops])
+        """Roughly how much of the posterior each top holds."""
+        return softmax(self.volumes[: self.tops])
 
     def usual(self, mixture: Mixture) -> float:
         """The most that the posterior is beside a mixture at the tops [nats]."""
@@ -74,24 +80,38 @@ def places(posterior: LogPosterior) -> Places:
     """Where climbers from draws of the prior, and from far out, find the posterior large.
 
     They start where posterior and likelihood are largest among the draws; where, far along an axis from the prior's
-    median or from a top, the posterior is large beside the mixture that the tops so far make; then where it is so among
-    the draws, until that finds nothing new. A climb from there that ends on a known top has started on a shoulder.
+    median or from a top, the posterior is large beside the mixture that the tops so far make; then wherever it is so
+    yet, until that finds nothing new. A climb from there that ends on a known top has started on a shoulder, unless it
+    holds next to nothing, as in a tail heavier than the mixture's.
     """
     log_prior, log_likelihood = posterior.parts(posterior.of_prior)
     best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
     starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best])
     found = _distinct(posterior, *_climbed(posterior, starts))
-    if (far := _far_out(posterior, found)).size:
-        found = _with(posterior, found, *_climbed(posterior, far))
+    far, beside = _far_out(posterior, found)
+    if (flanks := far[beside > TOO_THIN - NEARLY]).size:
+        found = _with(posterior, found, *_climbed(posterior, flanks))
     while len(found.where) < MOST_PLACES:
-        mixture = around(found)
-        beside = log_prior + log_likelihood - mixture.log_density(posterior.of_prior)
-        if beside.max() < found.usual(mixture) + TOO_THIN:
-            break
-        start = posterior.of_prior[[np.argmax(beside)]]
-        grown = _with(posterior, found, *_climbed(posterior, start))
-        found = grown if grown.tops > found.tops else _with_shoulder(posterior, found, start)
+        for start in _overlooked(posterior, found, log_prior + log_likelihood):
+            grown = _with(posterior, found, *_climbed(posterior, start[None]))
+            if grown.tops > found.tops:
+                break
+            grown = _with_shoulder(posterior, found, start[None])
+            if grown.volumes[-1] > found.volumes.max() + np.log(LEAST_SHOULDER) and not _known(grown):
+                break
+        else:
+            return found
+        found = grown
     return found
+
+
+def _overlooked(posterior: LogPosterior, found: Places, of_prior: np.ndarray) -> np.ndarray:
+    """Where the posterior is too large beside the mixture, of draws of the prior and far out [point, dimension]."""
+    mixture = around(found)
+    far, beside_far = _far_out(posterior, found)
+    beside = np.append(of_prior - mixture.log_density(posterior.of_prior) - found.usual(mixture), beside_far)
+    most = np.argsort(-beside)[:CANDIDATES]
+    return np.concatenate([posterior.of_prior, far])[most[beside[most] > TOO_THIN]]
 
 
 def _climbed(posterior: LogPosterior, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,20 +119,19 @@ def _climbed(posterior: LogPosterior, starts: np.ndarray) -> tuple[np.ndarray, n
     return modes(_curves(posterior, np.ones(len(starts))), starts)
 
 
-def _far_out(posterior: LogPosterior, found: Places) -> np.ndarray:
-    """On each half of an axis through the prior's median or a top, where the posterior is largest beside the mixture.
+def _far_out(posterior: LogPosterior, found: Places) -> tuple[np.ndarray, np.ndarray]:
+    """On each half of an axis through the prior's median or a place, where the posterior is largest beside the mixture.
 
-    Far out the draws of the prior see nothing, and yet there the data may be explained best: all that differs by a
-    large spread, say.
+    Also how much more it is so there than at the tops [nats]. Far out the draws of the prior see nothing, and yet there
+    the data may be explained best: all that differs by a large spread, say.
     """
     size = found.where.shape[1]
     centres = np.concatenate([np.zeros((1, size)), found.where])
     rays = centres[:, None, None] + FAR[:, None, None] * np.concatenate([np.eye(size), -np.eye(size)])
-    points = rays.reshape(-1, size)
-    mixture = around(found)
+    points, mixture = rays.reshape(-1, size), around(found)
     beside = (posterior(points) - mixture.log_density(points)).reshape(rays.shape[:-1])
-    best = np.take_along_axis(rays, beside.argmax(axis=1)[:, None, :, None], axis=1)[:, 0]
-    return best[beside.max(axis=1) > found.usual(mixture) - NEARLY]
+    best = np.take_along_axis(rays, beside.argmax(axis=1)[:, None, :, None], axis=1)
+    return best.reshape(-1, size), beside.max(axis=1).ravel() - found.usual(mixture)
 
 
 def _with(posterior: LogPosterior, found: Places, where: np.ndarray, curvature: np.ndarray) -> Places:
@@ -123,19 +142,27 @@ def _with(posterior: LogPosterior, found: Places, where: np.ndarray, curvature: 
     return replace(tops, **{name: np.concatenate([getattr(tops, name), getattr(found, name)[k:]]) for name in of})
 
 
+def _known(grown: Places) -> bool:
+    """Whether the last place lies where another is, as beside the edge of a density."""
+    away = grown.where[:-1] - grown.where[-1]
+    return bool((np.einsum("ki,ij,kj->k", away, grown.curvature[-1], away) < 1).any())
+
+
 def _with_shoulder(posterior: LogPosterior, found: Places, start: np.ndarray) -> Places:
+    """One more place, where it is not curved as wide as half its distance to the next top."""
     _, _, curvature = derivatives(_curves(posterior, np.ones(1)), start)
+    away = np.linalg.norm(found.where[: found.tops] - start, axis=1).min()
     return replace(
         found,
         where=np.concatenate([found.where, start]),
-        curvature=np.concatenate([found.curvature, _not_flat(curvature)]),
+        curvature=np.concatenate([found.curvature, _not_flat(curvature, min(FLATTEST, (2 / away) ** 2))]),
         log_density=np.append(found.log_density, posterior(start)),
     )
 
 
-def _not_flat(curvature: np.ndarray) -> np.ndarray:
+def _not_flat(curvature: np.ndarray, flattest: float = FLATTEST) -> np.ndarray:
     values, vectors = np.linalg.eigh(curvature)
-    return (vectors * np.where(values > NO_CURVATURE, values, FLATTEST)[..., None, :]) @ vectors.mT
+    return (vectors * np.where(values > NO_CURVATURE, values, flattest)[..., None, :]) @ vectors.mT
 
 
 def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray) -> Places:

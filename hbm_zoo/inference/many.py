@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from arviz_base import rc_context, rcParams
 
 from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError
@@ -26,7 +27,7 @@ from hbm_zoo.words import choose
 from hbm_zoo.workers.run import PiecesFailed, Results, run, seed_of, summary
 from hbm_zoo.zoo import record_of
 
-UNIT = "unit"
+UNIT, INTERVALS = "unit", "stats.ci_prob"
 
 
 class FailedUnitsWarning(UserWarning):
@@ -105,8 +106,9 @@ def fit_many(
     if folder is not None and random_seed is None:
         raise ValueError("Work in a folder is gone on with under its own seed only: give random_seed as well.")
     seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    told = {INTERVALS: rcParams[INTERVALS]}
     pieces = {
-        name: {"model": record, "frame": frame, "pooling": pooling, "random_seed": seed_of(seed, name)} | same
+        name: {"model": record, "frame": frame, "pooling": pooling, "random_seed": seed_of(seed, name)} | same | told
         for name, frame in _units(frames, by).items()
     }
     try:
@@ -152,8 +154,10 @@ def units(fits: Results) -> pd.DataFrame:
 
 def fit_unit(piece: Mapping[str, Any]) -> xr.DataTree:
     """The fit of a unit, a row of `units` among its attrs."""
-    tree = fit(**piece, progressbar=False)
-    tree.attrs[UNIT] = json.dumps(_row(tree))
+    given = dict(piece)
+    with rc_context({INTERVALS: given.pop(INTERVALS)}):  # of the caller: a worker has ArviZ's own
+        tree = fit(**given, progressbar=False)
+        tree.attrs[UNIT] = json.dumps(_row(tree))
     return tree
 
 
@@ -183,7 +187,9 @@ def _units(frames: Mapping[str, pd.DataFrame] | pd.DataFrame, by: str | None) ->
         raise FrameError(f"fit_many expected a DataFrame or a mapping of them, got {type(frames).__name__}.")
     if by is None:
         raise ValueError("One frame holds many units only by a column: give its name as `by`.")
-    choose(by, map(str, frames.columns), "column")
+    if not isinstance(by, str) or list(frames.columns).count(by) != 1:
+        choose(str(by), map(str, frames.columns), "column")
+        raise FrameError(f"Expected one column with the text {str(by)!r} for a name: give the columns such names.")
     names = labels.text(frames[by])
     if names.isna().any():
         row = frames.index[names.isna()][0]

@@ -17,8 +17,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-#: In the attrs of a recorded result: what was warned of on the way to it.
-WARNED = "warned"
+#: In the attrs of a recorded result: of which piece it is, and what was warned of on the way to it.
+PIECE, WARNED = "piece", "warned"
 #: What libraries say to those who write programs.
 NOT_FOR_USERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 #: Threads of a process take turns: they share the memory of PyTensor's compiled functions, and Python's warnings.
@@ -34,8 +34,8 @@ class Outcome:
     warned: Sequence[Sequence[str]] = ()
 
 
-def perform(task: Callable, piece: Any, record: bool) -> Outcome:
-    """What comes of a piece, one thread for its linear algebra, and what it warned of."""
+def perform(task: Callable, piece: Any, recorded_as: str | None = None) -> Outcome:
+    """What comes of a piece, one thread for its linear algebra, and what it warned of; in bytes if it is recorded."""
     with IN_TURN, warnings.catch_warnings(record=True) as heard:
         _one_thread(len(sys.modules))
         warnings.simplefilter("always")
@@ -43,7 +43,8 @@ def perform(task: Callable, piece: Any, record: bool) -> Outcome:
             warnings.simplefilter("ignore", category)
         try:
             result = task(piece)
-            return Outcome(_to_bytes(result, _said(heard)) if record else result, None, _said(heard))
+            kept = result if recorded_as is None else _to_bytes(result, recorded_as, _said(heard))
+            return Outcome(kept, None, _said(heard))
         except Exception as error:
             return Outcome(None, _portable(error), _said(heard))
 
@@ -63,12 +64,12 @@ def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(said))
 
 
-def _to_bytes(result: Any, said: list) -> bytes:
+def _to_bytes(result: Any, name: str, said: list) -> bytes:
     import xarray as xr
 
     if not isinstance(result, xr.DataTree):
         raise TypeError(f"Expected a DataTree to be recorded, the task returned {type(result).__name__}.")
-    result.attrs[WARNED] = json.dumps(said)
+    result.attrs |= {PIECE: name, WARNED: json.dumps(said)}
     with _no_lock_of_a_cluster():
         return bytes(result.to_netcdf())
 

@@ -18,7 +18,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.workers.outcome import WARNED
+from hbm_zoo.workers.outcome import PIECE, WARNED
 
 MANIFEST = "work.json"
 LONGEST_NAME = 60
@@ -37,20 +37,25 @@ class Folder:
 
     def read(self, name: str) -> xr.DataTree:
         """The result of a piece, in memory."""
+        if self.attrs(name) is None:
+            raise ValueError(
+                f"{self.files[name]} is gone, or is not what was recorded of {name!r}: run the work again."
+            )
         with xr.open_datatree(self.files[name]) as tree:
             tree.load()
-        del tree.attrs[WARNED]
+        del tree.attrs[WARNED], tree.attrs[PIECE]
         return tree
 
     def attrs(self, name: str) -> dict[str, Any] | None:
-        """What the file of a piece says of the whole; None if there is no such file, or it cannot be read."""
+        """What the file of a piece says of the whole; None if there is no such file, or it is none of that piece."""
         if not self.files[name].is_file():
             return None
         try:
             with xr.open_dataset(self.files[name]) as root:
-                return dict(root.attrs)
+                attrs = dict(root.attrs)
         except (OSError, ValueError):
             return None
+        return attrs if attrs.get(PIECE) == name and WARNED in attrs else None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -82,12 +87,23 @@ def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Fol
         "fingerprint": fingerprint(pieces),
     }
     if (path / MANIFEST).is_file():
-        _check_same(work, json.loads((path / MANIFEST).read_text()), folder)
+        _check_same(work, _begun(path / MANIFEST), folder)
     elif any(entry.name != f"{MANIFEST}.part" for entry in path.iterdir()):
         raise ValueError(f"{folder} holds files but no {MANIFEST}: name an empty folder, or one that this work began.")
     else:
         write_whole(path / MANIFEST, json.dumps(work, indent=1).encode())
     return Folder(dict(zip(pieces, map(path.__truediv__, _file_names(pieces)), strict=True)))
+
+
+def _begun(manifest: Path) -> dict:
+    """The work that a folder was begun for."""
+    try:
+        begun = json.loads(manifest.read_text())
+        if {"task", "versions", "pieces", "fingerprint"} <= set(begun):
+            return begun
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(f"{manifest} is damaged, so that nobody knows whose the files beside it are: name another folder.")
 
 
 def _check_same(work: dict, begun: dict, folder: str | Path) -> None:

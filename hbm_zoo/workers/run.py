@@ -67,7 +67,9 @@ class Results(Mapping[str, Any]):
 
     def attrs(self, name: str) -> Mapping[str, Any]:
         """What a result says of itself; of a recorded one, nothing else is read."""
-        return self._held[name].attrs if self._folder is None else self._folder.attrs(name)
+        if self._folder is None:
+            return self._held[name].attrs
+        return self._folder.attrs(name) or self._folder.read(name).attrs
 
     def add(self, name: str, result: Any) -> None:
         """Hold a result, or the bytes of one to be recorded."""
@@ -155,7 +157,7 @@ def run(
     warned: dict[str, Sequence] = results.resume()
 
     def submit(worker: Executor, name: str) -> Future:
-        return worker.submit(perform, task, pieces[name], book is not None)
+        return worker.submit(perform, task, pieces[name], None if book is None else name)
 
     with threadpool_limits(limits=1), warnings.catch_warnings(), _progress(noun, progressbar) as progress:
         bar = progress.add_task("", total=len(pieces), completed=len(results))
@@ -193,7 +195,11 @@ def _check(task: Callable, pieces: Mapping[str, Any], executor: Executor | None,
         raise ValueError(f"workers must be a whole number, 1 or more, got {workers!r}.")
     if executor is not None and workers != 1:
         raise ValueError("Expected workers or an executor, got both: an executor has its own workers.")
-    if not pieces or not all(isinstance(name, str) for name in pieces):
+    if executor is not None and not hasattr(executor, "submit"):
+        raise ValueError(f"Expected an executor of concurrent.futures, got {executor!r}: a number is for workers.")
+    if not pieces:
+        raise ValueError("Expected at least one piece of work, got none.")
+    if not all(isinstance(name, str) for name in pieces):
         raise ValueError(f"Expected pieces by names that are text, got {list(pieces)[:MOST_NAMED]!r}.")
     if workers > 1 and (task.__module__ == "__main__" or "<" in task.__qualname__):
         raise ValueError(f"Workers cannot import {task.__qualname__} of {task.__module__}: define it in a module.")

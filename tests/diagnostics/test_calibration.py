@@ -150,7 +150,7 @@ def test_the_same_to_the_bit_by_any_workers_and_gone_on_with(tmp_path, monkeypat
     frame = hz.load_data("three_hospitals")
 
     def places(**given):
-        given = {"pooling": "none", "simulations": 7, "random_seed": 1, "progressbar": False} | given
+        given = {"pooling": "partial", "draws": 100, "simulations": 7, "random_seed": 1, "progressbar": False} | given
         return hz.calibrate("hospital_readmission", frame, **given).tree["prior_sbc"].to_dataset()
 
     alone = places()
@@ -165,7 +165,7 @@ def test_the_same_to_the_bit_by_any_workers_and_gone_on_with(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_draws_by_nuts_are_worth_their_effective_number():
+def test_the_engine_that_is_asked_for_draws():
     frame = hz.load_data("three_hospitals")
     by_nuts = hz.calibrate(
         "hospital_readmission", frame, engine="nuts", simulations=2, random_seed=1, progressbar=False

@@ -1,5 +1,7 @@
 """Independent draws: mixture, weights, tops; and planted conflicts of prior and data, none of which may pass."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,7 +53,7 @@ def clinics(effects, mu, tau, se=0.5):
     """The posterior of clinics whose effects are near 10, and its mean of mu by a fine grid."""
     record = record_of("vaccine_clinics")
     frame = pd.DataFrame(
-        {"clinic": [*"abcdef"[: len(effects)]], "effect": np.array(effects, float), "standard_error": se}
+        {"clinic": [*"abcdefghij"[: len(effects)]], "effect": np.array(effects, float), "standard_error": se}
     )
     data = record.data(frame)
     model = record.write(data, "partial", "marginalized", record.priors(data, {"mu": mu, "tau": tau}, "partial"))
@@ -119,6 +121,11 @@ def test_no_conflict_of_prior_and_data_passes_with_a_wrong_answer(conflict, effe
             assert abs(found.weights @ mu - mean) < 5 * error
 
 
+def half_t3(scale):
+    """Half of Student's t of 3 degrees of freedom."""
+    return SimpleNamespace(logpdf=lambda x: stats.t(3, 0, scale).logpdf(x) + np.log(2))
+
+
 #: Data that a prior of mu and one of tau both contradict, each explained in two ways: mu far from its prior, or a
 #: large tau. Effects, standard error, Student's nu and sigma of mu, tau as here and by SciPy.
 BOTH = {
@@ -141,6 +148,11 @@ BOTH = {
         ([0, 0.1, -0.1, 8, 8.1, 7.9], 0.1, 1, 0.05),
         Prior("HalfNormal", sigma=4),
         stats.halfnorm(scale=4),
+    ),
+    "a long shoulder": (
+        ([-1.13, 1.93, 1.42, 4.72, 4.49, 0.77, 11.78, 1.9], 1.0, 1, 0.0075),
+        Prior("HalfStudentT", nu=3, sigma=0.35),
+        half_t3(0.35),
     ),
     "a shoulder of heavy tails": (
         ([0, 0.1, -0.1, 8, 8.1, 7.9], 0.1, 1, 0.05),

@@ -3,9 +3,11 @@ import pickle
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
 
 import pandas as pd
 import pytest
+from arviz_base import rc_context
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
@@ -152,3 +154,22 @@ def test_a_record_of_the_zoo_travels_by_its_name_and_another_once_by_value():
     travelled = pickle.dumps(own)
     assert pickle.loads(travelled) is pickle.loads(travelled)
     assert pickle.loads(travelled).name == "own"
+
+
+class Elsewhere(Executor):
+    """A worker that has ArviZ's own settings, as a new process has."""
+
+    def submit(self, task, *given):
+        """Done at once."""
+        future = Future()
+        with rc_context({"stats.ci_prob": 0.89}):
+            future.set_result(task(*given))
+        return future
+
+
+def test_intervals_are_those_the_caller_asked_for_whoever_fits(hospitals):
+    with rc_context({"stats.ci_prob": 0.5}):
+        here, there = fitted(hospitals), fitted(hospitals, executor=Elsewhere())
+    assert all_same(here, there)
+    assert "eti50_lb" in here["year 0"]["group_summary"]
+    assert {column for column in hz.units(there) if column.startswith("mu_eti")} == {"mu_eti50_lb", "mu_eti50_ub"}

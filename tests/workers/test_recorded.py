@@ -10,6 +10,7 @@ from pymc_extras.prior import Prior
 import hbm_zoo as hz
 from hbm_zoo.workers import recorded
 from hbm_zoo.workers.recorded import MANIFEST, fingerprint, opened
+from hbm_zoo.workers.run import run
 
 FRAME = pd.DataFrame({"clinic": ["a", "b"], "y": [1.0, nan]})
 PIECES = {"a": {"seed": 1}, "b": {"seed": 2}}
@@ -56,7 +57,7 @@ def test_what_has_no_fingerprint_is_said():
     ("work", "sentence"),
     [
         ((other_task, PIECES), "holds other work, of another task: name another folder"),
-        ((task, PIECES | {"c": {"seed": 3}}), "of another number of pieces"),
+        ((task, PIECES | {"c": {"seed": 3}}), "of 2 pieces, not 3"),
         ((task, PIECES | {"b": {"seed": 3}}), "of other data, settings or seed"),
         ((task, {"b": PIECES["b"], "a": PIECES["a"]}), "of other data, settings or seed"),
     ],
@@ -99,3 +100,21 @@ def test_a_write_that_is_cut_off_leaves_the_earlier_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         recorded.write_whole(path, b"after")
     assert path.read_bytes() == b"before"
+
+
+def test_a_file_of_another_piece_never_counts(tasks, log, tmp_path):
+    made = run(tasks.tree, tasks.pieces(log), folder=tmp_path / "done", progressbar=False)["p0"]
+    first, second = sorted((tmp_path / "done").glob("*.nc"))[:2]
+    first.write_bytes(second.read_bytes())
+    again = run(tasks.tree, tasks.pieces(log), folder=tmp_path / "done", progressbar=False)
+    assert again["p0"].identical(made)
+    first.unlink()
+    with pytest.raises(ValueError, match="is gone, or is not what was recorded of 'p0': run the work again"):
+        again["p0"]
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", "{}"])
+def test_a_damaged_manifest_is_said(tmp_path, torn):
+    (tmp_path / MANIFEST).write_text(torn)
+    with pytest.raises(ValueError, match="is damaged, so that nobody knows whose the files beside it are"):
+        opened(tmp_path, fingerprint, PIECES)

@@ -193,7 +193,7 @@ def test_progress_is_shown_on_the_standard_error_or_not_at_all(tasks, log, capfd
     [
         ({"workers": 0}, "workers must be a whole number, 1 or more, got 0"),
         ({"workers": 2, "executor": ThreadPoolExecutor(1)}, "Expected workers or an executor, got both"),
-        ({"pieces": {}}, "Expected pieces by names that are text"),
+        ({"pieces": {}}, "Expected at least one piece of work, got none"),
         ({"pieces": {1: 1}}, "Expected pieces by names that are text"),
         ({"task": lambda piece: piece, "workers": 2}, "Workers cannot import .*lambda.*: define it in a module"),
     ],

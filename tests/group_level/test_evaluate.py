@@ -1,0 +1,40 @@
+import numpy as np
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor.graph.traversal import ancestors
+
+from hbm_zoo.group_level.evaluate import _compiled, evaluate
+
+
+def by_label(values, labels):
+    return xr.DataArray(values, {"g": [*labels]}, ("g",))
+
+
+def plus(a, b):
+    return a + b
+
+
+def test_arrays_meet_by_their_labels_whatever_the_order():
+    a, b = by_label([1.0, 2.0, 3.0], "abc"), by_label([10.0, 20.0, 30.0], "cab")
+    xr.testing.assert_equal(evaluate(plus, a, b), a + b)
+
+
+def test_the_result_has_every_dim_though_the_formula_may_not_need_it():
+    a, draws = by_label([1.0, 2.0, 3.0], "abc"), xr.DataArray([1.0, 2.0], dims="sample")
+    found = evaluate(lambda a, draws: 2 * a, a, draws)
+    assert found.sizes == {"g": 3, "sample": 2}
+    np.testing.assert_array_equal(found.isel(sample=1), 2 * a)
+    found[0, 0] = 7.0  # an array of its own
+    assert found[0, 1] == 2.0
+
+
+def test_what_does_not_depend_on_a_dim_is_computed_once_for_it():
+    """The logarithm is of the draws alone: groups x draws logarithms would cost many times more."""
+
+    def formula(a, draws):
+        return a * pt.log(draws)
+
+    compiled = _compiled(formula, ((None, 1), (1, None)))
+    (result,) = compiled.maker.fgraph.outputs
+    (log,) = [v for v in ancestors([result]) if v.owner and str(v.owner.op) == "Log"]
+    assert log.type.broadcastable == (True, False)
