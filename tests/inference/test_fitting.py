@@ -31,7 +31,7 @@ GROUPS = {
 
 def short_fit(**options):
     """A fit of few draws."""
-    return hz.fit("hospital_readmission", FRAME, progressbar=False, **{"draws": 60, "chains": 2} | options)
+    return hz.fit("hospital_readmission", FRAME, progressbar=False, **{"draws": 200, "chains": 2} | options)
 
 
 @pytest.fixture(scope="module")

@@ -161,5 +161,5 @@ def test_an_interrupted_fit_is_none(bcg):
     threading.Thread(target=interrupt).start()
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        nuts.sample(bcg, SETTINGS | {"draws": 50_000_000}, False, {})
+        nuts.sample(bcg, SETTINGS | {"draws": 2_000_000}, False, {})
     assert time.perf_counter() - start < 10

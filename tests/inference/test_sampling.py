@@ -152,3 +152,22 @@ def test_a_divergence_is_answered_by_smaller_steps_unless_the_caller_chose_them(
         fit = hz.fit("vaccine_clinics", CLINICS, engine="nuts", random_seed=1, progressbar=False, **given)
     assert asked == targets
     assert fit.attrs["target_accept"] == targets[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"target_accept": 2.0}, "target_accept must lie between 0 and 1, got 2.0"),
+        ({"cores": 0}, "cores must be a whole number, 1 or more, got 0"),
+        ({"maxdepth": -1}, "maxdepth must be a whole number, 1 or more, got -1"),
+        ({"priors": ["mu"]}, "priors must be a mapping from a name to its Prior, got list"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_compiled(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        hz.fit("vaccine_clinics", hz.load_data("eight_schools"), engine="nuts", **given)
+
+
+def test_few_draws_fail_their_check_however_good_their_weights():
+    with pytest.warns(ConvergenceWarning, match="8 draws are fewer than 400: raise draws"):
+        hz.fit("vaccine_clinics", hz.load_data("eight_schools"), draws=2, random_seed=1, progressbar=False)

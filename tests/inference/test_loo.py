@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.special import logsumexp
+
+from hbm_zoo.inference.loo import EVEN_WEIGHTS, leave_one_out, smoothed
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Weighted samples, and the log likelihood of a unit that matters and of two that hardly do."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_t(5, 4000)
+    log_ratios = -(x**2) / 2 + 3 * np.log1p(x**2 / 5)
+    values = np.array([-((x - 3) ** 2) / 2, -1 - 0.04 * np.tanh(x), np.full(x.size, -2.0)])
+    return xr.DataArray(values, dims=("unit", "sample")), xr.DataArray(log_ratios, dims="sample")
+
+
+def test_a_unit_that_matters_is_smoothed_by_itself(samples):
+    values, log_ratios = samples
+    found = leave_one_out(values, log_ratios=log_ratios).isel(unit=0)
+    log_weights, k_hat = smoothed((log_ratios - values[0]).values[None])
+    assert found["elpd"].item() == logsumexp(log_weights[0] + values[0].values)
+    assert found["k_hat"].item() == k_hat[0]
+
+
+def test_units_that_hardly_matter_leave_the_tail_of_the_weights_as_it_is(samples):
+    values, log_ratios = samples
+    found = leave_one_out(values, log_ratios=log_ratios)
+    _, k_hat = smoothed(log_ratios.values[None])
+    assert np.ptp(values[1].values) < EVEN_WEIGHTS
+    assert (found["k_hat"][1:] == k_hat[0]).all()
+    for unit in (1, 2):
+        log_weights, _ = smoothed((log_ratios - values[unit]).values[None])
+        alone = logsumexp(log_weights[0] + values[unit].values)
+        assert found["elpd"][unit].item() == pytest.approx(alone, abs=1e-5)
+    assert found["elpd"][2].item() == pytest.approx(-2)
+
+
+def test_even_weights_and_units_that_hardly_matter_have_no_tail(samples):
+    values, _ = samples
+    assert (leave_one_out(values[1:])["k_hat"] == -np.inf).all()
