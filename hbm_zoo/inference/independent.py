@@ -138,8 +138,13 @@ def _with(posterior: LogPosterior, found: Places, where: np.ndarray, curvature: 
     """More tops, the shoulders as they are."""
     k = found.tops
     where, curvature = np.concatenate([found.where[:k], where]), np.concatenate([found.curvature[:k], curvature])
-    tops, of = _distinct(posterior, where, curvature), ("where", "curvature", "log_density")
-    return replace(tops, **{name: np.concatenate([getattr(tops, name), getattr(found, name)[k:]]) for name in of})
+    tops = _distinct(posterior, where, curvature)
+    return replace(
+        tops,
+        where=np.concatenate([tops.where, found.where[k:]]),
+        curvature=np.concatenate([tops.curvature, found.curvature[k:]]),
+        log_density=np.concatenate([tops.log_density, found.log_density[k:]]),
+    )
 
 
 def _known(grown: Places) -> bool:

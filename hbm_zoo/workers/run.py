@@ -67,9 +67,8 @@ class Results(Mapping[str, Any]):
 
     def attrs(self, name: str) -> Mapping[str, Any]:
         """What a result says of itself; of a recorded one, nothing else is read."""
-        if self._folder is None:
-            return self._held[name].attrs
-        return self._folder.attrs(name) or self._folder.read(name).attrs
+        found = self._held[name].attrs if self._folder is None else self._folder.attrs(name)
+        return self[name].attrs if found is None else found  # `self` says what is wrong
 
     def add(self, name: str, result: Any) -> None:
         """Hold a result, or the bytes of one to be recorded."""
