@@ -53,8 +53,7 @@ def main(folder):
     """Write the table anew after each line."""
     page = Path(__file__).with_name("calibration.md")
     text = page.read_text().split(HEAD)[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n"
-    ways = [(*model, *WAYS[0]) for model in MODELS.items()] + [(*model, *BY_NUTS) for model in MODELS.items()]
-    for way in ways + [(*model, *way) for way in WAYS[1:] for model in MODELS.items()]:
+    for way in [(*model, *way) for way in [*WAYS, BY_NUTS] for model in MODELS.items()]:
         line, power = row(Path(folder), *way)
         text += line + "\n"
         page.write_text(text)
