@@ -30,6 +30,8 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 DEFENCE, WIDTH, LEAST_SHARE, NO_CURVATURE, FLATTEST = 0.05, 1.5, 0.01, 1e-5, 0.05
 #: How much the prior counts where a climb starts: a narrow prior with heavy tails holds on to it at one hundredth yet.
 PRIOR_COUNTS = np.array([1, 1e-2, 1e-4, 1e-8])
+#: Log density of the prior, in its units, below which a place is not looked at: formulas lose their digits there.
+NEVER = -200.0
 #: How far out along an axis a top is looked for, in units of the prior; how much lower than needed its flank may be.
 FAR, NEARLY = 2 ** np.arange(2, 10, 0.25), 5.0
 #: Places at most; what a top, and a shoulder, holds at least, of the one that holds most; shoulders looked at in turn;
@@ -129,7 +131,10 @@ def _far_out(posterior: LogPosterior, found: Places) -> tuple[np.ndarray, np.nda
     centres = np.concatenate([np.zeros((1, size)), found.where])
     rays = centres[:, None, None] + FAR[:, None, None] * np.concatenate([np.eye(size), -np.eye(size)])
     points, mixture = rays.reshape(-1, size), around(found)
-    beside = (posterior(points) - mixture.log_density(points)).reshape(rays.shape[:-1])
+    log_prior, log_likelihood = posterior.parts(points)
+    possible = log_prior > NEVER
+    beside = np.where(possible, log_prior + log_likelihood - mixture.log_density(points), -np.inf)
+    beside = beside.reshape(rays.shape[:-1])
     best = np.take_along_axis(rays, beside.argmax(axis=1)[:, None, :, None], axis=1)
     return best.reshape(-1, size), beside.max(axis=1).ravel() - found.usual(mixture)
 
