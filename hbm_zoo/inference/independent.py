@@ -259,12 +259,12 @@ def around(found: Places) -> Mixture:
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
-    """The mixture after rounds of proposals; of large data, whose posterior is near to normal, as few as will do."""
-    mixture, enough = around(found), FITTED_WELL * OF_A_ROUND if posterior.much else OF_A_ROUND
+    """The mixture after rounds of proposals, as few as will do."""
+    mixture = around(found)
     for _ in range(ROUNDS):
         x = mixture.sample(OF_A_ROUND, rng)
         log_ratios = posterior(x) - mixture.log_density(x)
-        if not np.isfinite(log_ratios).any() or effective(softmax(log_ratios)) > enough:
+        if not np.isfinite(log_ratios).any() or effective(softmax(log_ratios)) > FITTED_WELL * OF_A_ROUND:
             break
         mixture = mixture.fitted(x, log_ratios)
     return mixture
