@@ -18,8 +18,8 @@ MODELS = {
     "reaction_norms": {},
 }
 #: Pooling, engine, simulations, draws of each chain.
-WAYS = [("partial", "auto", 300, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]
-BY_NUTS = ("partial", "nuts", 100, 500)
+WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 1000, 250), ("complete", "auto", 1000, 250)]
+BY_NUTS = ("partial", "nuts", 300, 500)
 GENES = 40
 HEAD = "| model | pooling | engine | simulations | failed a check | quantities | smallest p | of | s each |"
 
@@ -38,6 +38,7 @@ def row(folder, name, options, pooling, engine, simulations, draws):
         simulations=simulations,
         draws=draws,
         folder=folder / f"{called} {pooling} {engine} {simulations}".replace(", ", "-").replace(" ", "-"),
+        workers=2,
         random_seed=1,
         progressbar=False,
         **options,

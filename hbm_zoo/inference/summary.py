@@ -71,10 +71,10 @@ def group_summary(
         say under ``circular`` why no group can be left out, what that needs is NaN.
     """
     cells = data.sizes[model.group] * model.group_level.cells(data)
-    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
+    h = affordable(h, cells)
     plug_in = h.mean("sample").expand_dims("sample")
-    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))  # h itself, if there are no more
-    points = h if proposals is None else thinned(proposals, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
+    few = affordable(h, cells, CELLS_AT_ONCE)  # h itself, if there are no more
+    points = h if proposals is None else affordable(proposals, cells)
     parts = [
         _summarise(model, h, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
         for chunk in of_groups(model, data, points.sizes["sample"])
@@ -85,6 +85,11 @@ def group_summary(
     if pooling == "none" and h.sizes["sample"] == 1:
         summary = summary.drop_vars(["k_hat", "elpd_mcse", "lppd"])
     return summary.assign(own=model.own(data), volume=model.volume(data)).drop_vars("sample", errors="ignore")
+
+
+def affordable(h: xr.Dataset, cells: int, in_all: int = CELLS_IN_ALL) -> xr.Dataset:
+    """As many of the hyperparameter draws as so many cells a draw allow, evenly spaced."""
+    return thinned(h, max(DRAWS_FOR_INTERVALS, in_all // cells))
 
 
 def average(values: xr.DataArray) -> xr.DataArray:
