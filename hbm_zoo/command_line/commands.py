@@ -26,7 +26,8 @@ from hbm_zoo.command_line import parsing, terminal
 from hbm_zoo.command_line.errors import BadInput
 from hbm_zoo.frames import reading
 from hbm_zoo.frames.rules import FrameError, Rule, check
-from hbm_zoo.inference.fitting import OF_SAMPLER, poolings_of
+from hbm_zoo.inference.arguments import OF_SAMPLER
+from hbm_zoo.inference.fitting import poolings_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target

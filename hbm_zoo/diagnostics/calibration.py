@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,13 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats.base import array_stats
 from pymc_extras.prior import Prior
-from scipy.special import ndtr
 
 from hbm_zoo.diagnostics.simulations import simulate
-from hbm_zoo.inference import sampling
-from hbm_zoo.inference.fitting import checked_seed, fresh_seed
+from hbm_zoo.diagnostics.uniformity import ERRORS, LEVEL, holm, power, uniformity
+from hbm_zoo.inference.arguments import ENGINES, check_sizes, settled_seed
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
 from hbm_zoo.workers.run import run, seed_of
@@ -33,13 +30,6 @@ from hbm_zoo.zoo import record_of
 
 AT_ONCE, PORTION = 25, "portion"
 DESIGN_GROUPS = 10
-LEVEL = 0.05
-ERRORS = {
-    "intervals too narrow by a factor 1.2": lambda z: ndtr(1.2 * z),
-    "intervals too wide by a factor 1.2": lambda z: ndtr(z / 1.2),
-    "a shift of 0.2 sd": lambda z: ndtr(z + 0.2),
-}
-REPLICATES = 400
 #: Power below which no error of these sizes can be expected to be seen.
 MOST_BLIND = 0.5
 
@@ -194,11 +184,11 @@ def calibrate(
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
-    choose(engine, sampling.ENGINES, "engine")
-    _check_sizes(simulations=simulations, draws=draws)
+    choose(engine, ENGINES, "engine")
+    check_sizes(simulations=simulations, draws=draws)
     if folder is not None and random_seed is None:
         raise ValueError("Work in a folder is gone on with under its own seed only: give random_seed as well.")
-    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    seed = settled_seed(random_seed)
     frame = _small(record) if frame is None else frame
     data = record.data(frame, **options)
     record.check_shareable(data, pooling)
@@ -224,12 +214,6 @@ def _small(record: HierarchicalModel) -> pd.DataFrame:
     frame, _ = record.simulate(np.random.default_rng(0))
     labels = record.labels(frame)
     return frame[labels.isin(labels.unique()[:DESIGN_GROUPS])].reset_index(drop=True)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")
 
 
 def _check_simulated(record: HierarchicalModel, data: xr.Dataset, rows: int) -> None:
@@ -260,29 +244,3 @@ def _one_by_one(places: xr.Dataset) -> Iterator[tuple[str, np.ndarray]]:
         for cell in flat.transpose("cell", "draw"):
             labels = ", ".join(str(cell[dim].item()) for dim in by)
             yield f"{name}[{labels}]" if by else str(name), cell.values
-
-
-def uniformity(places: np.ndarray) -> float:
-    """P of places [simulation] that should be uniform on (0, 1)."""
-    return float(array_stats.uniformity_test(places)[0])
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """P's that hold together (Holm 1979, Scand J Stat 6:65-70).
-
-    Examples
-    --------
-    >>> holm(np.array([0.03, 0.01, 0.5])).tolist()
-    [0.06, 0.03, 0.5]
-    """
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate((p.size - np.arange(p.size)) * p[order]).clip(max=1)
-    return adjusted[np.argsort(order)]
-
-
-@cache
-def power(error: str, simulations: int, level: float) -> float:
-    """Chance that `uniformity` falls below a level under one of `ERRORS` of a normal posterior, by simulation."""
-    rng, place = np.random.default_rng(0), ERRORS[error]
-    found = [uniformity(place(rng.standard_normal(simulations))) for _ in range(REPLICATES)]
-    return float(np.mean(np.array(found) < level))

@@ -195,17 +195,18 @@ def _without(
     A bridge between the posteriors with it and without it; where they hardly overlap, one from
     each to a normal.
     """
-    draws_of_all, draws_of_others = hyperparameters(fit), refit(fit, others, seed, record)
-    without, including = (log_density(h).values.ravel() for h in (draws_of_others, draws_of_all))
-    reff = efficiency(fit)
-    elpd, mcse = bridge(without, including, reff)
+    ends = refit(fit, others, seed, record), fit
+    draws, (reff, reff_of_all) = [hyperparameters(end) for end in ends], (efficiency(end) for end in ends)
+    without, including = (log_density(h).values.ravel() for h in draws)
+    elpd, mcse = bridge(without, including, (reff, reff_of_all))
     if not mcse > LEAST_OVERLAP:
         return elpd, mcse
     rng, free = np.random.default_rng(seed), FreeParameters(record, fit)
-    (all_of_it, error), (others_alone, other_error) = (
-        log_evidence(free, h, data, reff, rng) for h, data in ((draws_of_all, prepared(fit)), (draws_of_others, others))
+    (others_alone, error), (all_of_it, error_of_all) = (
+        log_evidence(free, h, data, worth, rng)
+        for h, data, worth in zip(draws, (others, prepared(fit)), (reff, reff_of_all), strict=True)
     )
-    return all_of_it - others_alone, float(np.hypot(error, other_error))
+    return all_of_it - others_alone, float(np.hypot(error, error_of_all))
 
 
 def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: Callable = ALONE) -> Scores:
@@ -259,7 +260,7 @@ def of_a_half(piece: Mapping[str, Any]) -> np.ndarray:
     """Elpd of each group's second half, by a fit of the first halves."""
     record, fit, (first, second) = piece["model"], piece["fit"], piece["halves"]
     seen = with_nodes(record, first, priors_of(fit), piece["seed"], hyperparameters(fit))
-    h = refit(fit, seen, piece["seed"], record, draws=DRAWS_A_SPLIT)
+    h = hyperparameters(refit(fit, seen, piece["seed"], record, draws=DRAWS_A_SPLIT))
     cells = seen.sizes[record.group] * record.group_level.cells(seen)
     few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // cells))
     return _log_predictive(record, few, seen, second)

@@ -16,6 +16,7 @@ from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
 from hbm_zoo.inference import completion, sampling
+from hbm_zoo.inference.arguments import check_engine, check_sizes, settled_seed, split
 from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.convergence import convergence
 from hbm_zoo.inference.fits import hyperparameters
@@ -26,7 +27,6 @@ from hbm_zoo.words import choose
 from hbm_zoo.zoo import record_of
 
 PILOT_DRAWS = 200
-OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
 @asleep("jax")
@@ -103,20 +103,20 @@ def fit(
     >>> alone["group_summary"]["mean"].round(2).values.tolist()
     [1.45, 0.58, 1.2]
     """
-    record, options, sampler = _split(record_of(model), sampler)
+    record, options, sampler = split(record_of(model), sampler)
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
     if priors is not None and not isinstance(priors, Mapping):
         raise ValueError(f"priors must be a mapping from a name to its Prior, got {type(priors).__name__}.")
-    _check_engine(engine, tune, sampler)
-    _check_sizes(draws=draws, tune=sampling.TUNE if tune is None else tune, chains=chains)
+    check_engine(engine, tune, sampler)
+    check_sizes(draws=draws, chains=chains)
     data = record.data(frame, **options)
     record.check_shareable(data, pooling)
     resolved = record.priors(data, priors, pooling)
     if record.extras.contradiction and (sentence := record.extras.contradiction(data, resolved)):
         raise ValueError(sentence)
-    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    seed = settled_seed(random_seed)
     settings = {"draws": draws, "chains": chains, "seed": seed}
     of_engine = settings | {"tune": sampling.TUNE if tune is None else tune, "engine": engine}
     seen = placed_nodes(record, data, pooling, parameterization, resolved, of_engine)
@@ -161,8 +161,7 @@ def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFram
     """
     if "pooling" in same:
         raise ValueError("fit_poolings fits every pooling: leave out 'pooling', or call fit for one.")
-    if same.get("random_seed") is None:
-        same["random_seed"] = fresh_seed()
+    same["random_seed"] = settled_seed(same.get("random_seed"))
     return {pooling: fit(model, frame, pooling=pooling, **same) for pooling in poolings_of(model, frame)}
 
 
@@ -215,7 +214,7 @@ def recover(
     priors = record.priors(data, pooling="partial")
     fixed = record.fixed["partial"](priors, data)
     needed = [name for name in record.parameters if name not in fixed]
-    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    seed = settled_seed(random_seed)
     missing = [name for name in needed if name not in posterior]
     if missing:
         raise ValueError(f"Expected draws of {', '.join(needed)}; the posterior has no {', '.join(missing)}.")
@@ -265,46 +264,3 @@ def data_hash(data: xr.Dataset) -> str:
         values = data[name].values
         digest.update(name.encode() + (repr(values.tolist()).encode() if values.dtype == object else values.tobytes()))
     return digest.hexdigest()[:16]
-
-
-def _split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
-    """The record under the options given, what is left of them for its data, and options of the sampler."""
-    for name in given:
-        choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
-    record, options = record.split({name: value for name, value in given.items() if name in record.options})
-    return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
-
-
-def fresh_seed() -> int:
-    """A seed that nobody chose, to be recorded."""
-    return int(np.random.SeedSequence().generate_state(1)[0] % 2**31)
-
-
-def checked_seed(seed: int) -> int:
-    """Return a seed that is a whole number, 0 or more.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ValueError(f"random_seed must be a whole number, 0 or more, or None, got {seed!r}.")
-    return int(seed)
-
-
-def _check_engine(engine: str, tune: int | None, sampler: Mapping[str, Any]) -> None:
-    """Refuse settings of NUTS for draws that have no steps."""
-    choose(engine, sampling.ENGINES, "engine")
-    given = [*(["tune"] if tune is not None else []), *sampler]
-    if engine == "independent" and given:
-        raise ValueError(f"{', '.join(given)}: a setting of NUTS; independent draws have no warm-up and no steps.")
-    if not 0 < sampler.get("target_accept", 0.5) < 1:
-        raise ValueError(f"target_accept must lie between 0 and 1, got {sampler['target_accept']!r}.")
-    _check_sizes(**{name: sampler[name] for name in ("cores", "maxdepth") if sampler.get(name) is not None})
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < (0 if name == "tune" else 1):
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")

@@ -59,7 +59,7 @@ def log_evidence(
     normal = multivariate_normal(drawn[::2].mean(axis=0), np.cov(drawn[::2], rowvar=False))
     proposed = normal.rvs(len(drawn[1::2]), random_state=rng).reshape(-1, len(free.names))
     from_normal, from_posterior = (free.log_density(u, data) - normal.logpdf(u) for u in (proposed, drawn[1::2]))
-    return bridge(from_normal, from_posterior, reff)
+    return bridge(from_normal, from_posterior, (1.0, reff))
 
 
 def on_path(record: HierarchicalModel, t, means: Mapping[str, float]) -> dict:

@@ -105,7 +105,7 @@ def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.
     return log_weights, k_hat
 
 
-def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tuple[float, float]:
+def bridge(without: np.ndarray, including: np.ndarray, reff: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
     """Predictive density of a unit left out, from draws made without it and draws made with it.
 
     Parameters
@@ -113,8 +113,8 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tup
     without, including : numpy.ndarray
         Log likelihood of the unit at draws from the posterior without it, and with it [nats];
         equally many.
-    reff : float
-        Relative efficiency of the draws.
+    reff : tuple of float
+        Relative efficiency of the draws without it, and of those with it.
 
     Returns
     -------
@@ -133,5 +133,5 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: float = 1.0) -> tup
         return np.nan, np.nan
     elpd = brentq(lambda r: expit(without - r).mean() - expit(r - including).mean(), both.min() - 1, both.max() + 1)
     shares = expit(without - elpd), expit(elpd - including)
-    relative_variance = sum((share**2).mean() / share.mean() ** 2 - 1 for share in shares)
-    return float(elpd), float(np.sqrt(relative_variance / (reff * without.size)))
+    relative_variance = [(share**2).mean() / share.mean() ** 2 - 1 for share in shares]
+    return float(elpd), float(np.sqrt(sum(np.divide(relative_variance, reff)) / without.size))

@@ -17,10 +17,10 @@ from arviz_base import rc_context, rcParams
 
 from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.inference.arguments import ENGINES, OF_SAMPLER, settled_seed
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import hyperparameters
-from hbm_zoo.inference.fitting import OF_SAMPLER, checked_seed, fit, fresh_seed
-from hbm_zoo.inference.sampling import ENGINES
+from hbm_zoo.inference.fitting import fit
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
@@ -105,7 +105,7 @@ def fit_many(
     choose(pooling, record.variants, "pooling")
     if folder is not None and random_seed is None:
         raise ValueError("Work in a folder is gone on with under its own seed only: give random_seed as well.")
-    seed = fresh_seed() if random_seed is None else checked_seed(random_seed)
+    seed = settled_seed(random_seed)
     told = {INTERVALS: rcParams[INTERVALS]}
     pieces = {
         name: {"model": record, "frame": frame, "pooling": pooling, "random_seed": seed_of(seed, name)} | same | told

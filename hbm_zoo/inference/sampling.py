@@ -13,10 +13,11 @@ import xarray as xr
 from hbm_zoo.inference import nuts
 from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.chunks import log_joint
-from hbm_zoo.inference.fits import hyperparameters, model_of, population_fixed_at, priors_of
-from hbm_zoo.inference.independent import MOST_DIMENSIONS, Places, failures, places, resampled, weighted
+from hbm_zoo.inference.fits import model_of, priors_of
+from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
 from hbm_zoo.inference.nodes import reweighted
+from hbm_zoo.inference.places import Places, places
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
 
@@ -28,7 +29,6 @@ TUNE = 1000
 MOST_KEPT = 64
 #: Of the posterior, that a top must hold for chains to have to know of it.
 LEAST_SHARE = 0.001
-ENGINES = ("auto", "independent", "nuts")
 
 _COMPILED: dict[tuple, Any] = {}
 _POSTERIORS: dict[tuple, LogPosterior] = {}
@@ -41,25 +41,22 @@ def refit(
     random_seed: int,
     model: HierarchicalModel | None = None,
     draws: int | None = None,
-) -> xr.Dataset:
-    """Hyperparameters [sample] of the same model, priors and settings on other prepared data.
+) -> xr.DataTree:
+    """The same model, priors and settings on other prepared data: what `hyperparameters` and `efficiency` read.
 
     ``draws``, if given, is how many to keep of each chain, after a warm-up of no more.
 
     The model is compiled once and kept, so a refit costs about as much as its draws.
     """
     record = model_of(fit, model)
-    fixed = json.loads(fit.attrs["fixed"])
-    if set(fixed) >= set(record.parameters):
-        return population_fixed_at(fixed)
     settings: dict[str, Any] = {name: int(fit.attrs[name]) for name in ("draws", "chains")}
     engine = "nuts" if fit.attrs.get("engine") == "nuts" else "auto"
     settings |= {"seed": random_seed, "tune": int(fit.attrs.get("tune", TUNE)), "engine": engine}
     if draws is not None:
         settings |= {"draws": draws, "tune": min(draws, settings["tune"])}
-    tree = draw(record, data, fit.attrs["pooling"], None, priors_of(fit), settings, False, {})
+    tree = sample(record, data, fit.attrs["pooling"], None, priors_of(fit), settings, False, {})
     tree.attrs |= {"fixed": fit.attrs["fixed"], "hyperparameters": fit.attrs["hyperparameters"]}
-    return hyperparameters(tree)
+    return tree
 
 
 def sample(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics import calibration, simulations
-from hbm_zoo.diagnostics.calibration import holm, power, uniformity
+from hbm_zoo.diagnostics.uniformity import ERRORS, holm, power, uniformity
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference import sampling
 from hbm_zoo.models.vaccine_clinics import MODEL
@@ -213,7 +213,7 @@ def test_the_test_of_uniformity_has_the_size_and_the_power_that_it_is_said_to_ha
     assert (p < 0.005).mean() < 0.005 + 4 * np.sqrt(0.005 / 1000)
     shift = "a shift of 0.2 sd"
     assert power(shift, 1000, 0.005) > 0.98 > power(shift, 100, 0.005)
-    assert all(power(error, 1000, 0.05 / 20) > 0.9 for error in calibration.ERRORS)
+    assert all(power(error, 1000, 0.05 / 20) > 0.9 for error in ERRORS)
 
 
 def test_holm_keeps_the_order():

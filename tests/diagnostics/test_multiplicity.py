@@ -128,7 +128,7 @@ def lists_of_one_study(fit, rng, alpha):
     """False and all discoveries of one simulated data set, and what Bonferroni lists, by the fast refit."""
     frame, truth = genes.simulate(rng, genes=1000, pi0=0.9)
     data = MODEL.data(frame)
-    h = refit(fit, data, random_seed=int(rng.integers(1e6)), draws=150)
+    h = hyperparameters(refit(fit, data, random_seed=int(rng.integers(1e6)), draws=150))
     lfdr = hz.spike_slab_genes.expectations(h, data)["lfdr"].mean("sample").values
     order = np.argsort(lfdr)
     listed = order[np.cumsum(lfdr[order]) / np.arange(1, lfdr.size + 1) <= alpha]

@@ -124,7 +124,7 @@ def z_against_refit(fit, new, summary, random_seed):
     record = record_of(fit.attrs["model"])
     brought = record.prepare(new)
     both = xr.concat([prepared(fit), brought], dim=record.group)
-    h = refit(fit, both, random_seed)
+    h = hyperparameters(refit(fit, both, random_seed))
     closed = hz.MODELS[record.name]
     after = closed.population(closed.conditional(h, both))
     mean, sd = xr.broadcast(after.mean, after.sd)

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.diagnostics.calibration import uniformity
 from hbm_zoo.diagnostics.simulations import log_population, place, places_of
+from hbm_zoo.diagnostics.uniformity import uniformity
 from hbm_zoo.group_level.populations import Normal, SpikeSlab
 from hbm_zoo.inference.independent import resampled
 

@@ -123,8 +123,8 @@ def test_everything_works_on_a_loaded_fit(three_hospitals_fits, loaded):
         hz.compare_poolings(three_hospitals_fits, question="new_group"),
     )
     fit = loaded["partial"]
-    h = sampling.refit(fit, fit["constant_data"].to_dataset(), random_seed=fit.attrs["seed"])
-    np.testing.assert_allclose(h["mu"], hyperparameters(fit)["mu"])
+    again = sampling.refit(fit, fit["constant_data"].to_dataset(), random_seed=fit.attrs["seed"])
+    np.testing.assert_allclose(hyperparameters(again)["mu"], hyperparameters(fit)["mu"])
 
 
 def test_arviz_takes_fits_as_they_are(loaded):

@@ -11,8 +11,10 @@ from scipy.special import logsumexp, softmax
 
 import hbm_zoo as hz
 from hbm_zoo.inference import independent
-from hbm_zoo.inference.independent import Places, Weighted, around, effective, places, resampled, weighted
+from hbm_zoo.inference import places as places_of
+from hbm_zoo.inference.independent import Weighted, effective, resampled, weighted
 from hbm_zoo.inference.log_posterior import log_posterior
+from hbm_zoo.inference.places import Places, around, places
 from hbm_zoo.zoo import record_of
 
 CONFLICTS = {
@@ -186,8 +188,8 @@ def test_a_mean_and_a_spread_that_are_both_contradicted_are_followed(contradicte
 
 def test_a_proposal_that_has_missed_a_top_passes_k_hat(monkeypatch):
     """Why tops are looked for from the likelihood as well: a wrong answer may pass every check of weights."""
-    monkeypatch.setattr(independent, "PRIOR_COUNTS", np.array([1.0]))
-    monkeypatch.setattr(independent, "TOO_THIN", np.inf)  # neither far out nor among the prior's draws
+    monkeypatch.setattr(places_of, "PRIOR_COUNTS", np.array([1.0]))
+    monkeypatch.setattr(places_of, "TOO_THIN", np.inf)  # neither far out nor among the prior's draws
     posterior = clinics((10.0, 10.3, 9.8), *CONFLICTS["t1"])
     mean, _ = on_grid(posterior)
     passed = []
@@ -267,6 +269,21 @@ def test_where_proposals_are_worth_little_more_are_made():
         sizes[log_density] = len(found.x)
     assert sizes[standard_normal] == 8000
     assert sizes[crescent] > 8000
+
+
+@pytest.mark.parametrize("shape", [3, 1])
+def test_ten_correlated_and_skew_dimensions_are_proved_and_right(shape):
+    """Sums of logs of gamma variables, of skewness -.6 and -1.1: means and standard deviations are known."""
+    rng = np.random.default_rng(shape)
+    mixed, part = np.linalg.qr(rng.normal(size=(10, 10)))[0] * np.geomspace(0.2, 2, 10), stats.loggamma(shape)
+    posterior = Density(lambda x: part.logpdf(np.linalg.solve(mixed, x.T)).sum(axis=0), 10)
+    with np.errstate(over="ignore"):
+        found = weighted(posterior, places(posterior), 4000, rng)
+    assert found.failures == []
+    mean, sd = found.weights @ found.x, np.sqrt(part.var() * (mixed**2).sum(axis=1))
+    z = (mean - part.mean() * mixed.sum(axis=1)) / (sd / np.sqrt(found.ess))
+    assert (z**2).sum() < stats.chi2(10).isf(1e-4)
+    np.testing.assert_allclose(found.weights @ (found.x - mean) ** 2, sd**2, rtol=6 * np.sqrt(3 / found.ess))
 
 
 def test_settings_of_steps_are_refused_by_name():

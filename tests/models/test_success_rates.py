@@ -15,7 +15,7 @@ from scipy import special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.inference.fits import thinned
+from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.models import success_rates as rates
 
@@ -463,7 +463,7 @@ def ranks(record, fit, population, rng, simulations, spoil=1):
     for i in range(simulations):
         truth, p, y = drawn_from_the_priors(population, rng, data.trials.values)
         seen = data.assign(successes=("unit", y), trials=spoil * data.trials)
-        h = thinned(refit(fit, seen, random_seed=i), 99)
+        h = thinned(hyperparameters(refit(fit, seen, random_seed=i)), 99)
         rate = level.reported(level.conditional(h, seen.isel(unit=[0])).sample(rng)).values.ravel()
         found.append([*(int((h[name] < value).sum()) for name, value in truth.items()), int((rate < p[0]).sum())])
     return np.array(found)

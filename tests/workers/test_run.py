@@ -20,10 +20,9 @@ def same_to_the_bit(one, other):
     return all(one[name].identical(other[name]) for name in one)
 
 
-@pytest.fixture
-def recorded_alone(tasks, log):
-    """The same as trees."""
-    results = run(tasks.tree, tasks.pieces(log), progressbar=False)
+def by_this_process(task, tasks, log):
+    """What this process makes of the pieces, in their order."""
+    results = run(task, tasks.pieces(log), progressbar=False)
     for path in log.iterdir():
         path.unlink()
     return results
@@ -31,11 +30,12 @@ def recorded_alone(tasks, log):
 
 @pytest.fixture
 def alone(tasks, log):
-    """What this process makes of the pieces, in their order."""
-    results = run(tasks.draw, tasks.pieces(log), progressbar=False)
-    for path in log.iterdir():
-        path.unlink()
-    return results
+    return by_this_process(tasks.draw, tasks, log)
+
+
+@pytest.fixture
+def recorded_alone(tasks, log):
+    return by_this_process(tasks.tree, tasks, log)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

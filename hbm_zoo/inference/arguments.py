@@ -1,0 +1,63 @@
+"""What is asked of a fit, looked at before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import choose
+
+ENGINES = ("auto", "independent", "nuts")
+OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
+
+
+def split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
+    """The record under the options given, what is left of them for its data, and options of the sampler."""
+    for name in given:
+        choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
+    record, options = record.split({name: value for name, value in given.items() if name in record.options})
+    return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
+
+
+def settled_seed(random_seed: int | None) -> int:
+    """The seed given, or one that nobody chose, to be recorded.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number, 0 or more.
+    """
+    if random_seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] % 2**31)
+    if not isinstance(random_seed, int | np.integer) or isinstance(random_seed, bool) or not 0 <= random_seed < 2**63:
+        raise ValueError(f"random_seed must be a whole number, 0 or more, or None, got {random_seed!r}.")
+    return int(random_seed)
+
+
+def check_engine(engine: str, tune: int | None, sampler: Mapping[str, Any]) -> None:
+    """Refuse settings of NUTS for draws that have no steps."""
+    choose(engine, ENGINES, "engine")
+    given = [*(["tune"] if tune is not None else []), *sampler]
+    if engine == "independent" and given:
+        raise ValueError(f"{', '.join(given)}: a setting of NUTS; independent draws have no warm-up and no steps.")
+    if not 0 < sampler.get("target_accept", 0.5) < 1:
+        raise ValueError(f"target_accept must lie between 0 and 1, got {sampler['target_accept']!r}.")
+    if tune is not None:
+        check_sizes(least=0, tune=tune)
+    check_sizes(**{name: sampler[name] for name in ("cores", "maxdepth") if sampler.get(name) is not None})
+
+
+def check_sizes(least: int = 1, **sizes: int) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Raises
+    ------
+    ValueError
+        If one is not, by its name.
+    """
+    for name, value in sizes.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}.")
