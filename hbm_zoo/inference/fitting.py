@@ -132,7 +132,7 @@ def placed_nodes(record, data, pooling, parameterization, priors, settings) -> x
     seen = with_nodes(record, data, priors, settings["seed"])
     if seen is data or set(record.fixed[pooling](priors, data)) >= set(record.parameters):
         return seen
-    short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2}
+    short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2, "pilot": True}
     tree = sampling.draw(record, seen, pooling, parameterization, priors, short, False, {})
     fixed = record.fixed[pooling](priors, data)
     tree.attrs |= {"fixed": json.dumps(fixed), "hyperparameters": json.dumps(list(record.parameters))}

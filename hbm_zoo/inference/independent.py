@@ -24,7 +24,8 @@ MOST_DIMENSIONS = 10
 K_HAT_MOST, ESS_LEAST = 0.7, 400
 #: Rounds of fitting, their proposals, and the share of these that is effective where no further round is needed.
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
-LEAST_PROPOSALS, MOST_BATCHES = 4000, 8
+#: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
+LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
@@ -99,7 +100,8 @@ def weighted(
     densities has coarser integrals.
     """
     target, mixture = exact or posterior, fitted(posterior, found, rng)
-    batch, points, log_ratios = max(2 * draws, LEAST_PROPOSALS), [], []
+    least = LEAST_INTEGRATED if exact else LEAST_PROPOSALS
+    batch, points, log_ratios = max(2 * draws, least), [], []
     for _ in range(MOST_BATCHES):
         points.append(mixture.sample(batch, rng))
         log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))

@@ -8,7 +8,8 @@ from arviz_stats.base import array_stats
 from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
-EVEN_WEIGHTS = 0.1
+#: Weights that differ by less, in nats, have no tail to smooth: their largest is little above their mean.
+EVEN_WEIGHTS = 0.5
 
 
 def k_hat_threshold(samples: int) -> float:
@@ -87,8 +88,7 @@ def _without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[n
 def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights [..., sample] that sum to 1, their tail that of a Pareto; and its k-hat [...].
 
-    Weights that differ by less than a tenth have no tail to smooth: their k-hat is -inf; infinite where it cannot be
-    known.
+    The k-hat of weights that hardly differ is -inf; infinite where it cannot be known.
     """
     with np.errstate(invalid="ignore"):  # infinite ratios have no shares
         log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)

@@ -105,8 +105,7 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, found
         return posterior.parts(x)[0] + log_joint(record, h, data).values
 
     shape = settings["chains"], settings["draws"]
-    coarse = record.group_level.log_sampled is not None
-    points = weighted(posterior, found, np.prod(shape), rng, exact if coarse else None)
+    points = weighted(posterior, found, np.prod(shape), rng, exact if _to_be_made_fine(record, settings) else None)
     chosen, worth = resampled(points.weights, np.prod(shape), rng)
     drawn = posterior.variables(points.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
@@ -116,6 +115,11 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, found
     tree.attrs |= {"engine": "independent", "k_hat": points.k_hat, "proposals": len(points.x), "tops": points.tops}
     tree.attrs |= {"effective_proposals": points.ess, "efficiency": worth / chosen.size}
     return tree
+
+
+def _to_be_made_fine(record: HierarchicalModel, settings) -> bool:
+    """Whether the integrals that were sampled are coarser than they could be, and the draws not only a pilot's."""
+    return record.group_level.log_sampled is not None and not settings.get("pilot", False)
 
 
 def _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
@@ -128,7 +132,7 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
         tree.attrs["target_accept"] = target
         if not tree["sample_stats"]["diverging"].any():
             break
-    if parameterization == "marginalized" and record.group_level.log_sampled:
+    if parameterization == "marginalized" and _to_be_made_fine(record, settings):
         fixed = record.fixed[pooling](priors, data)
         tree.attrs["k_hat"] = reweighted(record, tree, data, fixed, settings["seed"])
     return tree
