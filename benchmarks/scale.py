@@ -2,7 +2,7 @@
 
     uv run python benchmarks/scale.py
 
-* ``refits``: 1,000 refits of thirteen trials, drawn with replacement
+* ``refits``: 1,000 refits of thirteen trials, drawn with replacement, by two processes
 * ``genes``: one fit of 200,000 genes, spike and slab
 
 Each is run twice and the second is counted, with what the first left on disk.
@@ -15,23 +15,33 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 
 import hbm_zoo as hz
 
-REFITS, GENES = 1_000, 200_000
+REFITS, PORTION, GENES = 1_000, 500, 200_000
 
 
 def refits() -> None:
-    """Bootstrap samples of the BCG trials, each refitted."""
+    """Bootstrap samples of the BCG trials, each refitted, by two processes."""
+    portions = [range(first, first + PORTION) for first in range(0, REFITS, PORTION)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        list(executor.map(of_a_portion, portions))
+
+
+def of_a_portion(seeds: range) -> None:
+    """Some of them."""
     from hbm_zoo.inference.fits import prepared
     from hbm_zoo.inference.sampling import refit
 
     fit = hz.fit("vaccine_clinics", hz.load_data("bcg_vaccine"), random_seed=1, progressbar=False)
-    data, rng = prepared(fit), np.random.default_rng(1)
-    for seed in range(REFITS):
-        refit(fit, data.isel(clinic=rng.integers(data.sizes["clinic"], size=data.sizes["clinic"])), seed)
+    data = prepared(fit)
+    for seed in seeds:
+        rows = np.random.default_rng(seed).integers(data.sizes["clinic"], size=data.sizes["clinic"])
+        refit(fit, data.isel(clinic=rows), seed)
 
 
 def genes() -> None:

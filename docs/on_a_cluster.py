@@ -1,6 +1,6 @@
 """One fit a year on a cluster, here one of two processes on this machine: ``uv run python docs/on_a_cluster.py``.
 
-``Client("tcp://scheduler:8786")`` is a cluster that others started; ``dask_jobqueue`` starts one under SLURM, PBS or LSF.
+``Client("tcp://scheduler:8786")`` is a cluster that others started; ``dask_jobqueue`` starts one under SLURM or PBS.
 """
 
 from distributed import Client
