@@ -163,7 +163,8 @@ def _kept(cache: dict, key: tuple, make: Callable):
 
 def _key(record, data, pooling, parameterization, priors) -> tuple:
     attrs = json.dumps(data.attrs, sort_keys=True, default=str)
-    return record, pooling, parameterization, families(priors), attrs
+    fixed = json.dumps(record.fixed[pooling](priors, data), sort_keys=True, default=float)  # constants of the model
+    return record, pooling, parameterization, families(priors), attrs, fixed
 
 
 def _compile(record, data, pooling, parameterization, priors):

@@ -120,6 +120,19 @@ def test_a_refit_is_of_the_other_data_and_disturbs_nothing(by_engine):
     np.testing.assert_array_equal(again["mu"].values, fit["posterior"]["mu"].values)
 
 
+@pytest.mark.parametrize("engine", ["independent", "nuts"])
+def test_what_a_pooling_fixes_is_of_its_own_data(engine):
+    """No pooling fixes the population from the priors, which follow the data: other data in the same process."""
+    frame = hz.load_data("dyestuff")
+    settings = {"engine": engine, "draws": 500, "random_seed": 1, "progressbar": False}
+    first, second = (
+        hz.fit("tissue_expression", frame.assign(expression=frame["expression"] / unit), "none", **settings)
+        for unit in (100, 1)
+    )
+    sigma = second["posterior"]["sigma"].mean() / first["posterior"]["sigma"].mean()
+    assert float(sigma) == pytest.approx(100, rel=0.1)
+
+
 def test_leaving_out_of_weighted_proposals_is_exact(by_engine):
     """Against exact refits, and no farther from them than its error says; the draws have more of it."""
     fit = by_engine["independent"]
