@@ -23,15 +23,16 @@ import json, time, warnings
 import hbm_zoo as hz
 import hbm_zoo.inference.fitting
 warnings.simplefilter("ignore")
-name, model = {name!r}, {model!r}
+name, model, options = {name!r}, {model!r}, {options!r}
 frame = hz.load_data(name)
 start = time.perf_counter(), time.process_time()
-fit = hz.fit(model, frame, random_seed=1, progressbar=False)
+fit = hz.fit(model, frame, random_seed=1, progressbar=False, **options)
 print(json.dumps([time.perf_counter() - start[0], time.process_time() - start[1]]))
 """
 DATA = """
 import json, hbm_zoo as hz
-print(json.dumps(hz.datasets()["model"].to_dict()))
+records = [module.MODEL for module in hz.MODELS.values()]
+print(json.dumps([(name, r.name, dict(known.options)) for r in records for name, known in r.datasets.items()]))
 """
 
 
@@ -42,9 +43,9 @@ def output(checkout: Path, *command: str) -> str:
     return subprocess.run(["uv", "run", "--quiet", *command], **how).stdout
 
 
-def seconds_of_fit(checkout: Path, name: str, model: str) -> float:
+def seconds_of_fit(checkout: Path, name: str, model: str, options: dict) -> float:
     """From the frame to the fit, imports not counted."""
-    printed = output(checkout, "python", "-c", FIT.format(name=name, model=model))
+    printed = output(checkout, "python", "-c", FIT.format(name=name, model=model, options=options))
     return json.loads(printed.splitlines()[-1])[0]
 
 
@@ -68,8 +69,8 @@ def main() -> None:
     """Print a row for each data set, and one for the comparison."""
     checkouts = [Path(path).resolve() for path in sys.argv[1:] or ["."]]
     print(f"{'seconds':26s}", *(f"{path.name[:8]:>8s}" for path in checkouts), f"{'ratio':>8s}")
-    for name, model in json.loads(output(checkouts[-1], "python", "-c", DATA).splitlines()[-1]).items():
-        race(name, lambda checkout, n=name, m=model: seconds_of_fit(checkout, n, m), checkouts)
+    for shipped in json.loads(output(checkouts[-1], "python", "-c", DATA).splitlines()[-1]):
+        race(shipped[0], lambda checkout, shipped=shipped: seconds_of_fit(checkout, *shipped), checkouts)
     race("compare", seconds_of_comparison, checkouts)
 
 

@@ -37,6 +37,14 @@ def simulated_platform_trial() -> pd.DataFrame:
     return frame.assign(true_theta=truth["theta"].values).round(6)
 
 
+def simulated_alloy() -> pd.DataFrame:
+    """Six campaigns of three to five batches, three to six specimens each [MPa]."""
+    rng = np.random.default_rng(20240111)
+    frame, truth = hz.material_batches.simulate(rng, campaigns=6, mu=500.0, sigma_c=8.0, sigma_b=6.0, sigma=10.0)
+    labels = hz.material_batches.MODEL.labels(frame)
+    return frame.assign(true_theta=truth["theta"].sel(batch=labels.to_numpy()).values).round(1)
+
+
 if __name__ == "__main__":
-    for make in (simulated_readmissions, simulated_platform_trial, simulated_genes):
+    for make in (simulated_readmissions, simulated_platform_trial, simulated_genes, simulated_alloy):
         make().to_csv(FOLDER / f"{make.__name__}.csv", index=False)

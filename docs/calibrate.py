@@ -16,10 +16,11 @@ MODELS = {
     "success_rates": {"population": "beta"},
     "success_rates ": {"population": "logit-normal"},
     "reaction_norms": {},
+    "material_batches": {},
 }
 #: Pooling, engine, simulations, draws of each chain.
-WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 1000, 250), ("complete", "auto", 1000, 250)]
-BY_NUTS = ("partial", "nuts", 300, 500)
+WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]
+BY_NUTS = ("partial", "nuts", 100, 500)
 GENES = 40
 HEAD = "| model | pooling | engine | simulations | failed a check | quantities | smallest p | of | s each |"
 

@@ -33,9 +33,10 @@ RECORDS = {
     for name, module in hz.MODELS.items()
     for record in under_every_option(module.MODEL)
 }
-CLOSED, INTEGRATED = (
-    [name for name, record in RECORDS.items() if record.group_level.kind == kind]
-    for kind in ("in closed form", "integrated numerically")
+KINDS = {name: (record.group_level.kind, record.group_level.independent) for name, record in RECORDS.items()}
+CLOSED, DEPENDENT, INTEGRATED = (
+    [name for name, known in KINDS.items() if known == kind]
+    for kind in (("in closed form", True), ("in closed form", False), ("integrated numerically", True))
 )
 VARIANTS = [
     (name, pooling, form)
@@ -205,7 +206,7 @@ def log_density(population, theta):
 
 
 def test_no_record_escapes_an_oracle_of_what_it_knows_of_a_group():
-    assert {*CLOSED, *INTEGRATED} == set(RECORDS)
+    assert {*CLOSED, *DEPENDENT, *INTEGRATED} == set(RECORDS)
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -220,6 +221,20 @@ def test_candidate_s_formula_at_random_hyperparameters(name):
     likelihood = level.log_likelihood(theta, h, data)
     difference = before + likelihood - log_density(after, theta) - level.log_left_out(h, data)
     assert set(difference.dims) == {"sample", record.group}
+    np.testing.assert_allclose(difference, 0, atol=1e-7 * (1 + float(abs(likelihood).max())))
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_candidate_s_formula_of_groups_that_depend_on_one_another(name):
+    """The same of all groups together."""
+    record = RECORDS[name]
+    level, data = record.group_level, record.data(frame_of(record)[0])
+    h = drawn_from_the_prior(record, data)
+    before, after = level.before(h, data, record.group), level.conditional(h, data)
+    theta = after.mean + 0.3 * after.sd
+    likelihood = level.log_likelihood(theta, h, data).sum(record.group)
+    difference = before.log_density(theta) + likelihood - after.log_density(theta) - level.log_joint(h, data)
+    assert set(difference.dims) == {"sample"}
     np.testing.assert_allclose(difference, 0, atol=1e-7 * (1 + float(abs(likelihood).max())))
 
 
@@ -262,13 +277,12 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
     """
     record, rng, copies = RECORDS[name], np.random.default_rng(6), 200
     level, frame = record.group_level, frame_of(record)[0]
-    assert level.independent
     few = frame[record.labels(frame).isin(record.labels(frame).unique()[:4])]
     frame, hs = copied(record, few, copies), drawn_from_the_prior(record, record.data(few))
     data = record.data(frame)
     for i in range(hs.sizes["sample"]):
         h = hs.isel(sample=[i])
-        before = level.population(level.at(h, data)).over(xr.ones_like(data[record.group], dtype=float))
+        before = level.before(h, data, record.group)
         y = level.replicate(rng, before.sample(rng), h, data, data).squeeze("sample")
         seen = record.data(frame.assign(**{record.response: y.values}))
         kappa, removed = (

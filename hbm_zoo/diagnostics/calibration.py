@@ -221,7 +221,7 @@ def _check_simulated(record: HierarchicalModel, data: xr.Dataset, rows: int) -> 
     level = record.ask("calibrate", "population", "conditional", "log_joint", "replicate")
     if not record.response:
         raise ValueError(f"calibrate needs to know which column is the response, and {record.name} does not say.")
-    if not level.independent:
+    if not level.independent and level.emptied is None:
         raise ValueError(
             f"calibrate draws each {record.group} from the population alone, and those of {record.name} depend on one "
             "another."

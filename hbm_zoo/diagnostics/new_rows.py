@@ -47,7 +47,7 @@ def read(
     """Sort the rows of a frame by what their label and response say; ``again`` are further inputs given once more."""
     _check_asked(record, n_new, again)
     as_fitted = prepared(fit)
-    data = _labelled(as_fitted, record.group)
+    data = labelled(as_fitted, record.group)
     if frame is None and n_new is None:
         return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
     known_labels = data[record.group].values.tolist()
@@ -125,8 +125,9 @@ def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr
     """Rows as the model sees them."""
     if rows.empty:
         return None
-    return _labelled(record.prepared(rows, **options), record.group)
+    return labelled(record.prepared(rows, **options), record.group)
 
 
-def _labelled(data: xr.Dataset, group: str) -> xr.Dataset:
+def labelled(data: xr.Dataset, group: str) -> xr.Dataset:
+    """The same with labels that are text."""
     return data.assign_coords({group: text(pd.Series(data[group].values)).to_numpy(str)})

@@ -8,7 +8,7 @@ draws of either, so that one rule serves all three.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from scipy.special import softmax
 
-from hbm_zoo.diagnostics.new_rows import NewRows, read
+from hbm_zoo.diagnostics.new_rows import NewRows, labelled, read
 from hbm_zoo.frames.labels import numbers
 from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.populations import Population
@@ -125,8 +125,8 @@ def predict(
     chains = fit["posterior"].sizes["chain"]
     h = _within_budget(h, chains, asked.largest)
     one_known = len(hyperparameters(fit)["sample"]) == 1
-    tree = {"group_summary": _summaries(record, h.isel(sample=[0]) if one_known else h, asked)}
-    known_by = _known_by(record, h, asked, h.sizes["sample"])
+    tree = {"group_summary": _summaries(record, fit, h.isel(sample=[0]) if one_known else h, asked)}
+    known_by = list(_known_by(record, fit, h, asked, h.sizes["sample"]))
     theta = _by_group(record, asked, [population.sample(rng) for _, population in known_by])
     predictions = {record.estimand: record.group_level.reported(theta)}
     if asked.rows is not None:
@@ -148,11 +148,12 @@ def _check_answerable(record: HierarchicalModel, asked: NewRows) -> None:
     if asked.known is not None or asked.brought is not None:
         needed.append("conditional")
     record.ask("predict", *needed, *(["replicate"] if asked.rows is not None else []))
-    if not level.independent and (asked.brought is not None or asked.never_seen):
+    if not level.independent and level.joined is None and (asked.brought is not None or asked.never_seen):
         raise ValueError(
             f"A new {record.group} of {record.name} depends on the others: fit again with its rows in the frame."
         )
-    if level.placed and set(asked.never_seen) - set(asked.rows[record.group].values if asked.rows is not None else []):
+    with_rows = set() if asked.rows is None else {*asked.rows[record.group].values}
+    if (level.placed or not level.independent) and {*asked.never_seen} - with_rows:
         raise ValueError(f"Where a new {record.group} of {record.name} lies depends on its columns: give it a row.")
 
 
@@ -166,7 +167,7 @@ def _draws(fit: xr.DataTree) -> xr.Dataset:
 def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.Dataset, dict[str, float]]:
     """Hyperparameters after the rows that new groups bring, by importance resampling."""
     samples = h.sizes["sample"]
-    log_ratio = log_joint(record, h, brought).values
+    log_ratio = _log_density(record, fit, h, brought)
     possible = np.isfinite(log_ratio)  # a draw under which the rows have no density, or none is defined, goes
     if not possible.any():
         raise ValueError(f"Under no draw of the fit do the rows brought to {record.name} have a density: look at them.")
@@ -189,6 +190,14 @@ def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.D
     return h.isel(sample=np.searchsorted(np.cumsum(weight), ladder).clip(max=samples - 1)), attrs
 
 
+def _log_density(record, fit, h: xr.Dataset, brought: xr.Dataset) -> np.ndarray:
+    """Log density [sample] of the rows that new groups bring, given those of the fit [nats]."""
+    level, seen = record.group_level, prepared(fit)
+    if level.independent:
+        return log_joint(record, h, brought).values
+    return (log_joint(record, h, level.joined(seen, brought)) - log_joint(record, h, seen)).values
+
+
 def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
     """As many draws of each chain as an array of draws x groups, or rows, may hold."""
     draws = h.sizes["sample"] // chains
@@ -198,18 +207,35 @@ def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
 
 
 def _known_by(
-    record: HierarchicalModel, h: xr.Dataset, asked: NewRows, samples: int
-) -> Iterator[tuple[str, Population]]:
-    """The population that each group's parameter is of, by what the group has shown; in chunks for so many samples."""
+    record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked: NewRows, samples: int
+) -> Iterator[tuple[Mapping[str, str], Population]]:
+    """Populations of groups' parameters, and by label what each has shown; in chunks for so many samples."""
     level = record.group_level
+    if not level.independent:
+        yield _known_together(record, fit, h, asked)
+        return
     for case, data in (("known", asked.known), ("brings rows", asked.brought)):
         for part in of_groups(record, data, samples) if data is not None else ():
-            yield case, level.conditional(h, part)
+            yield dict.fromkeys(part[record.group].values, case), level.conditional(h, part)
     if asked.never_seen:
         labels = list(asked.never_seen)
         ones = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
         covariates = asked.rows.sel({record.group: labels}) if level.placed else xr.Dataset()
-        yield "never seen", level.population(level.at(h, covariates)).over(ones)
+        yield dict.fromkeys(labels, "never seen"), level.population(level.at(h, covariates)).over(ones)
+
+
+def _known_together(
+    record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked: NewRows
+) -> tuple[dict[str, str], Population]:
+    """The same of groups that depend on one another: those never seen are there without data."""
+    level, new = record.group_level, [] if asked.brought is None else [asked.brought]
+    if asked.never_seen:
+        new.append(level.emptied(asked.rows.sel({record.group: list(asked.never_seen)})))
+    seen = labelled(prepared(fit), record.group)
+    cases = dict.fromkeys(seen[record.group].values, "known")
+    cases |= {label: "brings rows" for part in new for label in part[record.group].values}
+    cases |= dict.fromkeys(asked.never_seen, "never seen")
+    return cases, level.conditional(h, level.joined(seen, *new) if new else seen)
 
 
 def _by_group(record, asked: NewRows, parts: list):
@@ -218,21 +244,21 @@ def _by_group(record, asked: NewRows, parts: list):
     return joined.transpose("sample", record.group, ..., missing_dims="ignore")
 
 
-def _summaries(record: HierarchicalModel, h: xr.Dataset, asked: NewRows) -> xr.Dataset:
+def _summaries(record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked: NewRows) -> xr.Dataset:
     """The summary of each group asked about; intervals from fewer draws."""
     level, with_data = record.group_level, [data for data in (asked.known, asked.brought) if data is not None]
     cells = len(asked.groups) * max(map(level.cells, with_data), default=1)
     h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
     few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
-    of_all, of_few = (_known_by(record, some, asked, h.sizes["sample"]) for some in (h, few))
+    of_all, of_few = (_known_by(record, fit, some, asked, h.sizes["sample"]) for some in (h, few))
     parts = [
-        _summary(record, case, level.of_estimand(one), level.of_estimand(other))
-        for (case, one), (_, other) in zip(of_all, of_few, strict=True)
+        _summary(record, cases, level.of_estimand(one), level.of_estimand(other))
+        for (cases, one), (_, other) in zip(of_all, of_few, strict=True)
     ]
     return _by_group(record, asked, parts)
 
 
-def _summary(record, case: str, population: Population, of_few: Population) -> xr.Dataset:
+def _summary(record, cases: Mapping[str, str], population: Population, of_few: Population) -> xr.Dataset:
     """Mean, sd, interval of each group's parameter, averaged over hyperparameters; the interval over few of them."""
     mean, sd = xr.broadcast(population.mean, population.sd)
     ends = zip(("lb", "ub"), interval_tails(), strict=True)
@@ -243,7 +269,8 @@ def _summary(record, case: str, population: Population, of_few: Population) -> x
         **above_reference(record, lambda reference: exceedance(population, reference)),
     }
     labels = mean[record.group].values
-    return xr.Dataset(by_name | {"case": (record.group, [case] * len(labels))}).assign_coords({record.group: labels})
+    by_name["case"] = record.group, [cases[label] for label in labels]
+    return xr.Dataset(by_name).assign_coords({record.group: labels})
 
 
 def _by_row(record, draws: xr.DataArray, table: pd.DataFrame | None) -> xr.DataArray:

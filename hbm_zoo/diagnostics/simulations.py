@@ -95,7 +95,7 @@ def of_priors(priors: Mapping, design: Design, size: int, rng) -> xr.Dataset:
 def _simulation(piece: Mapping[str, Any], design: Design, h: xr.Dataset, rng) -> tuple[xr.Dataset, xr.Dataset]:
     """Groups and data from a truth h [sample], one; where the truth lies in a fit to them."""
     record = piece["model"]
-    theta = of_population(record, h, design.data, rng)
+    theta = record.group_level.before(h, design.data, record.group).sample(rng)
     response = record.group_level.replicate(rng, theta, h, design.data, design.data).isel(sample=0).values
     return compared(piece, design, h, theta, response, rng)
 
@@ -144,13 +144,6 @@ def _stacked(drawn):
     return flat.map(lambda v: v if "sample" in v.dims else v.expand_dims(sample=drawn.chain.size * drawn.draw.size))
 
 
-def of_population(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset, rng) -> xr.DataArray:
-    """The parameters [sample, group] of groups that lie where those of the data do, each drawn for itself."""
-    level, labels = record.group_level, data[record.group].values
-    each = xr.DataArray(np.ones((h.sizes["sample"], labels.size)), {record.group: labels}, ("sample", record.group))
-    return level.population(level.at(h, data)).over(each).sample(rng)
-
-
 def quantities(
     record: HierarchicalModel,
     all_one: bool,
@@ -169,11 +162,11 @@ def quantities(
     level, group = record.group_level, record.group
     found = {name: h[name] for name in design.free}
     if not all_one:
-        new = level.reported(of_population(record, h, data, rng))
+        new = level.reported(level.before(h, data, group).sample(rng))
         found[record.estimand] = level.reported(theta).isel({group: design.groups})
         found[f"{record.estimand}_new"] = new.isel({group: design.groups[0]}, drop=True)
         found[f"{record.estimand}_new_mean"] = new.mean(group)
-        found["log_population"] = log_population(level.population(level.at(h, data)), theta).sum(group, skipna=False)
+        found["log_population"] = log_population(record, h, data, theta)
         if design.free:
             found["log_marginal_likelihood"] = log_joint(record, h, data)
     if level.log_likelihood is not None:
@@ -186,8 +179,16 @@ def quantities(
     return xr.Dataset(found)
 
 
-def log_population(population: Population, theta: xr.DataArray) -> xr.DataArray:
-    """Log density of groups' parameters in the population they come from, log probability at an atom [nats]."""
+def log_population(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset, theta: xr.DataArray) -> xr.DataArray:
+    """Log density [sample] of groups' parameters in the population they come from [nats]."""
+    level = record.group_level
+    if level.independent:
+        return log_densities(level.population(level.at(h, data)), theta).sum(record.group, skipna=False)
+    return level.conditional(h, level.emptied(data)).log_density(theta)
+
+
+def log_densities(population: Population, theta: xr.DataArray) -> xr.DataArray:
+    """Log density of each group's parameter in a population, log probability at an atom [nats]."""
     density = population.log_density(theta)
     if population.atom is None:
         return density

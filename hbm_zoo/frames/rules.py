@@ -200,13 +200,13 @@ def key(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> pd.Series:
     if len(columns) == 1:
         return labels.normal(frame[columns[0]])
     first, *others = _parts(frame, columns, model)
-    return first.str.cat(others, sep=BETWEEN)
+    return first.str.cat(others, sep=BETWEEN) if others else first
 
 
 def _parts(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> list[pd.Series]:
-    """The labels that are joined; one that could be joined in two ways is refused."""
-    parts = [labels.text(frame[name]) for name in columns]
-    for part in parts:
+    """The labels that are joined, of columns that may be missing; one that could be joined in two ways is refused."""
+    parts = [labels.text(frame[name]) for name in columns if name in frame.columns]
+    for part in parts if len(parts) > 1 else ():
         held = (" " + part + " ").str.contains(BETWEEN, regex=False, na=False)
         if held.any():
             raise FrameError(

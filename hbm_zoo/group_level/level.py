@@ -107,6 +107,10 @@ class GroupLevel:
         ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
     without_group
         ``without_group(data, group, j)``: the data without group j.
+    emptied, joined
+        Where groups depend on one another: ``emptied(data)``, the same groups before their data, and
+        ``joined(seen, *further)``, one data set of the groups of several. New groups are predicted, and truths
+        simulated, by ``conditional`` of these.
     expectations
         ``expectations(h, data)``: further quantities of each group by name, whose average over
         hyperparameter draws belongs in the summary.
@@ -144,6 +148,8 @@ class GroupLevel:
     leave_row_out: Callable | None = None
     without_row: Callable | None = None
     without_group: Callable = lambda data, group, j: data.isel({group: np.arange(data.sizes[group]) != j})
+    emptied: Callable | None = None
+    joined: Callable | None = None
     expectations: Callable | None = None
     nodes: Callable | None = None
     integration_error: Callable | None = None
@@ -160,6 +166,13 @@ class GroupLevel:
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""
         return self.of_estimand(self.population(self.at(h, data)))
+
+    def before(self, h: xr.Dataset, data: xr.Dataset, group: str):
+        """The population of the parameters of groups that lie where those of the data do; draws are joint."""
+        if not self.independent:
+            return self.conditional(h, self.emptied(data))
+        each = xr.ones_like(data[group], dtype=float) * xr.ones_like(next(iter(h.values())), dtype=float)
+        return self.population(self.at(h, data)).over(each)
 
     def after(self, h: xr.Dataset, data: xr.Dataset):
         """The population of each group's estimand after the data."""

@@ -52,7 +52,7 @@ def prior(
         level does not say how these come about, PyMC draws every variable of the page.
     """
     level = record.group_level
-    if whole and not (level.population and level.replicate and level.independent):
+    if whole and not (level.population and level.replicate and (level.independent or level.emptied)):
         return by_pymc(page, draws, seed)
     drawn = numbers(page, draws, seed)
     if whole:
@@ -79,8 +79,8 @@ def numbers(page: pm.Model, draws: int, seed: int) -> dict[str, np.ndarray]:
 def replicated(record, h: xr.Dataset, data: xr.Dataset, draws: int, rng) -> tuple[xr.DataArray, xr.DataArray]:
     """Parameters of new groups like those of the data, each with a draw of its own, and new data [draw, ...]."""
     level = record.group_level
-    each = xr.ones_like(data[record.group], dtype=float) * xr.DataArray(np.ones(draws), dims="draw")
-    theta = level.population(level.at(h, data)).over(each).sample(rng)
+    h = h if "draw" in h.dims else h.expand_dims(draw=draws)
+    theta = level.before(h, data, record.group).sample(rng)
     return theta, level.replicate(rng, theta, h, data, data)
 
 

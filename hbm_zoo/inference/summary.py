@@ -20,7 +20,7 @@ from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.model import HierarchicalModel
 
-CELLS_IN_ALL = 8_000_000
+CELLS_IN_ALL = 2_000_000
 DRAWS_FOR_INTERVALS = 400
 LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
 

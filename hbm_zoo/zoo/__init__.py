@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "hospital_readmission",
+    "material_batches",
     "reaction_norms",
     "spike_slab_genes",
     "success_rates",

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.diagnostics.simulations import log_population, place, places_of
+from hbm_zoo.diagnostics.simulations import log_densities, place, places_of
 from hbm_zoo.diagnostics.uniformity import uniformity
 from hbm_zoo.group_level.populations import Normal, SpikeSlab
 from hbm_zoo.inference.independent import resampled
@@ -54,7 +54,7 @@ def test_an_atom_has_a_probability_and_no_density():
     theta = xr.DataArray([0.0, 0.5, 1.0])
     of = SpikeSlab(*map(xr.DataArray, (0.3, 1.0, 2.0)))
     expected = np.log([0.3, 0.7 * stats.norm.pdf(0.5, 1, 2), 0.7 * stats.norm.pdf(1, 1, 2)])
-    np.testing.assert_allclose(log_population(of, theta), expected)
+    np.testing.assert_allclose(log_densities(of, theta), expected)
     np.testing.assert_allclose(
-        log_population(Normal(xr.DataArray(1.0), xr.DataArray(2.0)), theta), stats.norm.logpdf(theta, 1, 2)
+        log_densities(Normal(xr.DataArray(1.0), xr.DataArray(2.0)), theta), stats.norm.logpdf(theta, 1, 2)
     )
