@@ -97,7 +97,7 @@ def tolerance_bound(
         first = _quantile(bounded(centre, spread, of_batch, of, -z if down else z), confidence, side, worth)
         tail = 1 - content
     one = Normal(centre.mean, (centre.sd**2 + spread**2) ** 0.5)
-    rows = {of: first | {"promise": _promise(of, content, confidence, campaign)}}
+    rows = {of: first | {"promise": _promise(data, of, content, confidence, campaign)}}
     alone = f"one new specimen lies there with probability {content:.0%}"
     ends = [end for end in ("lower", "upper") if side in (end, "both")]
     rows["one specimen"] = {"promise": alone}
@@ -173,10 +173,11 @@ def _around(fit, centre: Normal, spread, of_batch, of: str, content: float, conf
     return {"lower": middle - k, "upper": middle + k, "mcse": (high - low) / 2}
 
 
-def _promise(of: str, content: float, confidence: float, campaign: object) -> str:
-    where = "a campaign never seen" if campaign is None else f"campaign {campaign}"
+def _promise(data: xr.Dataset, of: str, content: float, confidence: float, campaign: object) -> str:
+    where = ", of a campaign never seen," if campaign is None else f", of campaign {campaign},"
+    where = where if data.sizes["campaign"] > 1 else ""
     whose = "specimens of batches to come" if of == SPECIMENS else "the next batch's specimens"
-    return f"{content:.0%} of {whose}, of {where}, lie there with posterior probability {confidence:.0%}"
+    return f"{content:.0%} of {whose}{where} lie there with posterior probability {confidence:.0%}"
 
 
 def anova_basis(data: xr.Dataset, content: float, confidence: float, side: str = "lower") -> tuple[float, list[str]]:

@@ -1,0 +1,57 @@
+"""How often do bounds on batches hold? ``uv run python docs/tolerance.py`` makes the table of docs/tolerance.md."""
+
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics.material_batches import NEXT, SPECIMENS, tolerance_bound
+
+STUDIES, SPECIMENS_EACH = 600, 5
+#: Campaigns, batches of each, sd of batches over that of specimens; the sd of campaigns, where there are several.
+CELLS = [*product([1], [3, 5, 10], [0.3, 1.0, 3.0]), (3, 3, 1.0), (6, 4, 1.0)]
+SIGMA_C = 1.0
+HEAD = "| campaigns | batches of each | sigma_b / sigma | specimens of new batches | next batch | one-way ANOVA |"
+
+
+def study(campaigns, batches, sigma_b, seed):
+    """Whether three bounds of 90 % with 95 % hold, of one simulated data set."""
+    rng, sigma_c = np.random.default_rng(seed), SIGMA_C if campaigns > 1 else 0.0
+    sizes = {"batches": (batches, batches), "specimens": (SPECIMENS_EACH, SPECIMENS_EACH)}
+    spreads = {"sigma_c": sigma_c, "sigma_b": sigma_b, "sigma": 1.0}
+    frame, _ = hz.material_batches.simulate(rng, campaigns=campaigns, mu=50.0, **spreads, **sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = hz.fit("material_batches", frame, draws=500, random_seed=seed, progressbar=False)
+    of_all, of_next = (tolerance_bound(fit, of=of)["lower"] for of in (SPECIMENS, NEXT))
+    between = np.hypot(sigma_c, sigma_b)
+    batch = rng.normal(50.0, between)
+    above = [
+        stats.norm.sf(of_all[SPECIMENS], 50.0, np.hypot(between, 1.0)),
+        stats.norm.sf(of_next[NEXT], batch, 1.0),
+        stats.norm.sf(of_all["one-way ANOVA"], 50.0, np.hypot(between, 1.0)),
+    ]
+    return [share >= 0.9 for share in above]
+
+
+def main():
+    """Write the table anew after each line."""
+    page = Path(__file__).with_name("tolerance.md")
+    text = page.read_text().split(HEAD)[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n"
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        for cell in CELLS:
+            held = np.array([*executor.map(study, *zip(*[cell] * STUDIES, strict=True), range(STUDIES), chunksize=20)])
+            share = held.mean(axis=0)
+            covered = [f"{p:.3f} +- {np.sqrt(p * (1 - p) / STUDIES):.3f}" for p in share]
+            text += "| " + " | ".join([*map(str, cell), *covered]) + " |\n"
+            page.write_text(text)
+            print(cell, covered, flush=True)
+
+
+if __name__ == "__main__":
+    main()
