@@ -239,6 +239,30 @@ def test_a_bound_that_cannot_be_is_refused_by_name(alloy, wrong, sentence):
         tolerance_bound(alloy["none"])
 
 
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("name", ["dyestuff", "dyestuff2"])
+def test_the_maximum_is_lme4_s(name, method):
+    """One level, the spread of batches of dyestuff2 exactly 0."""
+    reference = json.loads((FOLDER / f"{name}.json").read_text())["lme4"][method.upper()]
+    found = hz.empirical_bayes(MODEL, load(name), method=method)
+    values, errors = (found["estimates"][key].to_series() for key in ("value", "se"))
+    sds = [component["sd_or_corr"] for component in reference["variance_components"]]
+    np.testing.assert_allclose(values[["sigma_b", "sigma"]], sds, rtol=1e-4, atol=1e-6)
+    fixed = reference["fixed"]["(Intercept)"]
+    np.testing.assert_allclose([values["mu"], errors["mu"]], [fixed["estimate"], fixed["se"]], rtol=1e-4)
+    assert found.attrs["log_likelihood"] == pytest.approx(-reference["deviance_or_reml_criterion"] / 2, abs=1e-4)
+    assert found.attrs["boundary"] == ("sigma_b = 0" if name == "dyestuff2" else "")
+
+
+def test_the_maximum_of_two_levels_is_lme4_s():
+    reference = json.loads((FOLDER / "pastes.json").read_text())["analyses"]["reml_nested"]["estimates"]
+    found = hz.empirical_bayes(MODEL, hz.load_data("pastes"), method="reml")
+    values = found["estimates"]["value"].to_series()[["mu", "sigma_c", "sigma_b", "sigma"]]
+    expected = [reference[name] for name in ("intercept", "sd_batch", "sd_cask", "sigma")]
+    np.testing.assert_allclose(values, expected, rtol=2e-5)
+    assert found.attrs["log_likelihood"] == pytest.approx(reference["restricted_log_likelihood"], abs=1e-4)
+
+
 # What the page says.
 
 
