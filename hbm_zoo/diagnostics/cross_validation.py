@@ -22,7 +22,7 @@ from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evid
 from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out
 from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
-from hbm_zoo.inference.summary import CELLS_IN_ALL, DRAWS_FOR_INTERVALS
+from hbm_zoo.inference.summary import CELLS_LEFT_OUT, LEAST_DRAWS, most_draws
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.workers.run import run
 
@@ -110,7 +110,7 @@ def new_group(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: Callab
     few = elpd.size <= GROUPS_FOR_BRUTE_FORCE_COMPLETE if complete else _refits_cost_little(record, fit)
     draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
     cells = elpd.size * record.group_level.cells(prepared(fit))
-    used = min(draws, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
+    used = min(draws, most_draws(cells, CELLS_LEFT_OUT))
     doubtful = np.flatnonzero(few | ~(k_hat <= k_hat_threshold(used)))
     refits = doubtful
     if complete:
@@ -183,7 +183,7 @@ def _error_of_nodes(record: HierarchicalModel, fit: xr.DataTree, one: xr.Dataset
     """Standard error [nats] of the integral of one group, the same for all draws: more of them do not make it less."""
     if record.group_level.integration_error is None:
         return 0.0
-    h = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS)
+    h = thinned(hyperparameters(fit), LEAST_DRAWS)
     return float(record.group_level.integration_error(h, one).mean())
 
 

@@ -15,12 +15,10 @@ from hbm_zoo.inference.fits import (
     model_of,
     prepared,
     settings,
-    thinned,
     volume_label,
 )
 from hbm_zoo.inference.summary import (
-    CELLS_IN_ALL,
-    DRAWS_FOR_INTERVALS,
+    affordable,
     interval_name,
     interval_tails,
 )
@@ -129,7 +127,7 @@ def _estimates(record, level: Level, fit: xr.DataTree) -> dict[str, xr.DataArray
     h, data = _draws(record, level, fit), prepared(fit)
     if fit.attrs["pooling"] == "none" and not (level.population(h, data).sd > 0).any():
         return {}
-    few = level.conditional(thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // data.sizes[level.dim])), data)
+    few = level.conditional(affordable(h, data.sizes[level.dim], CELLS_AT_ONCE), data)
     ends = {end: quantile(few, tail) for end, tail in _tails().items()}
     return {"": level.conditional(h, data).mean.mean("sample"), **ends}
 
@@ -137,7 +135,7 @@ def _estimates(record, level: Level, fit: xr.DataTree) -> dict[str, xr.DataArray
 def _draws(record, level: Level, fit: xr.DataTree) -> xr.Dataset:
     """Hyperparameters [sample], as many as arrays of draws x groups may hold."""
     sizes = prepared(fit).sizes
-    return thinned(hyperparameters(fit), max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // sizes[record.group]))
+    return affordable(hyperparameters(fit), sizes[record.group])
 
 
 def _tails() -> dict[str, float]:
@@ -154,7 +152,7 @@ def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalMod
     if record.group_level.conditional is None:
         return (fit["posterior"].dataset[record.estimand] > threshold).mean(["chain", "draw"])
     h = hyperparameters(fit)
-    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // data.sizes[record.group]))
+    h = affordable(h, data.sizes[record.group])
     parts = [
         exceedance(record.group_level.after(h, chunk), threshold)
         for chunk in of_groups(record, data, h.sizes["sample"])

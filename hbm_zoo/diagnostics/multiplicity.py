@@ -12,10 +12,10 @@ from scipy import stats
 
 from hbm_zoo.inference.chunks import log_joint, of_groups
 from hbm_zoo.inference.fits import hyperparameters, model_of, options, population_fixed_at, prepared, thinned, word
-from hbm_zoo.inference.summary import DRAWS_FOR_INTERVALS
 from hbm_zoo.model import HierarchicalModel
 
 STRONG_EVIDENCE = float(np.log(20))
+DRAWS = 400
 
 
 class SlabNotIdentified(UserWarning):
@@ -161,7 +161,7 @@ def _s_value(lfsr: xr.DataArray) -> xr.DataArray:
 
 def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, size: float) -> np.ndarray:
     """P(abs(theta) <= size | data) of each group, averaged over hyperparameter draws."""
-    h = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS)
+    h = thinned(hyperparameters(fit), DRAWS)
     parts = []
     for chunk in of_groups(record, data, h.sizes["sample"]):
         posterior = record.group_level.conditional(h, chunk)
@@ -171,7 +171,7 @@ def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, siz
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:
     """Log likelihood averaged over the posterior, less that of the null at its best without a slab [nats]."""
-    h, z = thinned(hyperparameters(fit), DRAWS_FOR_INTERVALS), data.effect / data.standard_error
+    h, z = thinned(hyperparameters(fit), DRAWS), data.effect / data.standard_error
     best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())} | json.loads(fit.attrs["fixed"])
     no_slab = population_fixed_at(best_null | {"pi0": 1.0, "tau": 0.0})
     return float(log_joint(record, h, data).mean() - log_joint(record, no_slab, data).item())

@@ -23,13 +23,12 @@ from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.inference.summary import (
-    CELLS_IN_ALL,
-    DRAWS_FOR_INTERVALS,
     above_reference,
+    affordable,
     interval_name,
     interval_tails,
 )
@@ -248,8 +247,8 @@ def _summaries(record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked
     """The summary of each group asked about; intervals from fewer draws."""
     level, with_data = record.group_level, [data for data in (asked.known, asked.brought) if data is not None]
     cells = len(asked.groups) * max(map(level.cells, with_data), default=1)
-    h = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_IN_ALL // cells))
-    few = thinned(h, max(DRAWS_FOR_INTERVALS, CELLS_AT_ONCE // cells))
+    h = affordable(h, cells)
+    few = affordable(h, cells, CELLS_AT_ONCE)
     of_all, of_few = (_known_by(record, fit, some, asked, h.sizes["sample"]) for some in (h, few))
     parts = [
         _summary(record, cases, level.of_estimand(one), level.of_estimand(other))

@@ -20,8 +20,9 @@ from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.model import HierarchicalModel
 
-CELLS_IN_ALL = 2_000_000
-DRAWS_FOR_INTERVALS = 400
+#: Cells, draws x groups x nodes, that are summarised, and that leaving out takes, which needs less of each.
+CELLS_IN_ALL, CELLS_LEFT_OUT = 2_000_000, 8_000_000
+LEAST_DRAWS = 200
 LEAVING_OUT = ("elpd", "lppd", "k_hat", "elpd_mcse")
 
 
@@ -71,12 +72,11 @@ def group_summary(
         say under ``circular`` why no group can be left out, what that needs is NaN.
     """
     cells = data.sizes[model.group] * model.group_level.cells(data)
-    h = affordable(h, cells)
-    plug_in = h.mean("sample").expand_dims("sample")
-    few = affordable(h, cells, CELLS_AT_ONCE)  # h itself, if there are no more
-    points = h if proposals is None else affordable(proposals, cells)
+    some, few = affordable(h, cells), affordable(h, cells, CELLS_AT_ONCE)  # h itself, if there are no more
+    plug_in = some.mean("sample").expand_dims("sample")
+    points = affordable(h if proposals is None else proposals, cells, CELLS_LEFT_OUT)
     parts = [
-        _summarise(model, h, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
+        _summarise(model, some, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
         for chunk in of_groups(model, data, points.sizes["sample"])
     ]
     summary = xr.concat(parts, dim=model.group)
@@ -89,7 +89,12 @@ def group_summary(
 
 def affordable(h: xr.Dataset, cells: int, in_all: int = CELLS_IN_ALL) -> xr.Dataset:
     """As many of the hyperparameter draws as so many cells a draw allow, evenly spaced."""
-    return thinned(h, max(DRAWS_FOR_INTERVALS, in_all // cells))
+    return thinned(h, most_draws(cells, in_all))
+
+
+def most_draws(cells: int, in_all: int = CELLS_IN_ALL) -> int:
+    """How many draws so many cells a draw allow."""
+    return max(LEAST_DRAWS, in_all // cells)
 
 
 def average(values: xr.DataArray) -> xr.DataArray:

@@ -30,7 +30,7 @@ from hbm_zoo.group_level.weighted import MultivariateNormal
 from hbm_zoo.inference import sampling
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.loo import leave_one_out
-from hbm_zoo.inference.summary import affordable
+from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter
 from hbm_zoo.priors import lkj, moments
 
@@ -327,7 +327,7 @@ def test_the_table_of_groups_and_what_is_said_of_them(partial):
 
 def test_the_error_of_the_integrals_is_in_that_of_the_elpd(partial):
     summary, data = partial["group_summary"].to_dataset(), prepared(partial)
-    h = affordable(proposals(partial), data.sizes["dish"] * LEVEL.cells(data))
+    h = affordable(proposals(partial), data.sizes["dish"] * LEVEL.cells(data), CELLS_LEFT_OUT)
     log_left_out, error = LEVEL.log_left_out(h, data), LEVEL.integration_error(h, data)
     alone = leave_one_out(log_left_out.transpose("sample", ...), log_ratios=h["log_ratio"])
     np.testing.assert_allclose(summary["elpd"], alone["elpd"], rtol=1e-5)
