@@ -24,7 +24,7 @@ import hbm_zoo as hz
 import hbm_zoo.inference.fitting
 warnings.simplefilter("ignore")
 name, model, options = {name!r}, {model!r}, {options!r}
-frame = hz.load_data(name)
+frame = hz.load_data(name, model)
 start = time.perf_counter(), time.process_time()
 fit = hz.fit(model, frame, random_seed=1, progressbar=False, **options)
 print(json.dumps([time.perf_counter() - start[0], time.process_time() - start[1]]))

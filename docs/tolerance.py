@@ -7,36 +7,47 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.material_batches import NEXT, SPECIMENS, tolerance_bound
 
-STUDIES, SPECIMENS_EACH = 600, 5
+STUDIES, SPECIMENS_EACH = 300, 5
 #: Campaigns, batches of each, sd of batches over that of specimens; the sd of campaigns, where there are several.
 CELLS = [*product([1], [3, 5, 10], [0.3, 1.0, 3.0]), (3, 3, 1.0), (6, 4, 1.0)]
 SIGMA_C = 1.0
-HEAD = "| campaigns | batches of each | sigma_b / sigma | specimens of new batches | next batch | one-way ANOVA |"
+HEAD = (
+    "| campaigns | batches of each | sigma_b / sigma | new batches | next batch | narrow: new | narrow: next | ANOVA |"
+)
+
+
+def bounds(frame, priors, seed):
+    """Lower bounds of 90 % with 95 %: of specimens of new batches, of the next batch, and the classical one."""
+    fit = hz.fit("material_batches", frame, priors=priors, draws=500, random_seed=seed, progressbar=False)
+    of_all, of_next = (tolerance_bound(fit, of=of)["lower"] for of in (SPECIMENS, NEXT))
+    return of_all[SPECIMENS], of_next[NEXT], of_all["one-way ANOVA"]
 
 
 def study(campaigns, batches, sigma_b, seed):
-    """Whether three bounds of 90 % with 95 % hold, of one simulated data set."""
+    """Whether bounds hold, of one simulated data set, under the default priors and narrow ones."""
     rng, sigma_c = np.random.default_rng(seed), SIGMA_C if campaigns > 1 else 0.0
     sizes = {"batches": (batches, batches), "specimens": (SPECIMENS_EACH, SPECIMENS_EACH)}
     spreads = {"sigma_c": sigma_c, "sigma_b": sigma_b, "sigma": 1.0}
     frame, _ = hz.material_batches.simulate(rng, campaigns=campaigns, mu=50.0, **spreads, **sizes)
+    between = float(frame.groupby(["campaign", "batch"])["strength"].mean().std())
+    narrow = dict.fromkeys(("sigma_c", "sigma_b", "sigma"), Prior("HalfNormal", sigma=between))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = hz.fit("material_batches", frame, draws=500, random_seed=seed, progressbar=False)
-    of_all, of_next = (tolerance_bound(fit, of=of)["lower"] for of in (SPECIMENS, NEXT))
-    between = np.hypot(sigma_c, sigma_b)
-    batch = rng.normal(50.0, between)
-    above = [
-        stats.norm.sf(of_all[SPECIMENS], 50.0, np.hypot(between, 1.0)),
-        stats.norm.sf(of_next[NEXT], batch, 1.0),
-        stats.norm.sf(of_all["one-way ANOVA"], 50.0, np.hypot(between, 1.0)),
-    ]
-    return [share >= 0.9 for share in above]
+        default, other = (bounds(frame, priors, seed) for priors in (None, narrow))
+    in_truth = np.hypot(sigma_c, sigma_b)
+    batch = rng.normal(50.0, in_truth)
+
+    def above(bound, of_next):
+        return stats.norm.sf(bound, batch, 1.0) if of_next else stats.norm.sf(bound, 50.0, np.hypot(in_truth, 1.0))
+
+    shares = [above(default[0], False), above(default[1], True), above(other[0], False), above(other[1], True)]
+    return [share >= 0.9 for share in [*shares, above(default[2], False)]]
 
 
 def main():

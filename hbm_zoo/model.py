@@ -21,6 +21,8 @@ from hbm_zoo.priors import check_name, check_prior
 from hbm_zoo.words import choose, plural
 
 POOLINGS = ("none", "complete", "partial")
+#: Of prepared data: the columns of the key that the frame has, where it need not have all.
+KEY = "key"
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ class HierarchicalModel:
             choose(name, self.options_of_data, f"option of the data of {self.name}")
         given = {name: inputs.given(self.name, name, kind, options) for name, kind in self.inputs.items()}
         data = self.prepare(rules.check(frame, self.columns, self.name, self.key), **options | given)
+        if any(self.columns[name].optional for name in self.key):
+            data.attrs[KEY] = rules.BETWEEN.join(name for name in self.key if name in frame.columns)
         return inputs.stored(data, given)
 
     def matched(self, priors: Mapping[str, Prior]) -> dict[str, Prior]:

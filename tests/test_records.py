@@ -128,7 +128,7 @@ def test_columns_and_hyperparameters_say_what_they_mean(name):
 )
 def test_shipped_data_are_what_the_model_takes(name, dataset):
     record = RECORDS[name]
-    data = record.data(hz.load_data(dataset), **record.datasets[dataset].options)
+    data = record.data(hz.load_data(dataset, record), **record.datasets[dataset].options)
     assert data.sizes[record.group] >= 2
     assert np.isfinite(record.volume(data)).all()
 

@@ -84,7 +84,7 @@ def describe(model: Model, /) -> None:
 
 
 @app.command
-def data(name: str | None = None, /, *, out: Path | None = None) -> None:
+def data(name: str | None = None, /, *, out: Path | None = None, model: Model | None = None) -> None:
     """Show a shipped data set: where it comes from, and its first rows. Without a name, list them.
 
     Parameters
@@ -93,10 +93,12 @@ def data(name: str | None = None, /, *, out: Path | None = None) -> None:
         A data set.
     out
         Save it as CSV in this file, which must not exist.
+    model
+        Whose columns it is shown in, where several models use it.
     """
     from hbm_zoo.command_line.commands import show_data
 
-    show_data(name, out)
+    show_data(name, out, model)
 
 
 @app.command

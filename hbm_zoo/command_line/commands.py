@@ -250,7 +250,7 @@ def _silence() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
-def show_data(name: str | None, out: Path | None) -> None:
+def show_data(name: str | None, out: Path | None, model: str | None) -> None:
     """Print a shipped data set with its source, or the list of all; save it if asked."""
     console = plain_console()
     if name is None:
@@ -263,7 +263,7 @@ def show_data(name: str | None, out: Path | None) -> None:
         console.print(drawn)
         return
     with _bad_input():
-        frame = hz.load_data(name)
+        frame = hz.load_data(name, model)
         if out and out.exists():
             raise FileExistsError(f"{out} exists: name another file.")
         if out:

@@ -8,13 +8,14 @@ import xarray as xr
 from scipy import stats
 from scipy.optimize import elementwise
 
+from hbm_zoo.frames.labels import one, text
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.nested import families_after, of_families
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of
-from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, word
+from hbm_zoo.model import KEY, HierarchicalModel
 from hbm_zoo.priors import moments
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plural
 
 SPECIMENS, NEXT = "specimens of new batches", "next batch"
 SIDES = ("lower", "upper", "both")
@@ -42,7 +43,8 @@ def tolerance_bound(
         in a B-basis, 0.99 and 0.95 as in an A-basis.
     of : {"specimens of new batches", "next batch"}
         Two promises: ``content`` of all specimens of batches to come lie beyond the bound; or of those of the one next
-        batch, which is stricter.
+        batch. Either may be the lower: the former must allow for all that is not known of how batches differ, the
+        latter for the chance that the one batch is weak. With few batches the former is.
     campaign : optional
         The label of a known campaign that the batches will be of. Default: a campaign never seen.
     side : {"lower", "upper", "both"}
@@ -62,7 +64,8 @@ def tolerance_bound(
     Raises
     ------
     ValueError
-        If the fit is of no pooling, a name is unknown, or a share is not between 0 and 1.
+        If the fit is of another model, of no pooling or a plug-in estimate, a name is unknown, or a share is not
+        between 0 and 1.
 
     Notes
     -----
@@ -81,12 +84,9 @@ def tolerance_bound(
     """
     of, side = choose(of, (SPECIMENS, NEXT), "of"), choose(side, SIDES, "side")
     for name, value in (("content", content), ("confidence", confidence)):
-        if not 0 < value < 1:
+        if not isinstance(value, float) or not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
-    record, pooling = model_of(fit, model), fit.attrs["pooling"]
-    if pooling == "none":
-        raise ValueError("No pooling says nothing of the next batch but its prior: give a fit of partial pooling.")
-    data = prepared(fit)
+    record, data = _checked(fit, model), prepared(fit)
     centre, spread, of_batch = to_come(record, fit, campaign)
     z, worth = stats.norm.ppf(content), spread.size * efficiency(fit)
     if side == "both":
@@ -96,18 +96,32 @@ def tolerance_bound(
         down = side == "lower"
         first = _quantile(bounded(centre, spread, of_batch, of, -z if down else z), confidence, side, worth)
         tail = 1 - content
-    one = Normal(centre.mean, (centre.sd**2 + spread**2) ** 0.5)
-    rows = {of: first | {"promise": _promise(data, of, content, confidence, campaign)}}
-    alone = f"one new specimen lies there with probability {content:.0%}"
+    alone = Normal(centre.mean, (centre.sd**2 + spread**2) ** 0.5)
+    rows = {of: first | {"promise": _promise(fit, data, of, content, confidence, campaign)}}
     ends = [end for end in ("lower", "upper") if side in (end, "both")]
-    rows["one specimen"] = {"promise": alone}
-    for end in ends:
-        rows["one specimen"] |= _quantile(one, 1 - tail, end, worth)
+    of_one = [_quantile(alone, 1 - tail, end, worth) for end in ends]
+    rows["one specimen"] = {end: found[end] for end, found in zip(ends, of_one, strict=True)} | {
+        "mcse": max(found["mcse"] for found in of_one),
+        "promise": f"one new specimen lies there with probability {100 * content:g} %",
+    }
     if side != "both" and of == SPECIMENS and campaign is None:
         value, against = anova_basis(data, content, confidence, side)
         said = "classical" + (f"; {'; '.join(against)}" if against else "")
         rows["one-way ANOVA"] = {side: value, "mcse": np.nan, "promise": said}
     return pd.DataFrame.from_dict(rows, orient="index")[[*ends, "mcse", "promise"]].rename_axis("bound")
+
+
+def _checked(fit: xr.DataTree, model: HierarchicalModel | None) -> HierarchicalModel:
+    """The record of a fit that says what batches to come are of."""
+    record, pooling = model_of(fit, model), fit.attrs["pooling"]
+    if not {"mu", "sigma_c", "sigma_b", "sigma"} <= set(record.parameters):
+        raise ValueError(f"tolerance_bound is of fits of material_batches, got one of {record.name}.")
+    if pooling not in ("partial", "complete"):
+        why = {"none": "No pooling says nothing of the next batch but its prior"}
+        raise ValueError(
+            f"{why.get(pooling, 'A plug-in estimate takes the spreads for known')}: give a fit of partial pooling."
+        )
+    return record
 
 
 def to_come(record: HierarchicalModel, fit: xr.DataTree, campaign: object) -> tuple[Normal, xr.DataArray, xr.DataArray]:
@@ -116,8 +130,8 @@ def to_come(record: HierarchicalModel, fit: xr.DataTree, campaign: object) -> tu
     if campaign is None:
         between = h.sigma_c**2 + h.sigma_b**2
         return _grand_mean(fit, h, data), np.sqrt(between + h.sigma**2), np.sqrt(between)
-    labels = [str(label) for label in data["campaign"].values]
-    at = labels.index(choose(str(campaign), labels, "campaign"))
+    labels = text(pd.Series(data["campaign"].values)).tolist()
+    at = labels.index(choose(one(campaign), labels, "campaign"))
     known = families_after(h, data)
     centre = Normal(known.mean.isel(campaign=at, drop=True), known.sd.isel(campaign=at, drop=True))
     return centre, np.sqrt(h.sigma_b**2 + h.sigma**2), h.sigma_b
@@ -173,11 +187,15 @@ def _around(fit, centre: Normal, spread, of_batch, of: str, content: float, conf
     return {"lower": middle - k, "upper": middle + k, "mcse": (high - low) / 2}
 
 
-def _promise(data: xr.Dataset, of: str, content: float, confidence: float, campaign: object) -> str:
-    where = ", of a campaign never seen," if campaign is None else f", of campaign {campaign},"
-    where = where if data.sizes["campaign"] > 1 else ""
-    whose = "specimens of batches to come" if of == SPECIMENS else "the next batch's specimens"
-    return f"{content:.0%} of {whose}{where} lie there with posterior probability {confidence:.0%}"
+def _promise(fit: xr.DataTree, data: xr.Dataset, of: str, content: float, confidence: float, campaign: object) -> str:
+    """What a tolerance bound says, in the words of the data's owner."""
+    above, group = word(fit, "campaign"), word(fit, "batch")
+    if data.sizes["campaign"] > 1:
+        where = f", of a {above} never seen," if campaign is None else f", of {above} {campaign},"
+    else:
+        where = f", of this {above}," if "campaign" in data.attrs.get(KEY, "") else ""
+    whose = f"specimens of {plural(group)} to come" if of == SPECIMENS else f"the next {group}'s specimens"
+    return f"{100 * content:g} % of {whose}{where} lie there with posterior probability {100 * confidence:g} %"
 
 
 def anova_basis(data: xr.Dataset, content: float, confidence: float, side: str = "lower") -> tuple[float, list[str]]:

@@ -13,9 +13,10 @@ import xarray as xr
 
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.frames.labels import like, text
+from hbm_zoo.frames.rules import BETWEEN
 from hbm_zoo.inference.fits import prepared
-from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import choose, plural
+from hbm_zoo.model import KEY, HierarchicalModel
+from hbm_zoo.words import choose, listed, plural
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read(
     """Sort the rows of a frame by what their label and response say; ``again`` are further inputs given once more."""
     _check_asked(record, n_new, again)
     as_fitted = prepared(fit)
-    data = labelled(as_fitted, record.group)
+    data = labelled(record, as_fitted)
     if frame is None and n_new is None:
         return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
     known_labels = data[record.group].values.tolist()
@@ -56,7 +57,7 @@ def read(
         return NewRows(groups=extra, never_seen=tuple(extra))
 
     options = _options(record, fit, again)
-    frame = _completed(record, frame, options, as_fitted[record.group].values)
+    frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
     labels = text(record.labels(frame))
     known = labels.isin(known_labels)
     to_predict = known | frame[record.response].isna()
@@ -96,7 +97,9 @@ def _options(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, An
     return asked | inputs.restored(data, record.inputs, again)
 
 
-def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict, known: np.ndarray) -> pd.DataFrame:
+def _completed(
+    record: HierarchicalModel, frame: pd.DataFrame, options: dict, known: np.ndarray, key: str
+) -> pd.DataFrame:
     """The frame with labels like the known and a response, missing if it has none; an option may select rows.
 
     Raises
@@ -106,8 +109,9 @@ def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict, kn
     """
     if not record.response:
         raise ValueError(f"predict needs to know which column is the response, and {record.name} does not say.")
-    if not isinstance(frame, pd.DataFrame) or frame.empty or not {*record.key_columns} <= {*frame.columns}:
+    if not isinstance(frame, pd.DataFrame) or frame.empty or not {*_needed(record)} <= {*frame.columns}:
         rules.check(frame, record.columns, record.name)
+    _check_key(record, frame, key)
     if record.response not in frame.columns:
         frame = frame.assign(**{record.response: np.nan})
     for name in set(options) & set(record.columns):
@@ -121,13 +125,29 @@ def _completed(record: HierarchicalModel, frame: pd.DataFrame, options: dict, kn
     return frame if several else frame.assign(**{name: like(frame[name], known) for name in record.key_columns})
 
 
+def _needed(record: HierarchicalModel) -> list[str]:
+    """The columns of the key that a frame cannot do without."""
+    return [name for name in record.key_columns if not record.columns[name].optional]
+
+
+def _check_key(record: HierarchicalModel, frame: pd.DataFrame, key: str) -> None:
+    """Refuse a frame whose groups are labelled by other columns than those of the fit."""
+    have = [name for name in record.key_columns if name in frame.columns]
+    if key and have != key.split(BETWEEN):
+        raise rules.FrameError(
+            f"The fit labels its {plural(record.group)} by {listed(map(repr, key.split(BETWEEN)))}, the frame by "
+            f"{listed(map(repr, have))}: give the same columns."
+        )
+
+
 def _prepare(record: HierarchicalModel, rows: pd.DataFrame, options: dict) -> xr.Dataset | None:
     """Rows as the model sees them."""
     if rows.empty:
         return None
-    return labelled(record.prepared(rows, **options), record.group)
+    return labelled(record, record.prepared(rows, **options))
 
 
-def labelled(data: xr.Dataset, group: str) -> xr.Dataset:
-    """The same with labels that are text."""
-    return data.assign_coords({group: text(pd.Series(data[group].values)).to_numpy(str)})
+def labelled(record: HierarchicalModel, data: xr.Dataset) -> xr.Dataset:
+    """The same with labels, of groups and of levels above them, that are text."""
+    dims = [record.group, *(level.dim for level in record.group_level.further)]
+    return data.assign_coords({dim: text(pd.Series(data[dim].values)).to_numpy(str) for dim in dims})

@@ -60,11 +60,11 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     record = model_of(fit, model)
     if fit["constant_data"].sizes[record.group] < 2:
         raise ValueError(f"One {record.group} has no variance among {plural(record.group)}: nothing is pooled.")
-    theta, predicted = _draws(record, fit)
+    theta, errors = _draws(record, fit)
     own = fit["group_summary"].to_dataset()["own"]
     tables = {
         "data": _factors(own, own - theta, record.group),
-        record.group: _factors(theta, theta - predicted, record.group),
+        record.group: _factors(theta, errors, record.group),
         **{level.dim: _factors(*_draws_of(level, record, fit), level.dim) for level in record.group_level.further},
     }
     table = xr.concat(list(tables.values()), pd.Index(tables, name="level"))
@@ -72,16 +72,20 @@ def pooling_factor(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
 
 
 def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray]:
-    """Draws [sample, group] of each group's parameter, and of what the population expects of it."""
+    """Draws [sample, group] of each group's parameter, and of its error around what is expected of it."""
     level = record.ask("pooling_factor", "population", "conditional")
     h, data, posterior = hyperparameters(fit), prepared(fit), fit["posterior"].dataset
+    if level.deviations is not None:
+        h, rng = _few(record, h, data), np.random.default_rng(int(fit.attrs["seed"]))
+        return level.conditional(h, data).sample(rng), level.deviations(h, data).sample(rng)
     expected = level.of_groups(h, data).mean
     if record.estimand in posterior:
         theta = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
         theta = theta.drop_vars(["chain", "draw"], errors="ignore")
-        return theta, expected.mean("sample") if h.sizes["sample"] == 1 else expected
+        return theta, theta - (expected.mean("sample") if h.sizes["sample"] == 1 else expected)
     h, rng = _few(record, h, data), np.random.default_rng(int(fit.attrs["seed"]))
-    return level.reported(level.conditional(h, data).sample(rng)), level.of_groups(h, data).mean
+    theta = level.reported(level.conditional(h, data).sample(rng))
+    return theta, theta - level.of_groups(h, data).mean
 
 
 def _draws_of(level: Level, record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray]:

@@ -191,7 +191,7 @@ def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.D
 
 def _log_density(record, fit, h: xr.Dataset, brought: xr.Dataset) -> np.ndarray:
     """Log density [sample] of the rows that new groups bring, given those of the fit [nats]."""
-    level, seen = record.group_level, prepared(fit)
+    level, seen = record.group_level, labelled(record, prepared(fit))
     if level.independent:
         return log_joint(record, h, brought).values
     return (log_joint(record, h, level.joined(seen, brought)) - log_joint(record, h, seen)).values
@@ -230,7 +230,7 @@ def _known_together(
     level, new = record.group_level, [] if asked.brought is None else [asked.brought]
     if asked.never_seen:
         new.append(level.emptied(asked.rows.sel({record.group: list(asked.never_seen)})))
-    seen = labelled(prepared(fit), record.group)
+    seen = labelled(record, prepared(fit))
     cases = dict.fromkeys(seen[record.group].values, "known")
     cases |= {label: "brings rows" for part in new for label in part[record.group].values}
     cases |= dict.fromkeys(asked.never_seen, "never seen")

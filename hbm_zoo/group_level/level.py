@@ -102,6 +102,9 @@ class GroupLevel:
     replicate
         ``replicate(rng, theta, h, new, seen)``: new observations like those of ``new``, given all that
         was ``seen``: what groups share is drawn given that.
+    deviations
+        ``deviations(h, data)``: the `Population`, after the data, of each group's parameter less what the level above
+        expects of it, where that is itself uncertain given h; draws are joint.
     leave_row_out, without_row
         ``leave_row_out(h, data, rows)``: log density of some rows, by position, given all other data [nats];
         ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
@@ -145,6 +148,7 @@ class GroupLevel:
     expected_log_likelihood: Callable | None = None
     reliability: Callable | None = None
     replicate: Callable | None = None
+    deviations: Callable | None = None
     leave_row_out: Callable | None = None
     without_row: Callable | None = None
     without_group: Callable = lambda data, group, j: data.isel({group: np.arange(data.sizes[group]) != j})

@@ -153,9 +153,17 @@ def _group_after(h, y_bar, n, middle, sd):
 
 
 def reliability(h, data):
-    """1 - Var(theta | y, h) / Var(theta | h)."""
-    before = h.sigma_b**2 + h.sigma_c**2
-    return xr.where(before > 0, 1 - conditional(h, data).sd ** 2 / before, 0.0)
+    """Kappa = n sigma_b^2 / (sigma^2 + n sigma_b^2), of a group's own data against the mean of its family."""
+    return data.n * h.sigma_b**2 / (h.sigma**2 + data.n * h.sigma_b**2)
+
+
+def deviations(h, data):
+    """theta_g - mu_c | y: what a group has of its own."""
+    families, kappa = families_after(h, data), reliability(h, data)
+    shared = kappa * _by_group(families.sd, data)
+    own = h.sigma_b * h.sigma / np.sqrt(h.sigma**2 + data.n * h.sigma_b**2)
+    away = kappa * (data.y_bar - _by_group(families.mean, data))
+    return Nested(away, np.hypot(own, shared), shared, data.family)
 
 
 def log_left_out(h, data):

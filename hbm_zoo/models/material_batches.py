@@ -29,7 +29,7 @@ mu             ``mu``                         strength      mean of the campaign
 sigma_c        ``sigma_c``                    strength      spread of campaigns, sd
 sigma_b        ``sigma_b``                    strength      spread of batches in a campaign, sd
 sigma          ``sigma``                      strength      spread of specimens in a batch, sd
-kappa_cb       ``kappa``            batch     share         1 - Var(theta | y, h) / Var(theta | h)
+kappa_cb       ``kappa``            batch     share         weight of a batch's own data
 =============  ===================  ========  ============  =====================================
 
 A batch borrows twice: from its campaign, and its campaign from the others. With w = n /
@@ -38,7 +38,8 @@ is ybar_c,
 
     mu_c | y ~ N(kappa_c ybar_c + (1 - kappa_c) mu, sigma_c^2 / (1 + W sigma_c^2)),
     kappa_c = W sigma_c^2 / (1 + W sigma_c^2);
-    theta_cb | mu_c, y ~ N(k ybar_cb + (1 - k) mu_c, k sigma^2 / n),  k = n sigma_b^2 / (sigma^2 + n sigma_b^2).
+    theta_cb | mu_c, y ~ N(kappa_cb ybar_cb + (1 - kappa_cb) mu_c, kappa_cb sigma^2 / n_cb),
+    kappa_cb = n_cb sigma_b^2 / (sigma^2 + n_cb sigma_b^2).
 
 No pooling gives each batch the same wide normal in advance, N(m0, s0^2) with s0^2 = Var(mu) +
 E[sigma_c^2 + sigma_b^2]; complete pooling is sigma_c = sigma_b = 0. sigma is shared by the
@@ -83,6 +84,7 @@ from hbm_zoo.priors import describe, moments
 
 KEY = ("campaign", "batch")
 ONE_CAMPAIGN = "all"
+KAPPA = "n sigma_b^2 / (sigma^2 + n sigma_b^2), against the batch's campaign"
 
 COLUMNS = {
     "campaign": label("the campaign, supplier or laboratory that a batch is of", optional=True),
@@ -247,6 +249,23 @@ def fixed_in_advance(priors, data):
     return {"mu": mean, "sigma_c": 0.0, "sigma_b": np.sqrt(variance)}
 
 
+def joined(seen, *new):
+    """The batches of several data sets.
+
+    Raises
+    ------
+    ValueError
+        If batches of another campaign are added to those of one alone, which says nothing of how campaigns differ.
+    """
+    others = {str(label) for part in new for label in part["campaign"].values} - {*map(str, seen["campaign"].values)}
+    if seen.sizes["campaign"] == 1 and others:
+        raise ValueError(
+            f"The fit is of one campaign, which does not say how far another may lie: {sorted(others)[0]!r} cannot be "
+            "predicted. Fit several campaigns."
+        )
+    return nested.joined(seen, *new)
+
+
 def one_level(priors, data):
     """Partial pooling of one campaign: nothing can be said of the spread of campaigns."""
     return {"sigma_c": 0.0} if data.sizes["campaign"] == 1 else {}
@@ -348,6 +367,7 @@ MODEL = HierarchicalModel(
     },
     group_level=GroupLevel(
         kind="in closed form",
+        kappa=KAPPA,
         independent=False,
         population=population,
         conditional=nested.conditional,
@@ -358,16 +378,17 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=nested.expected_log_likelihood,
         reliability=nested.reliability,
         replicate=replicate,
+        deviations=nested.deviations,
         leave_row_out=leave_row_out,
         without_row=without_row,
         emptied=nested.emptied,
-        joined=nested.joined,
+        joined=joined,
         further=(CAMPAIGN,),
     ),
     simulate=simulate,
     datasets={
         "pastes": Shipped(columns={"campaign": "batch", "batch": "cask"}),
-        "dyestuff_batches": Shipped(file="dyestuff", columns={"batch": "tissue", "strength": "expression"}),
+        "dyestuff": Shipped(columns={"strength": "yield_g"}),
         "dyestuff2": Shipped(columns={"strength": "yield"}),
         "simulated_alloy": Shipped(),
     },

@@ -362,6 +362,9 @@ MODEL = HierarchicalModel(
         without_row=without_row,
     ),
     simulate=simulate,
-    datasets={"tissue_expression": Shipped(options={"gene": "MAML1"}), "dyestuff": Shipped()},
+    datasets={
+        "tissue_expression": Shipped(options={"gene": "MAML1"}),
+        "dyestuff": Shipped(columns={"tissue": "batch", "expression": "yield_g"}),
+    },
 )
 build = MODEL.build

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hbm_zoo.diagnostics.groups import groups
 from hbm_zoo.diagnostics.material_batches import SPECIMENS, bounded, to_come, tolerance_bound
-from hbm_zoo.inference.fits import model_of, prepared
+from hbm_zoo.inference.fits import model_of, prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     FAINT,
@@ -53,7 +53,7 @@ def plot_tolerance_bound(
     -------
     matplotlib.figure.Figure
         Above, the density of what the bound is a quantile of, the share beyond the bound filled. Below, a row a batch,
-        by campaign: its specimens, their mean, the estimate of partial pooling with its interval; a tick is the mean
+        by campaign: its specimens, their mean, the pooled estimate with its interval; a tick is the mean
         of the campaign. Beyond 40 batches, 40 evenly spaced.
 
     Raises
@@ -109,17 +109,18 @@ def _draw_batches(axes, fit, record: HierarchicalModel) -> None:
     summary, data = fit["group_summary"].to_dataset(), prepared(fit)
     order = np.lexsort((np.arange(data.sizes[record.group]), data.family.values))
     order, low, high = evenly(order, MOST_BATCHES), *interval_ends(summary)
-    campaigns = groups(fit, model=record, level="campaign")[fit.attrs["pooling"]].to_numpy()
+    pooling, above = fit.attrs["pooling"], word(fit, "campaign")
+    campaigns = groups(fit, model=record, level="campaign")[pooling].to_numpy()
     for row, j in enumerate(order):
         rows = data.strength.values[data.batch_index.values == j]
         of_batch = summary.isel({record.group: j})
         axes.plot(rows, np.full(rows.size, row), "|", color=FAINT, ms=7, label="specimens", zorder=1)
-        axes.plot(of_batch["own"], row, "o", ms=4.5, mfc="white", mec=colour("own"), label="mean of a batch", zorder=2)
+        axes.plot(of_batch["own"], row, "o", ms=4.5, mfc="white", mec=colour("own"), label="own mean", zorder=2)
         ends = [float(of_batch[low]), float(of_batch[high])]
-        axes.plot(ends, [row, row], color=colour("partial"), lw=1.2, zorder=2)
-        axes.plot(of_batch["mean"], row, "o", ms=4, color=colour("partial"), label="partial pooling", zorder=3)
+        axes.plot(ends, [row, row], color=colour(pooling), lw=1.2, zorder=2)
+        axes.plot(of_batch["mean"], row, "o", ms=4, color=colour(pooling), label=f"{pooling} pooling", zorder=3)
         c = int(data.family.values[j])
         at = [row - 0.5, row + 0.5]
-        axes.plot([campaigns[c]] * 2, at, color=GREY, lw=2, label="its campaign", zorder=1.5)
+        axes.plot([campaigns[c]] * 2, at, color=GREY, lw=2, label=f"its {above}", zorder=1.5)
     axes.set_yticks(range(order.size), [group_name(data[record.group].values[j]) for j in order], fontsize=SMALL)
     axes.set_ylim(order.size - 0.4, -0.6)

@@ -65,6 +65,8 @@ def test_shipped_data_are_shown_and_saved(capsys, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "three.csv"), hz.load_data("three_hospitals"))
     assert main(["data", "three_hospitals", "--out", str(tmp_path / "three.csv")]) == 2
     assert main(["data", "three_hospital"]) == 2
+    assert main(["data", "dyestuff", "--model", "material_batches"]) == 0
+    assert main(["data", "dyestuff"]) == 2
     assert "Did you mean 'three_hospitals'" in capsys.readouterr().err
 
 

@@ -234,7 +234,7 @@ def test_complete_pooling_by_quadrature_agrees_with_refits(model, dataset):
     """Whatever the groups share, one number or three: no worse than the fits it replaces."""
     record = getattr(hz, model).MODEL
     simulated, _ = record.simulate(np.random.default_rng(3), **({} if dataset else {"genes": 12}))
-    fit = hz.fit(record, hz.load_data(dataset) if dataset else simulated, pooling="complete", **SETTINGS)
+    fit = hz.fit(record, hz.load_data(dataset, record) if dataset else simulated, pooling="complete", **SETTINGS)
     which = np.array([0, 3])
     elpd, mcse = refitted(record, fit, which, seed=1)
     by_quadrature, error = left_out(record, fit, which)

@@ -103,7 +103,7 @@ def test_genes_against_adaptive_quadrature():
 
 
 def test_tissues_from_complete_pooling_to_their_own_means():
-    frame = hz.load_data("dyestuff")
+    frame = hz.load_data("dyestuff", "tissue_expression")
     fit = fit_of("tissue_expression", frame, {"mu": 1500.0, "tau": 40.0, "sigma": 50.0})
     priors, y = priors_of(fit), frame["expression"].to_numpy()
     m0, s2 = moments("mu", priors["mu"])

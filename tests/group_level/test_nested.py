@@ -144,11 +144,22 @@ def test_before_their_data_groups_are_the_population_s():
     assert before.log_density(xr.DataArray(theta, dims="batch")).values[0] == pytest.approx(exact, rel=1e-10)
 
 
-def test_the_weight_of_a_group_s_data_is_the_variance_that_all_data_remove(h):
-    _, cov = exact_conditional(h, 0)
-    before = h.sigma_b.values[0] ** 2 + h.sigma_c.values[0] ** 2
-    exact = 1 - np.diag(cov)[:6] / before if before else np.zeros(6)
-    np.testing.assert_allclose(nested.reliability(h, data_of()).transpose("sample", "batch")[0], exact, atol=1e-12)
+def test_the_weight_of_a_group_s_data_is_the_variance_they_remove_within_its_family(h):
+    """1 - Var(theta | y, mu_c) / Var(theta | mu_c)."""
+    b, sigma, n = h.sigma_b, h.sigma, data_of().n
+    after = xr.where(b > 0, 1 / (1 / b**2 + n / sigma**2), 0.0)
+    removed = xr.where(b > 0, 1 - after / b**2, 0.0)
+    np.testing.assert_allclose(*xr.broadcast(nested.reliability(h, data_of()), removed), atol=1e-12)
+
+
+def test_what_a_group_has_of_its_own_is_the_matrix_s(h):
+    """Theta - mu_c, of a joint normal of both."""
+    deviations = nested.deviations(h, data_of())
+    for k in (0, 1):
+        mean, cov = exact_conditional(h, k)
+        A = np.hstack([np.eye(6), -np.eye(3)[FAMILY]])
+        np.testing.assert_allclose(deviations.mean.isel(sample=k), A @ mean, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(deviations.sd.isel(sample=k) ** 2, np.diag(A @ cov @ A.T), rtol=1e-7, atol=1e-13)
 
 
 def test_new_rows_of_the_same_groups_are_predicted_by_the_matrix(h):

@@ -12,7 +12,7 @@ from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.zoo import record_of
 
-SHIPPED = hz.datasets()["model"].to_dict()
+SHIPPED = [*hz.datasets()["model"].items()]
 POOLINGS = ("complete", "partial")
 
 
@@ -69,11 +69,10 @@ def drawn(model, frame, pooling, engine, options=None, draws=1000, seed=1):
     return sampling.draw(record, seen, pooling, None, priors, settings, False, {})
 
 
-def of_shipped(name, pooling, engine, **settings):
+def of_shipped(name, model, pooling, engine, **settings):
     """The same of a shipped data set."""
-    return drawn(
-        SHIPPED[name], hz.load_data(name), pooling, engine, record_of(SHIPPED[name]).datasets[name].options, **settings
-    )
+    options = record_of(model).datasets[name].options
+    return drawn(model, hz.load_data(name, model), pooling, engine, options, **settings)
 
 
 def check(tree):
@@ -85,9 +84,9 @@ def check(tree):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_data_set_is_proved(name, pooling):
-    check(of_shipped(name, pooling, "independent"))
+@pytest.mark.parametrize(("name", "model"), SHIPPED)
+def test_every_shipped_data_set_is_proved(name, model, pooling):
+    check(of_shipped(name, model, pooling, "independent"))
 
 
 @pytest.mark.parametrize("edge", EDGES)
@@ -122,13 +121,12 @@ def z_scores(independent, nuts):
 def test_nuts_draws_the_same_of_every_shipped_data_set():
     """Some hundred z tests: their root mean square is near 1, and none is far out."""
     z = []
-    for name in SHIPPED:
+    for name, model in SHIPPED:
         for pooling in POOLINGS:
             if name != "leukemia_genes":  # minutes of NUTS
-                draws = {"draws": 4000} if SHIPPED[name] != "spike_slab_genes" else {}
-                z += z_scores(
-                    of_shipped(name, pooling, "independent", **draws), of_shipped(name, pooling, "nuts", **draws)
-                )
+                draws = {"draws": 4000} if model != "spike_slab_genes" else {}
+                engines = ("independent", "nuts")
+                z += z_scores(*(of_shipped(name, model, pooling, engine, **draws) for engine in engines))
     z = np.array(z)
     assert len(z) > 80
     assert np.abs(z).max() < 4.5

@@ -47,9 +47,9 @@ def test_it_is_the_density_of_prior_and_likelihood():
 def test_other_units_have_the_same_posterior():
     frame = hz.load_data("bcg_vaccine")
     x = np.random.default_rng(2).normal(size=(20, 2))
-    here, *_ = posterior_of("tissue_expression", hz.load_data("dyestuff"))
+    here, *_ = posterior_of("tissue_expression", hz.load_data("dyestuff", "tissue_expression"))
     x3 = np.random.default_rng(2).normal(size=(20, 3))
-    dyestuff = hz.load_data("dyestuff")
+    dyestuff = hz.load_data("dyestuff", "tissue_expression")
     for factor in (1e-12, 1e12):
         there, *_ = posterior_of("tissue_expression", dyestuff.assign(expression=dyestuff["expression"] * factor))
         difference = there(x3) - here(x3)

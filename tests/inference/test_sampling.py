@@ -123,7 +123,7 @@ def test_a_refit_is_of_the_other_data_and_disturbs_nothing(by_engine):
 @pytest.mark.parametrize("engine", ["independent", "nuts"])
 def test_what_a_pooling_fixes_is_of_its_own_data(engine):
     """No pooling fixes the population from the priors, which follow the data: other data in the same process."""
-    frame = hz.load_data("dyestuff")
+    frame = hz.load_data("dyestuff", "tissue_expression")
     settings = {"engine": engine, "draws": 500, "random_seed": 1, "progressbar": False}
     first, second = (
         hz.fit("tissue_expression", frame.assign(expression=frame["expression"] / unit), "none", **settings)

@@ -45,7 +45,7 @@ def load(name):
     """Batches of one level, as the references take them."""
     if name == "pastes":
         return hz.load_data("pastes").drop(columns="batch").rename(columns={"campaign": "batch"})
-    return hz.load_data({"dyestuff": "dyestuff_batches"}.get(name, name))
+    return hz.load_data(name, MODEL)
 
 
 def by_scipy(pooling, form, point):
@@ -203,11 +203,12 @@ def test_an_interval_keeps_its_content_with_its_confidence(alloy):
         assert (kept >= 0.9).mean() == pytest.approx(0.95, abs=0.02)
 
 
-def test_the_three_numbers_are_in_their_order(alloy):
-    """The next batch is promised least, one specimen most; more confidence and more content lower the bound."""
+def test_one_specimen_is_promised_most(alloy):
+    """More confidence and more content lower the bound."""
     fit = alloy["partial"]
     specimens, following = (tolerance_bound(fit, of=of) for of in (SPECIMENS, NEXT))
-    assert following.loc[NEXT, "lower"] < specimens.loc[SPECIMENS, "lower"] < specimens.loc["one specimen", "lower"]
+    bounds = specimens.loc[SPECIMENS, "lower"], following.loc[NEXT, "lower"]
+    assert max(bounds) < specimens.loc["one specimen", "lower"]
     assert tolerance_bound(fit, content=0.99)["lower"].iloc[0] < specimens["lower"].iloc[0]
     assert tolerance_bound(fit, confidence=0.99)["lower"].iloc[0] < specimens["lower"].iloc[0]
 
@@ -237,6 +238,20 @@ def test_a_bound_that_cannot_be_is_refused_by_name(alloy, wrong, sentence):
         tolerance_bound(alloy["partial"], **wrong)
     with pytest.raises(ValueError, match="No pooling says nothing of the next batch"):
         tolerance_bound(alloy["none"])
+    with pytest.raises(ValueError, match="A plug-in estimate takes the spreads for known"):
+        tolerance_bound(hz.empirical_bayes(MODEL, SMALL))
+    with pytest.raises(ValueError, match="fits of material_batches, got one of hospital_readmission"):
+        tolerance_bound(hz.fit("hospital_readmission", hz.load_data("three_hospitals"), "none", **SETTINGS))
+
+
+def test_promises_are_said_to_the_digit_and_in_the_owner_s_words():
+    fit = hz.fit(MODEL, hz.load_data("pastes"), **SETTINGS)
+    said = tolerance_bound(fit, content=0.999, confidence=0.995)["promise"]
+    assert said.iloc[0] == (
+        "99.9 % of specimens of casks to come, of a batch never seen, lie there with posterior probability 99.5 %"
+    )
+    assert said["one specimen"] == "one new specimen lies there with probability 99.9 %"
+    assert "of batch C," in tolerance_bound(fit, campaign="C")["promise"].iloc[0]
 
 
 @pytest.mark.parametrize("method", ["reml", "ml"])
@@ -300,6 +315,46 @@ def test_a_batch_to_come_is_of_its_campaign_or_of_none(alloy):
     assert of["X / new"] < of["X / next"] < mean["X / new"]
     with pytest.raises(ValueError, match="Where a new batch of material_batches lies depends on its columns"):
         hz.predict(fit, n_new=2)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.parametrize("asked", [[1, 9], ["1", "X"], [1, "X"]])
+def test_a_campaign_is_known_whatever_its_label_is_written_as(kind, asked):
+    frame, _ = MODEL.simulate(np.random.default_rng(5), campaigns=3, batches=(2, 3), specimens=(3, 4))
+    frame = frame.assign(campaign=frame["campaign"].str[1:].astype(kind))
+    fit = hz.fit(MODEL, frame, draws=500, **SETTINGS)
+    new = hz.predict(fit, pd.DataFrame({"campaign": asked, "batch": ["99", "1"]}))["group_summary"].to_dataset()
+    known, unknown = new["sd"].values
+    h = fit["posterior"].to_dataset()
+    assert new["mean"].values[0] == pytest.approx(float(hz.groups(fit, level="campaign")["partial"].iloc[0]), abs=0.5)
+    assert unknown > known
+    assert unknown == pytest.approx(float(np.sqrt(h.mu.var() + (h.sigma_c**2 + h.sigma_b**2).mean())), rel=0.05)
+    assert tolerance_bound(fit, campaign=1.0)["lower"].iloc[0] == tolerance_bound(fit, campaign="1")["lower"].iloc[0]
+
+
+def test_a_fit_of_one_level_predicts_its_next_batch_and_no_other_campaign():
+    without = SMALL.query("campaign == 'A'").drop(columns="campaign")
+    fit = hz.fit(MODEL, without, **SETTINGS)
+    new = hz.predict(fit, pd.DataFrame({"batch": ["next", 1]}))["group_summary"].to_dataset()
+    assert dict(zip(new["batch"].values, new["case"].values, strict=True)) == {"next": "never seen", "1": "known"}
+    with pytest.raises(FrameError, match="labels its batches by 'batch', the frame by 'campaign' and 'batch'"):
+        hz.predict(fit, SMALL)
+    named = hz.fit(MODEL, SMALL.query("campaign == 'A'"), **SETTINGS)
+    with pytest.raises(FrameError, match="labels its batches by 'campaign' and 'batch', the frame by 'batch'"):
+        hz.predict(named, without)
+    with pytest.raises(ValueError, match="does not say how far another may lie: 'B'"):
+        hz.predict(named, pd.DataFrame({"campaign": ["B"], "batch": ["1"]}))
+    assert "of this campaign," in tolerance_bound(named)["promise"].iloc[0]
+
+
+def test_batches_are_pooled_to_their_campaign():
+    """Campaigns far apart and batches nearly alike: the weight of a batch's own data is small, and the level pooled."""
+    sizes = {"batches": (5, 5), "specimens": (3, 3)}
+    frame, _ = MODEL.simulate(np.random.default_rng(4), sigma_c=60, sigma_b=0.5, sigma=15, **sizes)
+    fit = hz.fit(MODEL, frame, **SETTINGS)
+    assert float(fit["group_summary"]["kappa"].max()) < 0.5
+    pooled = hz.pooling_factor(fit)["pooling_factor"]
+    assert pooled["campaign"] < 0.2 < 0.5 < pooled["batch"]
 
 
 def test_known_and_new_batches_of_a_campaign_are_drawn_together(alloy):

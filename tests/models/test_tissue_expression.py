@@ -34,7 +34,7 @@ GENE = REFERENCE["tissue_expression"]["quadrature"]["gene"]
 def load(name):
     if name == "dyestuff2":
         return pd.DataFrame(REFERENCE[name]["frame"])
-    frame = hz.load_data(name)
+    frame = hz.load_data(name, MODEL)
     return frame[frame["gene"] == GENE] if "gene" in frame else frame
 
 
@@ -343,7 +343,7 @@ def test_a_tissue_in_either_unicode_form_is_one_tissue():
 
 
 def test_a_gene_with_a_number_is_selected_and_predicted():
-    frame = hz.load_data("dyestuff").assign(gene=2)
+    frame = hz.load_data("dyestuff", "tissue_expression").assign(gene=2)
     several = pd.concat([frame, frame.assign(gene=3)])
     for gene in (2, 2.0, "2"):
         assert MODEL.data(several, gene=gene).attrs["gene"] == "2"

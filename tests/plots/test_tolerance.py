@@ -5,6 +5,7 @@ import pytest
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.material_batches import NEXT, tolerance_bound
+from hbm_zoo.plots.style import COLOURS
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,13 @@ def test_line_share_and_rows(alloy, of, side):
     np.testing.assert_allclose(
         sorted(points, key=lambda p: p[1]), list(zip(summary["mean"].values, range(22), strict=True))
     )
+
+
+def test_complete_pooling_is_named_and_coloured_as_such():
+    fit = hz.fit("material_batches", hz.load_data("simulated_alloy"), "complete", random_seed=1, progressbar=False)
+    drawn = {line.get_label(): line.get_color() for line in hz.plot_tolerance_bound(fit).axes[1].lines}
+    assert drawn["complete pooling"] == COLOURS["complete"]
+    assert "partial pooling" not in drawn
 
 
 def test_an_interval_has_no_such_picture(alloy):

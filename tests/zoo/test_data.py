@@ -20,7 +20,7 @@ SIMULATED = [path.stem for path in DATA.glob("simulated_*.csv")]
 
 
 def test_every_file_belongs_to_a_model_and_every_dataset_has_a_file():
-    assert sorted(hz.datasets().index) == sorted(path.stem for path in DATA.glob("*.csv"))
+    assert sorted({*hz.datasets().index}) == sorted(path.stem for path in DATA.glob("*.csv"))
 
 
 def test_every_dataset_has_its_source():
