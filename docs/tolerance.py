@@ -17,9 +17,7 @@ STUDIES, SPECIMENS_EACH = 300, 5
 #: Campaigns, batches of each, sd of batches over that of specimens; the sd of campaigns, where there are several.
 CELLS = [*product([1], [3, 5, 10], [0.3, 1.0, 3.0]), (3, 3, 1.0), (6, 4, 1.0)]
 SIGMA_C = 1.0
-HEAD = (
-    "| campaigns | batches of each | sigma_b | new batches | next batch | narrow: new | narrow: next | ANOVA |"
-)
+HEAD = "| campaigns | batches of each | sigma_b | new batches | next batch | narrow: new | narrow: next | ANOVA |"
 
 
 def bounds(frame, priors, seed):
