@@ -350,6 +350,7 @@ def test_a_refit_without_a_dish_has_the_nodes_of_the_others(partial, monkeypatch
     assert mcse >= float(LEVEL.integration_error(hyperparameters(partial), data.isel(dish=[0])).mean()) - 1e-3
 
 
+@pytest.mark.slow
 def test_halves_have_clouds_of_their_own(partial, monkeypatch):
     monkeypatch.setattr(cross_validation, "SPLITS", 2)
     monkeypatch.setattr(cross_validation, "DRAWS_A_SPLIT", 100)

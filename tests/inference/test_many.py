@@ -94,6 +94,7 @@ def test_draws_that_cannot_be_trusted_are_said_once_by_unit(hospitals):
         assert table.loc[unit, f"{name}_eti89_lb"] == fit["posterior"][name].quantile(0.055)
 
 
+@pytest.mark.slow
 def test_fits_of_many_units_go_on_after_a_kill(hospitals, tmp_path):
     done = tmp_path / "done"
     code = (

@@ -14,6 +14,7 @@ from pytensor.compile.mode import Mode
 from scipy import special, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics import cross_validation
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.sampling import refit
@@ -290,9 +291,11 @@ def batters(request):
 
 @pytest.fixture(scope="module")
 def written(batters, tmp_path_factory):
-    """The report and its comparisons by question: halves of the data are fitted again once."""
+    """The report and its comparisons by question: a few halves of the data are fitted again once."""
     _, fits, _ = batters
-    folder = hz.report(fits, tmp_path_factory.mktemp("batters") / "report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_validation, "SPLITS", 6)
+        folder = hz.report(fits, tmp_path_factory.mktemp("batters") / "report")
     table = pd.read_csv(folder / "comparison.csv", index_col=["question", "pooling"])
     return folder, {question: table.loc[question] for question in ("new_group", "new_observation")}
 
