@@ -7,22 +7,37 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.material_batches import NEXT, SPECIMENS, tolerance_bound
+from hbm_zoo.inference import sampling
+from hbm_zoo.inference.fitting import attributes
 
-STUDIES, SPECIMENS_EACH = 300, 5
+STUDIES, SPECIMENS_EACH = 250, 5
 #: Campaigns, batches of each, sd of batches over that of specimens; the sd of campaigns, where there are several.
 CELLS = [*product([1], [3, 5, 10], [0.3, 1.0, 3.0]), (3, 3, 1.0), (6, 4, 1.0)]
 SIGMA_C = 1.0
 HEAD = "| campaigns | batches of each | sigma_b | new batches | next batch | narrow: new | narrow: next | ANOVA |"
 
 
+def drawn(frame, priors, seed):
+    """What of a fit a bound needs: its draws and its data, no tables."""
+    record = hz.material_batches.MODEL
+    data = record.data(frame)
+    resolved = record.priors(data, priors, "partial")
+    settings = {"draws": 500, "chains": 4, "tune": 1000, "seed": seed, "engine": "auto"}
+    fit = sampling.sample(record, data, "partial", None, resolved, settings, False, {})
+    fit.attrs |= attributes(record, data, "partial", resolved) | {"seed": seed}
+    fit["constant_data"] = xr.DataTree(data)
+    return fit
+
+
 def bounds(frame, priors, seed):
     """Lower bounds of 90 % with 95 %: of specimens of new batches, of the next batch, and the classical one."""
-    fit = hz.fit("material_batches", frame, priors=priors, draws=500, random_seed=seed, progressbar=False)
+    fit = drawn(frame, priors, seed)
     of_all, of_next = (tolerance_bound(fit, of=of)["lower"] for of in (SPECIMENS, NEXT))
     return of_all[SPECIMENS], of_next[NEXT], of_all["one-way ANOVA"]
 
