@@ -82,6 +82,12 @@ def leave_row_out(y, y_bar, n, mu, tau, sigma):
     return log_density(y, mean, sigma**2 * (1 + tau**2 / precision))
 
 
+def are_the_same(y, n, SS):
+    """Whether all rows have one value but for rounding; and whether those of each group of several have."""
+    rounding = 8 * np.finfo(float).eps * float(abs(y).max())
+    return float(y.max() - y.min()) <= rounding, bool(n.max() > 1 and float(SS.sum() / n.sum()) <= rounding**2)
+
+
 def moments_by_group(y, group):
     """Count, mean and centred sum of squares of each group, by the corrected two-pass algorithm.
 

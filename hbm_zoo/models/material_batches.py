@@ -77,7 +77,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames.rules import FrameError, FrameWarning, key, label, number
 from hbm_zoo.group_level import nested
 from hbm_zoo.group_level.level import GroupLevel, Level
-from hbm_zoo.group_level.normal import moments_by_group
+from hbm_zoo.group_level.normal import are_the_same, moments_by_group
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.priors import describe, moments
@@ -114,12 +114,11 @@ def default_priors(data):
         If each batch has one specimen, or each of several campaigns one batch.
     """
     m0, s = float(data.strength.mean()), float(data.strength.std(ddof=1)) if data.strength.size > 1 else 0.0
-    rounding = 8 * np.finfo(float).eps * float(abs(data.strength).max())
-    replicated = data.n.max() > 1 and float(data.SS.sum() / data.n.sum()) <= rounding**2
-    if replicated or s <= rounding:
+    all_same, each_same = are_the_same(data.strength, data.n, data.SS)
+    if all_same or each_same:
         raise FrameError(
             "material_batches: column 'strength' expected specimens of a batch that differ, got the same value in all "
-            f"rows of {'each batch' if s > rounding else 'the frame'}: nothing says how large sigma is."
+            f"rows of {'the frame' if all_same else 'each batch'}: nothing says how large sigma is."
         )
     if data.n.max() == 1:
         _only_priors_tell("Every batch has one row", "specimens (sigma)", "batches (sigma_b)")

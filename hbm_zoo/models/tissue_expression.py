@@ -104,12 +104,11 @@ def default_priors(data):
             FrameWarning,
             stacklevel=4,
         )
-    rounding = 8 * np.finfo(float).eps * float(abs(data.expression).max())
-    replicated = data.n.max() > 1 and float(data.SS.sum() / data.n.sum()) <= rounding**2
-    if replicated or s <= rounding:
+    all_same, each_same = normal.are_the_same(data.expression, data.n, data.SS)
+    if all_same or each_same:
         raise FrameError(
             "tissue_expression: column 'expression' expected cells of a tissue that differ, got the same value in all "
-            f"rows of {'each tissue' if s > rounding else 'the frame'}: nothing says how large sigma is."
+            f"rows of {'the frame' if all_same else 'each tissue'}: nothing says how large sigma is."
         )
     spread = Prior("HalfNormal", sigma=s)
     return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "tau": spread, "sigma": spread}

@@ -213,6 +213,12 @@ def test_one_specimen_is_promised_most(alloy):
     assert tolerance_bound(fit, confidence=0.99)["lower"].iloc[0] < specimens["lower"].iloc[0]
 
 
+def test_of_few_batches_the_bound_on_all_of_them_is_the_lower():
+    frame, _ = MODEL.simulate(np.random.default_rng(6), campaigns=1, batches=(3, 3), specimens=(5, 5))
+    fit = hz.fit(MODEL, frame, **SETTINGS)
+    assert tolerance_bound(fit)["lower"].iloc[0] < tolerance_bound(fit, of=NEXT)["lower"].iloc[0]
+
+
 def test_what_speaks_against_the_classical_value_is_said():
     data = MODEL.data(hz.load_data("simulated_alloy"))
     assert "campaigns are not in it" in anova_basis(data, 0.9, 0.95)[1]
