@@ -7,7 +7,7 @@ import xarray as xr
 
 from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.level import Level
-from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, each_group
 from hbm_zoo.inference.fits import (
     Fits,
     check_together,
@@ -153,11 +153,8 @@ def probability_above(fit: xr.DataTree, threshold: float, model: HierarchicalMod
         return (fit["posterior"].dataset[record.estimand] > threshold).mean(["chain", "draw"])
     h = hyperparameters(fit)
     h = affordable(h, data.sizes[record.group])
-    parts = [
-        exceedance(record.group_level.after(h, chunk), threshold)
-        for chunk in of_groups(record, data, h.sizes["sample"])
-    ]
-    return xr.concat(parts, dim=record.group)
+    after = record.group_level.after
+    return each_group(record, data, h.sizes["sample"], lambda part: exceedance(after(h, part), threshold))
 
 
 def _ends(summary: xr.Dataset) -> list[str]:

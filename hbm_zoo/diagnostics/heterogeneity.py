@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp, softmax
 
-from hbm_zoo.inference.chunks import of_groups
+from hbm_zoo.inference.chunks import each_group
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, means_of, on_path
 from hbm_zoo.inference.quadrature import DRAWS, MOST_DIMENSIONS, quadrature
@@ -92,9 +92,8 @@ def estimates_over_heterogeneity(
     given = others.at(points, t).rename(curve="heterogeneity")
     labels = data[record.group].values.tolist() if groups is None else known(groups, data[record.group])
     wanted = data.sel({record.group: labels}) if level.independent else data
-    chunks = of_groups(record, wanted, weights.size)
-    parts = [_averaged(level.after(given, chunk).mean, weights) for chunk in chunks]
-    result = xr.concat(parts, dim=record.group).sel({record.group: labels}).assign(draws=draws)
+    curves = each_group(record, wanted, weights.size, lambda part: _averaged(level.after(given, part).mean, weights))
+    result = curves.sel({record.group: labels}).assign(draws=draws)
     if size <= MOST_DIMENSIONS:
         result = result.drop_vars("mcse")
     alike = set(others.names) == set(record.parameters) - set(record.fixed["complete"](priors_of(fit), data))

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from hbm_zoo.inference.chunks import log_joint, of_groups
+from hbm_zoo.inference.chunks import each_group, log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, options, population_fixed_at, prepared, thinned, word
 from hbm_zoo.model import HierarchicalModel
 
@@ -162,11 +162,12 @@ def _s_value(lfsr: xr.DataArray) -> xr.DataArray:
 def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, size: float) -> np.ndarray:
     """P(abs(theta) <= size | data) of each group, averaged over hyperparameter draws."""
     h = thinned(hyperparameters(fit), DRAWS)
-    parts = []
-    for chunk in of_groups(record, data, h.sizes["sample"]):
-        posterior = record.group_level.conditional(h, chunk)
-        parts.append((posterior.cdf(size) - posterior.cdf(-size)).mean("sample").values)
-    return np.concatenate(parts)
+
+    def within(part: xr.Dataset) -> xr.DataArray:
+        posterior = record.group_level.conditional(h, part)
+        return (posterior.cdf(size) - posterior.cdf(-size)).mean("sample")
+
+    return each_group(record, data, h.sizes["sample"], within).values
 
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:

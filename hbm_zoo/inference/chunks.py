@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
@@ -27,6 +27,17 @@ def of_groups(record: HierarchicalModel, data: xr.Dataset, samples: int) -> Iter
         return
     for portion in in_portions(np.arange(data.sizes[record.group]), samples, level.cells(data)):
         yield data.isel({record.group: portion})
+
+
+def each_group(record: HierarchicalModel, data: xr.Dataset, samples: int, formula: Callable):
+    """What ``formula(chunk)`` says of each group, chunk by chunk.
+
+    Chunks have no labels, which every sum of two arrays would compare anew; groups that depend on one another keep
+    theirs.
+    """
+    bare = data.drop_vars(record.group, errors="ignore") if record.group_level.independent else data
+    parts = [formula(chunk) for chunk in of_groups(record, bare, samples)]
+    return xr.concat(parts, dim=record.group).assign_coords({record.group: data[record.group]})
 
 
 def log_joint(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

@@ -12,7 +12,7 @@ from pymc.stats import compute_log_likelihood
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.inputs import largest
-from hbm_zoo.inference.chunks import of_groups
+from hbm_zoo.inference.chunks import each_group
 from hbm_zoo.inference.fits import efficiency, free, hyperparameters, proposals, thinned
 from hbm_zoo.inference.nodes import as_groups
 from hbm_zoo.inference.prior import log_prior, prior
@@ -99,8 +99,8 @@ def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:
     most = max(50, min(1000, LARGEST_ARRAY // 4 // data.sizes[record.group]))
     few = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
     level = record.group_level
-    parts = [level.reported(level.conditional(few, part).sample(rng)) for part in of_groups(record, data, most)]
-    return xr.concat(parts, dim=record.group).transpose("sample", ...)
+    draws = each_group(record, data, most, lambda part: level.reported(level.conditional(few, part).sample(rng)))
+    return draws.transpose("sample", ...)
 
 
 def _add_arrays(record, tree, data, rng) -> None:
@@ -124,9 +124,10 @@ def _add_arrays(record, tree, data, rng) -> None:
     )
     if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
         samples = h.sizes["chain"] * h.sizes["draw"]
-        parts = [level.log_left_out(h, part) for part in of_groups(record, data, samples)]
-        log_left_out = xr.concat(parts, dim=record.group).transpose("chain", "draw", ...)
-        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: log_left_out}))
+        log_left_out = each_group(record, data, samples, lambda part: level.log_left_out(h, part))
+        tree["log_likelihood"] = xr.DataTree(
+            xr.Dataset({record.observed: log_left_out.transpose("chain", "draw", ...)})
+        )
 
 
 def _too_large(tree, data) -> bool:
@@ -149,8 +150,6 @@ def drawn(record, tree, data, rng) -> tuple[xr.Dataset, xr.DataArray]:
 def recovered(record, h, data, rng) -> xr.DataArray:
     """Exact draws of each group's parameter, one for each draw of the hyperparameters [chain, draw]."""
     shape = xr.DataArray(np.ones((h.sizes["chain"], h.sizes["draw"])), dims=("chain", "draw"))
-    parts = [
-        record.group_level.conditional(h, part).over(shape).sample(rng) for part in of_groups(record, data, shape.size)
-    ]
-    draws = xr.concat(parts, dim=record.group)
+    conditional = record.group_level.conditional
+    draws = each_group(record, data, shape.size, lambda part: conditional(h, part).over(shape).sample(rng))
     return draws.transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)

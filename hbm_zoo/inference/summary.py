@@ -8,6 +8,7 @@ Carlo error, and no array of draws x groups.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -15,7 +16,7 @@ from arviz_base import rcParams
 from scipy.stats import rankdata
 
 from hbm_zoo.group_level.averages import exceedance, quantile
-from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, each_group
 from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.model import HierarchicalModel
@@ -75,11 +76,9 @@ def group_summary(
     some, few = affordable(h, cells), affordable(h, cells, CELLS_AT_ONCE)  # h itself, if there are no more
     plug_in = some.mean("sample").expand_dims("sample")
     points = affordable(h if proposals is None else proposals, cells, CELLS_LEFT_OUT)
-    parts = [
-        _summarise(model, some, few, plug_in, chunk).merge(_left_out(model, points, chunk, reff))
-        for chunk in of_groups(model, data, points.sizes["sample"])
-    ]
-    summary = xr.concat(parts, dim=model.group)
+    known = each_group(model, data, some.sizes["sample"], partial(_summarise, model, some, few, plug_in))
+    left_out = each_group(model, data, points.sizes["sample"], partial(_left_out, model, points, reff))
+    summary = known.merge(left_out)
     if "circular" in data.attrs:
         summary = summary.assign({name: xr.full_like(summary[name], np.nan) for name in LEAVING_OUT})
     if pooling == "none" and h.sizes["sample"] == 1:
@@ -102,7 +101,7 @@ def average(values: xr.DataArray) -> xr.DataArray:
     return values.mean("sample", skipna=False)
 
 
-def _left_out(model: HierarchicalModel, points: xr.Dataset, data: xr.Dataset, reff: float) -> xr.Dataset:
+def _left_out(model: HierarchicalModel, points: xr.Dataset, reff: float, data: xr.Dataset) -> xr.Dataset:
     """Leaving out each group of a chunk; weighted points are independent of one another."""
     level, log_ratios = model.group_level, points.get("log_ratio")
     log_left_out = level.log_left_out(points, data).transpose("sample", ...)
