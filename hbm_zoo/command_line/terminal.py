@@ -16,6 +16,7 @@ from rich.text import Text
 
 from hbm_zoo import words
 from hbm_zoo.reporting import tables
+from hbm_zoo.reporting.answers import answers_of
 from hbm_zoo.reporting.findings import Findings
 from hbm_zoo.reporting.formatting import aligned, fixed, number
 from hbm_zoo.zoo import pages
@@ -40,6 +41,9 @@ def show(found: Findings, console: Console) -> None:
     console.print()
     _line("Population", _population(found), console)
     _shrinkage(found, console)
+    for answer in answers_of(found.record):
+        table = found.answers[answer.verb]
+        _line(answer.word, table if isinstance(table, str) else answer.sentence(table), console)
     if found.threshold is not None:
         _line("Threshold", _above(found), console)
     said_by_the_checks = found.passed and len(found.verdict) > 1

@@ -18,6 +18,7 @@ from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, settings, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, ppf, to_json
+from hbm_zoo.reporting.answers import answers_of
 
 NOTHING = "Nothing is concluded: a fit broke off, and the others alone do not answer the question."
 QUESTIONS = ("new_group", "new_observation")
@@ -40,6 +41,8 @@ class Findings:
         One row a hyperparameter: its prior in words, and its posterior.
     discoveries
         As `discoveries` returns them, if the model has a null group; else None.
+    answers
+        Of the model's own verbs, by name: a table, or a sentence why there is none.
     verdict
         Two or three sentences computed from the numbers.
     threshold
@@ -55,6 +58,7 @@ class Findings:
     priors: pd.DataFrame
     population: pd.DataFrame
     discoveries: pd.DataFrame | None
+    answers: Mapping[str, pd.DataFrame | str]
     verdict: list[str]
     threshold: float | None
 
@@ -143,6 +147,7 @@ def findings(
         priors=_priors(record, fits),
         population=_population(fits, record),
         discoveries=_discoveries(fits, record),
+        answers={answer.verb: answer.table(leading, record) for answer in answers_of(record)},
         verdict=_verdict(fits, comparisons, record) if not failures else [NOTHING],
         threshold=threshold,
     )

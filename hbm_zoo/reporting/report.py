@@ -17,6 +17,7 @@ import hbm_zoo as hz
 from hbm_zoo.inference.fits import Fits
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting import definitions, tables
+from hbm_zoo.reporting.answers import Answer, answers_of
 from hbm_zoo.reporting.findings import Findings, findings
 from hbm_zoo.reporting.folder import check_target, whole
 from hbm_zoo.reporting.html import html
@@ -65,8 +66,8 @@ def report(
     pathlib.Path
         The folder: ``report.html`` (self-contained, printable), ``report.md``,
         ``comparison.csv`` (its column ``question`` keeps the two questions apart),
-        ``groups.csv``, ``discoveries.csv`` if the model has a null group, the pictures
-        ``*.png``, and the fits as netCDF in ``fits/``.
+        ``groups.csv``, ``discoveries.csv`` if the model has a null group, a table of each verb of the
+        model's own, the pictures ``*.png``, and the fits as netCDF in ``fits/``.
 
     Raises
     ------
@@ -96,6 +97,8 @@ def write(found: Findings, target: Path) -> Path:
         found.groups.to_csv(draft / "groups.csv")
         if found.discoveries is not None:
             found.discoveries.to_csv(draft / "discoveries.csv")
+        for answer, table in _answered(found):
+            table.to_csv(draft / f"{answer.verb}.csv")
         (draft / "fits").mkdir()
         for name, fit in found.fits.items():
             fit.to_netcdf(draft / "fits" / f"{name}.nc")
@@ -113,7 +116,13 @@ def _figures(found: Findings) -> dict[str, Figure]:
     if found.discoveries is not None:
         figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)
         figures["local_fdr"] = hz.plot_local_fdr(found.leading, model=found.record)
-    return figures
+    return figures | {answer.verb: answer.figure(found.leading, found.record) for answer, _ in _answered(found)}
+
+
+def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:
+    """The answers of the model's own verbs that are tables."""
+    named = [(answer, found.answers[answer.verb]) for answer in answers_of(found.record)]
+    return [(answer, table) for answer, table in named if isinstance(table, pd.DataFrame)]
 
 
 def _png(figure: Figure) -> bytes:
@@ -142,6 +151,7 @@ def _context(found: Findings) -> dict:
         "formula": pages.formula(name, **found.record.chosen),
         "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
         "compared": compared,
+        "answers": [(answer, answer.sentence(table), tables.plain(table)) for answer, table in _answered(found)],
         "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],
         "groups": shown,
         "left_out": left_out,
@@ -171,4 +181,6 @@ def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str
         "Groups": {str(c): definitions.define(str(c), volume, kappa) for c in found.groups.columns},
         "Checks": definitions.CHECKS,
     }
-    return meanings if found.discoveries is None else meanings | {"Discoveries": definitions.DISCOVERIES}
+    if found.discoveries is not None:
+        meanings["Discoveries"] = definitions.DISCOVERIES
+    return meanings | {answer.heading: dict(answer.meanings) for answer, _ in _answered(found)}

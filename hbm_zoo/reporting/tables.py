@@ -108,6 +108,13 @@ def priors(findings: Findings) -> pd.DataFrame:
     return findings.priors.reset_index().rename(columns={"between": "central 90 %"})
 
 
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Any table for reading: its labels first, numbers in few digits; the first rows of a long one."""
+    shown = table.iloc[:MOST_GROUPS].reset_index()
+    numeric = shown.select_dtypes("number").columns
+    return shown.assign(**{name: aligned(shown[name]) for name in numeric}).astype(str)
+
+
 def escaped(text: str) -> str:
     r"""Text that Markdown takes as it is.
 

@@ -1,0 +1,60 @@
+"""A report has what the model's own verbs answer, and says why where they answer nothing."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import hbm_zoo as hz
+from hbm_zoo.command_line import terminal
+from hbm_zoo.reporting.answers import OF_MODELS
+from hbm_zoo.reporting.findings import findings
+from hbm_zoo.reporting.report import report
+
+
+@pytest.fixture(scope="module")
+def fits():
+    how = {"random_seed": 1, "progressbar": False, "draws": 250}
+    return {
+        (name, pooling): hz.fit(name, hz.load_data(data(name), name), pooling, **how)
+        for name in OF_MODELS
+        for pooling in ("none", "partial")
+    }
+
+
+def data(name):
+    return next(iter(hz.MODELS[name].MODEL.datasets))
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, tmp_path):
+    fit = fits[name, "partial"]
+    folder = report({"partial": fit}, tmp_path / "report")
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    for answer in OF_MODELS[name]:
+        table = getattr(hz.MODELS[name], answer.verb)(fit)
+        assert set(table.columns) <= set(answer.meanings), "every column is explained"
+        assert set(answer.texts) == set(table.columns) - set(table.select_dtypes("number").columns)
+        written = pd.read_csv(folder / f"{answer.verb}.csv", index_col=list(range(table.index.nlevels)))
+        numbers = table.select_dtypes("number")
+        np.testing.assert_allclose(written[list(numbers)].to_numpy(float), numbers.to_numpy(float))
+        assert (folder / f"{answer.verb}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"## {answer.heading}\n\n{answer.sentence(table)}.".replace("<", r"\<") in page
+        assert f"<h2>{answer.heading}</h2>" in html
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_the_terminal_says_it_in_a_line_and_why_there_is_none(name, fits):
+    for pooling in ("partial", "none"):
+        found = findings({pooling: fits[name, pooling]})
+        console = Console(file=io.StringIO(), width=80)
+        terminal.show(found, console)
+        printed = " ".join(console.file.getvalue().split())
+        for answer in OF_MODELS[name]:
+            table = found.answers[answer.verb]
+            said = table if isinstance(table, str) else answer.sentence(table)
+            assert " ".join(f"{answer.word} {said}".split()) in printed
+        assert all(isinstance(table, pd.DataFrame) for table in found.answers.values()) or pooling == "none"
