@@ -171,6 +171,12 @@ class GroupLevel:
         """The population that each group of the data comes from, before its own: of the estimand."""
         return self.of_estimand(self.population(self.at(h, data)))
 
+    def target(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Towards which each group is pulled: the mean of its population, which the data of all may have moved."""
+        if self.deviations is None:
+            return self.of_groups(h, data).mean
+        return self.conditional(h, data).mean - self.deviations(h, data).mean
+
     def before(self, h: xr.Dataset, data: xr.Dataset, group: str):
         """The population of the parameters of groups that lie where those of the data do; draws are joint."""
         if not self.independent:
