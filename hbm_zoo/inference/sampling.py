@@ -171,7 +171,7 @@ def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
 
     def compiled() -> nuts.Compiled:
-        model = record.write(data, pooling, parameterization, priors)
+        model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
             raise ValueError(
                 f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."
