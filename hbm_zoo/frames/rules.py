@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -106,8 +107,20 @@ def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tup
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
+    for name, rule in present.items():
+        for several in labels.alike(plain[name]) if rule.label else ():
+            _warn_of_likeness(name, several, model)
     return pd.DataFrame(
         {name: labels.normal(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
+    )
+
+
+def _warn_of_likeness(column: str, names: list[str], model: str) -> None:
+    warnings.warn(
+        f"{model}: column {column!r} has {listed(map(repr, names))}, which differ by case, spaces or form only and are "
+        "taken for different ones.",
+        FrameWarning,
+        stacklevel=4,
     )
 
 
