@@ -11,7 +11,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, Rule
 
 SEPARATORS = ",;\t|"
+BYTE_ORDER = "\ufeff"
 TOTALS = {"total", "totals", "grand total", "sum", "all", "overall", "gesamt", "summe", "totaal", "somme", "totale"}
 
 
@@ -47,7 +48,7 @@ def read(path: Path) -> pd.DataFrame:
     else:
         frame = _read_text(_decoded(content, path), path)
     frame.columns = [str(name).strip() for name in frame.columns]
-    frame.attrs = {"source": path.name, "labels": {}, "notes": []}
+    frame.attrs = {"notes": [], "separator": None} | frame.attrs | {"source": path.name, "labels": {}}
     return frame
 
 
@@ -88,11 +89,11 @@ def in_their_words(sentence: str, labels: Mapping[str, str]) -> str:
 
 def _decoded(content: bytes, path: Path) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+        return content.decode("utf-16").lstrip(BYTE_ORDER)
     if b"\0" in content:
         raise FrameError(f"{path} is not a text file: expected CSV or parquet.")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8").lstrip(BYTE_ORDER)
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
 
@@ -104,11 +105,9 @@ def _read_text(text: str, path: Path) -> pd.DataFrame:
     separator = (
         stated[1] if stated else max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     )
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     header: list[str] = []
-    rows, lines, end = [], [], 0
-    for cells in reader:
-        line, end = end + 1, reader.line_num
+    rows, lines, notes = [], [], []
+    for line, cells in _records(text, separator, path):
         cells = [cell.strip() for cell in cells]
         if not any(cells) or (stated and line == 1):
             continue
@@ -120,9 +119,36 @@ def _read_text(text: str, path: Path) -> pd.DataFrame:
             raise FrameError(f"{path.name}: line {line} has {len(cells)} cells, the header has {len(header)}.")
         rows.append([cell or None for cell in cells] + [None] * (len(header) - len(cells)))
         lines.append(line)
+        notes += [
+            f"Line {line} of {path.name}: the cell of {name!r} goes over several lines. Is a quote missing?"
+            for name, cell in zip(header, cells, strict=False)
+            if "\n" in cell or "\r" in cell
+        ]
     if not header:
         raise FrameError(f"{path.name} is empty: expected a header and rows.")
-    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line", dtype=int), dtype=object)
+    frame = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line", dtype=int), dtype=object)
+    frame.attrs = {"notes": notes, "separator": separator}
+    return frame
+
+
+def _records(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows of cells, each with the line where it begins."""
+    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise FrameError(f"{path.name}: a quote that is opened in line {line} is never closed.") from None
+        if "field larger" in str(error):
+            raise FrameError(
+                f"{path.name}: a cell in line {line} has more than {csv.field_size_limit():,} characters. Is a quote "
+                "missing?"
+            ) from None
+        raise FrameError(
+            f"{path.name}: line {line} has a quote amid a cell that is quoted; inside quotes a quote is written twice."
+        ) from None
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
