@@ -1,8 +1,9 @@
 """One normal form of a label, whatever type it came in: a frame's, a fit's, and those of rows that come later.
 
 Whole numbers are integers, also where pandas made floats of them; text has no space around
-it, nothing that has no width, no space that does not break, and one Unicode form. Two labels are the same if their `text` is. "001" is another label than 1,
-unless the labels known are numbers: then text that is a number is that number.
+it, nothing that has no width, no space that does not break, and one Unicode form. Two labels are
+the same if their `text` is. "001" is another label than 1, unless the labels known are numbers: then
+text that is a number is that number.
 """
 
 from __future__ import annotations

@@ -107,21 +107,21 @@ def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tup
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
-    for name, rule in present.items():
-        for several in labels.alike(plain[name]) if rule.label else ():
-            _warn_of_likeness(name, several, model)
+    for sentence in likenesses(plain, present):
+        warnings.warn(f"{model}: {sentence}", FrameWarning, stacklevel=3)
     return pd.DataFrame(
         {name: labels.normal(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
     )
 
 
-def _warn_of_likeness(column: str, names: list[str], model: str) -> None:
-    warnings.warn(
-        f"{model}: column {column!r} has {listed(map(repr, names))}, which differ by case, spaces or form only and are "
-        "taken for different ones.",
-        FrameWarning,
-        stacklevel=4,
-    )
+def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
+    """A sentence for labels that differ by case, spaces or form only."""
+    return [
+        f"column {name!r} has {listed(map(repr, several))}, which differ by case, spaces or form only and are taken "
+        "for different ones."
+        for name, rule in columns.items()
+        for several in (labels.alike(frame[name]) if rule.label else ())
+    ]
 
 
 def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:

@@ -78,10 +78,6 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     frame = _checked(frame, least_expected)
     rows = frame[frame["Measure Name"].astype(str) == _measure(frame, measure)]
     discharges, rate, observed = _published(rows)
-    if (more := observed > discharges).any():
-        raise FrameError(
-            f"Column 'Number of Readmissions' expected no more than the discharges, got more {_place(rows, more)}."
-        )
     expected = discharges * rate / 100
     large = expected >= least_expected
     kept = large & observed.notna()
@@ -162,7 +158,12 @@ def _published(rows):
         if (bad := column.notna() & ~rule.holds(read)).any():
             got = plain[name][bad].iloc[0]
             raise FrameError(f"Column {name!r} expected {rule.expected} or N/A, got {got!r} {_place(rows, bad)}.")
-    return [numbers[name].astype(float) for name in NUMBERS]
+    discharges, rate, observed = (numbers[name].astype(float) for name in NUMBERS)
+    if (more := observed > discharges).any():
+        raise FrameError(
+            f"Column 'Number of Readmissions' expected no more than the discharges, got more {_place(rows, more)}."
+        )
+    return discharges, rate, observed
 
 
 def _place(rows, bad):
