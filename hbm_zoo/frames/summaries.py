@@ -36,7 +36,7 @@ def summary_rows(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> dict:
     >>> summary_rows(frame, {"ward": label(""), "falls": count("")})
     {2: "'Total' is the name of a summary"}
     """
-    said = {}
+    said: dict = {}
     for name in [name for name, rule in rules.items() if rule.label]:
         texts = frame[name].map(lambda cell: str(cell).strip() if pd.notna(cell) else "")
         named = texts.map(lambda text: bool(text) and bool(WORDS.fullmatch(BEHIND.sub("", text).strip().casefold())))
@@ -50,7 +50,7 @@ def _by_arithmetic(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> dict:
         {name: pd.to_numeric(frame[name], errors="coerce") for name, rule in rules.items() if not rule.label}
     )
     nameless = _nameless(frame, rules)
-    found = {}
+    found: dict = {}
     if len(frame) > FEWEST_OTHERS or nameless.any():
         is_sum = _sums(numbers)
         enough = (len(frame) > FEWEST_OTHERS) & (numbers.shape[1] >= FEWEST_COLUMNS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -170,7 +171,8 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int)
 
 def _unchecked(densities: list[Variable]) -> list[Variable]:
     """Densities that are 0 where a parameter leaves its support: of many points, one that does must stop no other."""
-    return rewrite_graph(densities, include=(), custom_rewrite=in2out(local_check_parameter_to_ninf_switch))
+    rewritten: Any = rewrite_graph(densities, include=(), custom_rewrite=in2out(local_check_parameter_to_ninf_switch))
+    return rewritten
 
 
 def _of_prior(model: pm.Model) -> list[Variable]:

@@ -388,6 +388,8 @@ def test_simulated_tissues_have_the_truth_they_report():
     assert frame.groupby("tissue").size().min() == 1
 
 
+@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
 def test_anndata_that_would_be_misread_is_refused_or_said():
     obs = pd.DataFrame({"organ": ["a", "b"]}, index=["c1", "c2"])
     adata = anndata.AnnData(np.array([[1.0, 2.0], [3.0, 4.0]]), obs=obs)
