@@ -71,6 +71,20 @@ def ppf(prior: Prior, p: float) -> float:
         return float(_quantile_function(prior)(p))
 
 
+def log_density(prior: Prior) -> Callable:
+    """The log density of a prior, a function of an array.
+
+    Examples
+    --------
+    >>> log_density(Prior("Normal", mu=0, sigma=1))(np.zeros(2)).round(3).tolist()
+    [-0.919, -0.919]
+    """
+    x = pt.dvector("x")
+    with pm.Model():
+        compiled = function([x], pm.logp(prior.create_variable("of"), x), mode="FAST_COMPILE")
+    return lambda at: compiled(np.ravel(at)).reshape(np.shape(at))
+
+
 def describe(prior: Prior) -> str:
     """A prior in one line: ``LogNormal(mu=0, sigma=0.5)``."""
     inside = ", ".join(

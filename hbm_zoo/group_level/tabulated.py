@@ -82,8 +82,6 @@ class OnATable:
 
     Attributes
     ----------
-    group
-        The dim of the groups.
     population
         ``population(h)``: the `Normal` population of the parameter, at placed hyperparameters.
     estimand
@@ -96,7 +94,6 @@ class OnATable:
         As of `GroupLevel`.
     """
 
-    group: str
     population: Callable
     estimand: Estimand
     table: Callable
@@ -128,16 +125,16 @@ class OnATable:
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tilted:
         before = self._before(h, data)
-        return Tilted(before.mean, before.sd, data.node, data.likelihood)
+        return Tilted(before.mean, before.sd, data.point, data.likelihood)
 
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         before = self._before(h, data)
-        mass = xr.dot(weights(before.mean, before.sd, data.node), data.likelihood, dim="node")
+        mass = xr.dot(weights(before.mean, before.sd, data.point), data.likelihood, dim="node")
         with np.errstate(divide="ignore"):
             return data.log_top + np.log(mass)
 
     def log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        mass = xr.dot(weights(theta, xr.DataArray(0.0), data.node), data.likelihood, dim="node")
+        mass = xr.dot(weights(theta, xr.DataArray(0.0), data.point), data.likelihood, dim="node")
         with np.errstate(divide="ignore"):
             return data.log_top + np.log(mass)
 
@@ -152,8 +149,8 @@ class OnATable:
         """A third of what every second node would say otherwise (Richardson)."""
         before = self._before(h, data)
         mass, coarse = (
-            xr.dot(weights(before.mean, before.sd, nodes.node), nodes.likelihood, dim="node")
-            for nodes in (data[["node", "likelihood"]], data[["node", "likelihood"]].isel(node=slice(None, None, 2)))
+            xr.dot(weights(before.mean, before.sd, nodes.point), nodes.likelihood, dim="node")
+            for nodes in (data[["point", "likelihood"]], data[["point", "likelihood"]].isel(node=slice(None, None, 2)))
         )
         return abs(np.log(coarse / mass)) / 3
 
@@ -176,12 +173,12 @@ def table(log_likelihood: Callable, wide: np.ndarray, size: int, even: bool = Fa
     Returns
     -------
     dict
-        ``node`` and ``likelihood`` [node], the largest 1, and the log of what that stands for, ``log_top`` [nats].
+        ``point`` and ``likelihood`` [node], the largest 1, and the log of what that stands for, ``log_top`` [nats].
 
     Examples
     --------
     >>> found = table(lambda a: -((a - 1) ** 2) / 2, np.linspace(0, 12, 200), 41, even=True)
-    >>> found["node"].size, found["node"][40].item(), abs(found["likelihood"].max().item() - 1) < 1e-12
+    >>> found["point"].size, found["point"][40].item(), abs(found["likelihood"].max().item() - 1) < 1e-12
     (81, 0.0, True)
     """
     log_l = log_likelihood(wide)
@@ -191,7 +188,7 @@ def table(log_likelihood: Callable, wide: np.ndarray, size: int, even: bool = Fa
     likelihood = np.exp(log_l - top)
     if even:
         node, likelihood = np.r_[-node[:0:-1], node], np.r_[likelihood[:0:-1], likelihood]
-    return {"node": node, "likelihood": likelihood, "log_top": float(top)}
+    return {"point": node, "likelihood": likelihood, "log_top": float(top)}
 
 
 def placed(wide: np.ndarray, likelihood: np.ndarray, size: int) -> np.ndarray:
