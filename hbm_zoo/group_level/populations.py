@@ -180,6 +180,16 @@ class Normal(Population):
         near = self.sd * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) + abs(self.mean) * special.erf(z / np.sqrt(2))
         return xr.where(self.sd > 0, near, abs(self.mean))
 
+    def absolute_ppf(self, p):
+        """The quantile of |theta|, by bisection from 0 to the farther end of an interval around theta that holds p."""
+        high = np.maximum(*(abs(self.ppf(q)) for q in ((1 - p) / 2, (1 + p) / 2)))
+        low = xr.zeros_like(high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            short = self.cdf(middle) - self.cdf(-middle) < p
+            low, high = xr.where(short, middle, low), xr.where(short, high, middle)
+        return xr.where(self.sd > 0, (low + high) / 2, abs(self.mean))
+
     def log_mean_exp(self, t):
         """Log E[exp(t theta)]."""
         return t * self.mean + (t * self.sd) ** 2 / 2

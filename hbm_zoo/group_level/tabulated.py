@@ -17,7 +17,7 @@ Spline functions and approximation theory, 57-72); half of them have four times 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytensor.tensor as pt
@@ -27,30 +27,29 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.tilted import Estimand, Tilted
 
-BEYOND = 1e9  # In units of all nodes' range: where the neighbour of the last lies.
 NOTHING = 1e-3  # Of the largest likelihood, below which errors count for less than in proportion.
 EVENLY = 0.2  # Share of the nodes that are spread whatever the likelihood.
 
 
-def hat(mu, tau, before, node, after):
-    """Weight of a node between two others in an integral against N(mu, tau^2): elementwise, a PyTensor formula."""
-    at_mu = pt.clip(pt.minimum((mu - before) / (node - before), (after - mu) / (after - node)), 0.0, 1.0)
-    g = [_tail(mu, tau, x) for x in (before, node, after)]
-    return pt.maximum(at_mu + (g[2] - g[1]) / (after - node) - (g[1] - g[0]) / (node - before), 0.0)
-
-
-def _tail(mu, tau, x):
-    """How far a lies beyond x on average, x on the far side of mu."""
+def tail(mu, tau, x):
+    """How far a ~ N(mu, tau^2) lies beyond x on average, on the side of x that is away from mu: a PyTensor formula."""
     z = pt.abs(x - mu) / pt.switch(tau > 0, tau, 1.0)
     return pt.switch(tau > 0, tau * (pt.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - z * pt.erfc(z / np.sqrt(2)) / 2), 0.0)
 
 
+def hats(xp, mu, g, node):
+    """Weights H [..., node] from the tails g [..., node] and mu [..., 1], by NumPy or by PyTensor."""
+    gap = node[..., 1:] - node[..., :-1]
+    bend = (g[..., 1:] - g[..., :-1]) / gap
+    along = xp.clip((mu - node[..., :-1]) / gap, 0.0, 1.0)
+    step = along - bend  # what lies beyond the first node of each gap, of a hat that is 1 at its second
+    first, last = xp.ones_like(step[..., :1]), xp.zeros_like(step[..., :1])
+    return xp.maximum(xp.concatenate([first, step], axis=-1) - xp.concatenate([step, last], axis=-1), 0.0)
+
+
 def log_sampled(likelihood, log_top, node, mu, tau):
     """Log likelihood of all groups, tables [group, node], for the sampler [nats]."""
-    reach = BEYOND * (node[:, -1:] - node[:, :1])
-    before = pt.concatenate([node[:, :1] - reach, node[:, :-1]], axis=1)
-    after = pt.concatenate([node[:, 1:], node[:, -1:] + reach], axis=1)
-    return (log_top + pt.log((likelihood * hat(mu, tau, before, node, after)).sum(axis=1))).sum()
+    return (log_top + pt.log((likelihood * hats(pt, mu, tail(mu, tau, node), node)).sum(axis=1))).sum()
 
 
 def weights(mu: xr.DataArray, tau: xr.DataArray, node: xr.DataArray) -> xr.DataArray:
@@ -62,17 +61,13 @@ def weights(mu: xr.DataArray, tau: xr.DataArray, node: xr.DataArray) -> xr.DataA
     >>> weights(xr.DataArray(0.5), xr.DataArray(0.0), node).values.tolist()
     [0.0, 0.75, 0.25]
     """
-    return evaluate(hat, mu, tau, *neighbours(node))
-
-
-def neighbours(node: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """Each node between the one before and the one after it."""
-    first, last = node.isel(node=0, drop=True), node.isel(node=-1, drop=True)
-    reach = BEYOND * (last - first)
-    position = xr.DataArray(np.arange(node.sizes["node"]), dims="node")
-    before = xr.where(position > 0, node.shift(node=1), first - reach)
-    after = xr.where(position < node.sizes["node"] - 1, node.shift(node=-1), last + reach)
-    return before.transpose(*node.dims), node, after.transpose(*node.dims)
+    g = evaluate(tail, mu, tau, node).transpose(..., "node")
+    return xr.apply_ufunc(
+        lambda mu, g, node: hats(np, mu[..., None], g, node),
+        *(mu, g, node),
+        input_core_dims=[[], ["node"], ["node"]],
+        output_core_dims=[["node"]],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +94,7 @@ class OnATable:
     table: Callable
     kappa: str = "1 - Var(estimand | y, h) / Var(estimand | h)"
     at: Callable = GroupLevel.at
+    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
         """The group level; ``replicate(rng, theta, h, new, seen)`` and more, as of `GroupLevel`."""
@@ -127,11 +123,16 @@ class OnATable:
         before = self._before(h, data)
         return Tilted(before.mean, before.sd, data.point, data.likelihood)
 
+    def _weights(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Weights of the nodes; the last are kept, for they are asked for twice."""
+        if not (self._last and self._last[0] is h and self._last[1] is data):
+            before = self._before(h, data)
+            self._last[:] = h, data, weights(before.mean, before.sd, data.point)
+        return self._last[2]
+
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before = self._before(h, data)
-        mass = xr.dot(weights(before.mean, before.sd, data.point), data.likelihood, dim="node")
         with np.errstate(divide="ignore"):
-            return data.log_top + np.log(mass)
+            return data.log_top + np.log(xr.dot(self._weights(h, data), data.likelihood, dim="node"))
 
     def log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         mass = xr.dot(weights(theta, xr.DataArray(0.0), data.point), data.likelihood, dim="node")
@@ -146,13 +147,14 @@ class OnATable:
         return xr.where(before == 0, 0.0, 1 - (after / before.where(before > 0)) ** 2)
 
     def integration_error(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        """A third of what every second node would say otherwise (Richardson)."""
-        before = self._before(h, data)
-        mass, coarse = (
-            xr.dot(weights(before.mean, before.sd, nodes.point), nodes.likelihood, dim="node")
-            for nodes in (data[["point", "likelihood"]], data[["point", "likelihood"]].isel(node=slice(None, None, 2)))
-        )
-        return abs(np.log(coarse / mass)) / 3
+        """A third of the difference that it makes to leave out every second node (Richardson)."""
+        found, likelihood, point = self._weights(h, data), data.likelihood, data.point
+        left, right = (point.shift(node=by) for by in (1, -1))
+        share = (point - left) / (right - left)
+        between = (1 - share) * likelihood.shift(node=1) + share * likelihood.shift(node=-1)
+        odd = xr.DataArray(np.arange(point.sizes["node"]) % 2 == 1, dims="node")
+        ratio = xr.dot(found, xr.where(odd, between, likelihood), dim="node") / xr.dot(found, likelihood, dim="node")
+        return abs(np.log(ratio)) / 3
 
 
 def table(log_likelihood: Callable, wide: np.ndarray, size: int, even: bool = False) -> dict[str, np.ndarray | float]:

@@ -65,17 +65,21 @@ class Tilted(Population):
         return t * self.mu + (t * self.tau) ** 2 / 2 + np.log(mass) - np.log(before)
 
     def cdf(self, x):
-        return self._of(lambda piece: piece.below, x)
+        return self._of(lambda piece, x: piece.below(x), x)
 
     def ppf(self, p):
         return self._of(lambda piece: piece.quantile(p))
 
+    def absolute_ppf(self, p):
+        """The quantile of |a|, where nodes and likelihood are even."""
+        return self._of(lambda piece: piece.absolute_quantile(p))
+
     def sample(self, rng):
-        return self._of(lambda piece: piece.quantile(rng.random(piece.mu.shape[:-1])))
+        return self._of(lambda piece: piece.quantile(rng.random(piece.point.shape)))
 
     def log_density(self, x):
         with np.errstate(divide="ignore"):
-            height = np.log(self._of(lambda piece: piece.height, x)) - np.log(self._of(lambda piece: piece.mass))
+            height = np.log(self._of(lambda piece, x: piece.height(x), x)) - np.log(self._of(lambda piece: piece.mass))
         return height + Normal(self.mu, self.tau).log_density(x)
 
     def mean_log_likelihood(self):
@@ -83,12 +87,22 @@ class Tilted(Population):
         return self._of(lambda piece: piece.mean_log_likelihood)
 
     def _of(self, what, *x):
-        """What the pieces say, by the dims of all fields but the node's."""
-        outer = xr.broadcast(self.mu, self.tau, self._outer(self.node), self._outer(self.likelihood), *x)[0]
-        outer = outer.drop_vars([name for name in outer.coords if name not in outer.dims])
-        points = [np.broadcast_to(self._placed(each, outer), (*outer.shape, 1)) for each in (self.mu, self.tau, *x)]
-        nodes = [self._placed(each, outer) for each in (self.node, self.likelihood)]
-        return outer.copy(data=what(_Pieces(*points[:2], *nodes, *points[2:])))
+        """What the pieces say, by the dims of all fields but the node's, and of points x."""
+        outer, pieces = self._held
+        at = [xr.DataArray(each) for each in x]
+        if any(set(each.dims) - set(outer.dims) for each in at):
+            wide = self.over(xr.broadcast(outer, *at)[0])
+            outer, pieces = wide._held
+        points = [self._placed(each, outer) for each in at]
+        return outer.copy(data=np.broadcast_to(what(pieces, *points), outer.shape))
+
+    @cached_property
+    def _held(self):
+        """A template of the outer dims, and the pieces, which are asked many things."""
+        outer = xr.broadcast(*map(self._outer, map(xr.DataArray, (self.mu, self.tau, self.node, self.likelihood))))[0]
+        outer = outer.drop_vars([name for name in outer.coords if name not in outer.dims]).astype(float)
+        mu, tau, node, likelihood = (self._placed(each, outer) for each in (self.mu, self.tau, self.node, self.likelihood))
+        return outer, _Pieces(*(np.broadcast_to(each, (*outer.shape, 1)) for each in (mu, tau)), node, likelihood)
 
     @staticmethod
     def _placed(value, outer) -> np.ndarray:
@@ -103,8 +117,8 @@ class Tilted(Population):
 class _Pieces:
     """Arrays [..., node] or [..., 1]: between nodes, and beyond the last on either side, L = level + slope z."""
 
-    def __init__(self, mu: Any, tau: Any, node: Any, likelihood: Any, x: Any = None):
-        self.mu, self.tau, self.node, self.likelihood, self.x = mu, tau, node, likelihood, x
+    def __init__(self, mu: Any, tau: Any, node: Any, likelihood: Any):
+        self.mu, self.tau, self.node, self.likelihood = mu, tau, node, likelihood
         self.scale = np.where(tau > 0, tau, 1.0)
         self.point = tau[..., 0] == 0
 
@@ -167,16 +181,23 @@ class _Pieces:
         each = level * of_log * I0 + (level * slope_of_log + slope * of_log) * I1 + slope * slope_of_log * I2
         return np.where(self.point, np.log(self._at(self.mu)), each.sum(axis=-1) / self.masses.sum(axis=-1))
 
-    @property
-    def below(self) -> np.ndarray:
-        x = self.x[..., 0]
-        ends = np.minimum(self.z, np.clip((self.x - self.mu) / self.scale, -FAR, FAR))
-        up_to = self._integral(0, _powers(ends[..., :-1], ends[..., 1:])).sum(axis=-1)
-        return np.where(self.point, x >= self.mu[..., 0], np.clip(up_to / self.masses.sum(axis=-1), 0, 1))
+    def below(self, x) -> np.ndarray:
+        """The share below points x [..., 1]: whole pieces, and a part of one."""
+        z = np.clip((x - self.mu) / self.scale, -FAR, FAR)
+        sums = self.masses.cumsum(axis=-1)
+        there = self._piece((self.z[..., 1:-1] < z).sum(axis=-1))
+        level, slope, start, before = (there(each) for each in (*self.line, self.z[..., :-1], sums - self.masses))
+        I0, I1, *_ = _powers(start, z[..., 0])
+        share = (before + level * I0 + slope * I1) / sums[..., -1]
+        return np.where(self.point, x[..., 0] >= self.mu[..., 0], np.clip(share, 0, 1))
 
-    @property
-    def height(self) -> np.ndarray:
-        return self._at(self.x)
+    def _piece(self, which: np.ndarray):
+        """What arrays [..., piece] hold at one piece [...]."""
+        at = np.broadcast_to(which, self.masses.shape[:-1])[..., None]
+        return lambda values: np.take_along_axis(np.broadcast_to(values, self.masses.shape), at, axis=-1)[..., 0]
+
+    def height(self, x) -> np.ndarray:
+        return self._at(x)
 
     def _at(self, x) -> np.ndarray:
         """L at points [..., 1]."""
@@ -190,13 +211,8 @@ class _Pieces:
         """The piece by the sums of masses, and inside it by bisection."""
         sums = self.masses.cumsum(axis=-1)
         wanted = np.asarray(p) * sums[..., -1]
-        piece = np.minimum((sums < wanted[..., None]).sum(axis=-1), sums.shape[-1] - 1)[..., None]
-
-        def there(values):
-            return np.take_along_axis(np.broadcast_to(values, sums.shape), piece, axis=-1)[..., 0]
-
-        level, slope = (there(each) for each in self.line)
-        low, high = there(self.z[..., :-1]), there(self.z[..., 1:])
+        there = self._piece(np.minimum((sums < wanted[..., None]).sum(axis=-1), sums.shape[-1] - 1))
+        level, slope, low, high = (there(each) for each in (*self.line, self.z[..., :-1], self.z[..., 1:]))
         start, rest = low, wanted - there(sums - self.masses)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -204,6 +220,28 @@ class _Pieces:
             too_far = level * I0 + slope * I1 > rest
             low, high = np.where(too_far, low, middle), np.where(too_far, middle, high)
         return self.mu[..., 0] + self.tau[..., 0] * (low + high) / 2
+
+    def absolute_quantile(self, p) -> np.ndarray:
+        """The same of |a|: a piece and its mirror together."""
+        middle = self.masses.shape[-1] // 2
+        right, left = self.masses[..., middle:], self.masses[..., middle - 1 :: -1]
+        sums = (right + left).cumsum(axis=-1)
+        wanted = np.asarray(p) * sums[..., -1]
+        which = np.minimum((sums < wanted[..., None]).sum(axis=-1), sums.shape[-1] - 1)
+        here, mirrored = self._piece(middle + which), self._piece(middle - 1 - which)
+        rest = wanted - here(np.concatenate([np.zeros_like(self.masses[..., :middle]), sums - right - left], axis=-1))
+        lines = [[there(each) for each in self.line] for there in (here, mirrored)]
+        mu, scale = self.mu[..., 0], self.scale[..., 0]
+        inner, outer = (here(self.z[..., at]) * scale + mu for at in (slice(None, -1), slice(1, None)))
+        low, high = np.maximum(inner, 0.0), np.maximum(outer, -mirrored(self.z[..., :-1]) * scale - mu)
+        start = low
+        for _ in range(BISECTIONS):
+            x = (low + high) / 2
+            ends = ((start - mu) / scale, (x - mu) / scale), ((-x - mu) / scale, (-start - mu) / scale)
+            integrals = [_powers(*pair) for pair in ends]
+            found = sum(level * I[0] + slope * I[1] for (level, slope), I in zip(lines, integrals, strict=True))
+            low, high = np.where(found > rest, low, x), np.where(found > rest, x, high)
+        return np.where(self.point, abs(mu), (low + high) / 2)
 
 
 ENDS = (("prepend", slice(0, 1)), ("append", slice(-1, None)))
@@ -265,15 +303,7 @@ class Folded(_Reported):
         return xr.where(x < 0, 0.0, self.of_parameter.cdf(x) - self.of_parameter.cdf(-x))
 
     def ppf(self, p):
-        """By bisection from 0 to the farther end of an interval around the parameter that holds p."""
-        far = [abs(self.of_parameter.ppf(q)) for q in ((1 - p) / 2, (1 + p) / 2)]
-        high = np.maximum(*far)
-        low = xr.zeros_like(high)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            short = self.cdf(middle) < p
-            low, high = xr.where(short, middle, low), xr.where(short, high, middle)
-        return (low + high) / 2
+        return self.of_parameter.absolute_ppf(p)
 
     def log_density(self, x):
         both = [self.of_parameter.log_density(side * xr.DataArray(x)) for side in (1, -1)]
