@@ -157,40 +157,29 @@ class OnATable:
         return abs(np.log(ratio)) / 3
 
 
-def table(log_likelihood: Callable, wide: np.ndarray, size: int, even: bool = False) -> dict[str, np.ndarray | float]:
-    """Nodes of a likelihood and its values there.
-
-    Parameters
-    ----------
-    log_likelihood : callable
-        ``log_likelihood(a)`` of an array of parameters [nats].
-    wide : numpy.ndarray
-        Increasing parameters, close enough to see where the likelihood bends; they reach as far as nodes will. Of an
-        even likelihood they start at 0.
-    size : int
-        Nodes, an odd number, so that every second one is a table, too; of an even likelihood of each half.
-    even : bool
-        Whether L(-a) = L(a): the other half is a mirror.
-
-    Returns
-    -------
-    dict
-        ``point`` and ``likelihood`` [node], the largest 1, and the log of what that stands for, ``log_top`` [nats].
+def with_top(table: xr.Dataset) -> xr.Dataset:
+    """The table with its ``log_likelihood`` [..., node] as ``likelihood``, the largest 1, and the ``log_top`` of that.
 
     Examples
     --------
-    >>> found = table(lambda a: -((a - 1) ** 2) / 2, np.linspace(0, 12, 200), 41, even=True)
-    >>> found["point"].size, found["point"][40].item(), abs(found["likelihood"].max().item() - 1) < 1e-12
-    (81, 0.0, True)
+    >>> with_top(xr.Dataset({"log_likelihood": ("node", [-3.0, -2.0])})).likelihood.round(3).values.tolist()
+    [0.368, 1.0]
     """
-    log_l = log_likelihood(wide)
-    node = placed(wide, np.exp(log_l - log_l.max()), size)
-    log_l = log_likelihood(node)
-    top = log_l.max()
-    likelihood = np.exp(log_l - top)
-    if even:
-        node, likelihood = np.r_[-node[:0:-1], node], np.r_[likelihood[:0:-1], likelihood]
-    return {"point": node, "likelihood": likelihood, "log_top": float(top)}
+    top = table.log_likelihood.max("node")
+    likelihood = np.exp(table.log_likelihood - top)
+    return table.drop_vars("log_likelihood").assign(likelihood=likelihood, log_top=top)
+
+
+def mirrored(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A table [node, ...] of an even likelihood, from 0 upwards, on the whole line.
+
+    Examples
+    --------
+    >>> mirrored({"point": np.array([0.0, 2.0]), "height": np.array([1.0, 3.0])})["point"].tolist()
+    [-2.0, 0.0, 2.0]
+    """
+    sign = dict.fromkeys(table, 1.0) | {"point": -1.0}
+    return {name: np.concatenate([sign[name] * half[:0:-1], half]) for name, half in table.items()}
 
 
 def placed(wide: np.ndarray, likelihood: np.ndarray, size: int) -> np.ndarray:

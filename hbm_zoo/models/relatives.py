@@ -126,8 +126,7 @@ def _of_pedigree(frame: pd.DataFrame, pedigree: pd.DataFrame) -> dict[str, tuple
     row = pd.Index(labels).get_indexer(label)
     if (row < 0).any():
         raise FrameError(f"{MODEL}: animal {label.iloc[int((row < 0).argmax())]!r} is not in the pedigree.")
-    site = pd.factorize(text(frame["site"]))[0]
-    _of_sites(labels, sire, dam, row, site)
+    _of_sites(labels, sire, dam, row, *pd.factorize(text(frame["site"])))
     return _named(labels, sire, dam, row)
 
 
@@ -147,7 +146,7 @@ def _of_one_site(frame: pd.DataFrame, name: str) -> None:
         raise FrameError(_shared(name, shared.index[0], shared.iloc[0]))
 
 
-def _of_sites(labels, sire, dam, row, site) -> None:
+def _of_sites(labels, sire, dam, row, site, sites) -> None:
     """Refuse an ancestor that animals of two sites have in common."""
     of = np.full(labels.size, -1)
     for i, j in sorted(zip(row, site, strict=True), reverse=True):
@@ -155,15 +154,16 @@ def _of_sites(labels, sire, dam, row, site) -> None:
         while new:
             k = new.pop()
             if of[k] not in (-1, j):
-                raise FrameError(_shared("animal", labels[k], [f"number {of[k] + 1}", f"number {j + 1}"]))
+                raise FrameError(_shared("animal", labels[k], [sites[of[k]], sites[j]]))
             if of[k] == -1:
                 of[k] = j
                 new |= {int(p) for p in (sire[k], dam[k]) if p >= 0}
 
 
 def _shared(name: str, label: object, sites) -> str:
+    where = f"{listed(map(str, sites[:3]))}{' and more' if len(sites) > 3 else ''}"
     return (
-        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {listed(map(str, sites))}: relatives make "
+        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make "
         "sites depend on one another (genotype by environment), which this model has not. Fit one site at a time."
     )
 
@@ -172,15 +172,12 @@ def experiment(data: xr.Dataset, j: int) -> tuple[Design, np.ndarray, np.ndarray
     """One site: its design, its response, and the positions of its animals among all."""
     of, sire, dam, row = (data[name].values for name in ("site_of", "sire", "dam", "row"))
     here = of == j
-    wanted = np.zeros(sire.size, bool)
-    wanted[row[here]] = True
-    for i in range(sire.size - 1, -1, -1):
-        if wanted[i]:
-            for parent in (sire[i], dam[i]):
-                if parent >= 0:
-                    wanted[parent] = True
-    kept = np.flatnonzero(wanted)
-    at = np.full(sire.size + 1, -1)
-    at[kept] = np.arange(kept.size)
-    one = design(data["X"].values[here], at[sire[kept]], at[dam[kept]], at[row[here]])
-    return one, data["response"].values[here], kept
+    wanted = new = np.unique(row[here])
+    while new.size:
+        parents = np.unique(np.r_[sire[new], dam[new]])
+        new = np.setdiff1d(parents[parents >= 0], wanted)
+        wanted = np.union1d(wanted, new)
+    at = np.full(sire.size + 1, -1)  # and of a parent that is not known, -1
+    at[wanted] = np.arange(wanted.size)
+    one = design(data["X"].values[here], at[sire[wanted]], at[dam[wanted]], at[row[here]])
+    return one, data["response"].values[here], wanted

@@ -21,7 +21,7 @@ on paper      in code               dims      unit            meaning
 ============  ====================  ========  ==============  ========================================
 y             ``response``          record    response        what was measured of one animal or plant
 X             ``X``                 record    as it is        fixed effects: a mean, and the columns
-                                                              that ``fixed_effects`` names
+                                                              that the option fixed_effects names
 q_k           ``y``                 contrast  response        error contrasts: rows without X b, made
                                                               independent
 d_k           ``d``                 site      none            how much of sigma_A^2 a contrast holds
@@ -106,7 +106,7 @@ from hbm_zoo.models import relatives, variance_tables
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import listed
 
-KAPPA = "1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
+KAPPA = "of sigma_A: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
 
 COLUMNS = {
     "site": label("the site, herd or year of an experiment"),
@@ -318,7 +318,7 @@ def fixed_in_advance(priors, data):
 
 def folded_table(data, priors):
     """Sites' tables on the line of a, which is even, up to thirty times the sd of rows."""
-    wide = spread_of(data) * np.r_[0, np.geomspace(1e-2, 30, variance_tables.WIDE)]
+    wide = spread_of(data) * np.r_[0, np.geomspace(2e-2, 30, variance_tables.WIDE)]
     return variance_tables.tables(data, priors["sigma_E"], np.abs, wide, even=True)
 
 

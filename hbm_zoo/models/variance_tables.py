@@ -11,7 +11,7 @@ at standard normal deviates: between them, and so for a log normal prior everywh
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,13 @@ from pymc_extras.prior import Prior
 from scipy import special
 
 from hbm_zoo.group_level import contrasts
-from hbm_zoo.group_level.tabulated import table, weights
+from hbm_zoo.group_level.tabulated import mirrored, placed, weights, with_top
 from hbm_zoo.models.relatives import experiment
 from hbm_zoo.priors import from_json, log_density, ppf, to_json
 
 NODES = 97
-WIDE = 400
-COARSE, FINE = 121, 65  # Points of log sigma_E, to find where the integrand is and to integrate it.
+WIDE = 240
+COARSE, FINE = 97, 65  # Points of log sigma_E, to find where the integrand is and to integrate it.
 NATS = 30.0
 DEVIATES = np.linspace(-5, 5, 41)
 INNER = slice(2, -2, 2)  # Of the deviates, those that stand for an average over sigma_E.
@@ -43,8 +43,10 @@ def tables(data: xr.Dataset, prior: Prior, sigma_A: Callable, wide: np.ndarray, 
         Of sigma_E.
     sigma_A : callable
         Of the parameter that the population is of.
-    wide, even
-        As of `tabulated.table`, in the unit of that parameter.
+    wide : numpy.ndarray
+        Parameters, as of `tabulated.placed`.
+    even : bool
+        Whether the likelihood is even; then ``wide`` starts at 0.
 
     Returns
     -------
@@ -57,15 +59,16 @@ def tables(data: xr.Dataset, prior: Prior, sigma_A: Callable, wide: np.ndarray, 
     for j in range(data.sizes["site"]):
         d, n, SS = (data[name].values[j] for name in ("d", "n", "SS"))
         used = n > 0
-        integrated = partial(over_sigma_E, eigen=(d[used], n[used], SS[used]), log_prior=density, ends=quantiles[[0, -1]])
-        made = table(lambda a, f=integrated: f(sigma_A(a))[0], wide, NODES, even)
-        _, (log_sigma, masses) = integrated(sigma_A(made["point"][-NODES:]), keep=True)
-        of_half = _at_deviates(log_sigma, masses)
-        log_sigma_E = np.concatenate([of_half[:0:-1], of_half]) if even else of_half
-        found.append(made | {"log_sigma_E": log_sigma_E})
-    dims = {"point": ("node",), "likelihood": ("node",), "log_top": (), "log_sigma_E": ("node", "deviate")}
+        given = (d[used], n[used], SS[used]), density, quantiles[[0, -1]]
+        rough = roughly_over_sigma_E(sigma_A(wide), *given)
+        point = placed(wide, np.exp(rough - rough.max()), NODES)
+        log_likelihood, of_sigma_E = over_sigma_E(sigma_A(point), *given)
+        made = {"point": point, "log_likelihood": log_likelihood, "log_sigma_E": _at_deviates(*of_sigma_E)}
+        found.append(mirrored(made) if even else made)
+    dims = {"point": ("node",), "log_likelihood": ("node",), "log_sigma_E": ("node", "deviate")}
     stacked = {name: (("site", *rest), np.stack([one[name] for one in found])) for name, rest in dims.items()}
-    return xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", quantiles)})
+    of_sites = xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", quantiles)})
+    return with_top(of_sites)
 
 
 @cache
@@ -75,28 +78,40 @@ def _compiled(prior: str) -> tuple[Callable, np.ndarray]:
     return log_density(of), np.log([ppf(of, p) for p in special.ndtr(DEVIATES)])
 
 
-def over_sigma_E(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray, keep: bool = False):
+def over_sigma_E(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray):
     """Log likelihood of each sigma_A, sigma_E integrated out by the trapezoid rule where the integrand is not nothing.
 
-    With it the points [sigma_A, point] of log sigma_E and the mass at each, if they are to be kept.
+    With it the points [sigma_A, point] of log sigma_E and the share of the integral at each.
     """
-    d, n, SS = eigen
+    t, f, gap = _coarse(sigma_A, eigen, log_prior, ends)
+    near = f > f.max(axis=1, keepdims=True) - NATS
+    low, high = t[near.argmax(axis=1)] - gap, t[COARSE - 1 - near[:, ::-1].argmax(axis=1)] + gap
+    t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, FINE)
+    f = _integrand(sigma_A, t, eigen, log_prior)
+    return special.logsumexp(f, axis=1) + np.log((high - low) / (FINE - 1)), (t, special.softmax(f, axis=1))
+
+
+def roughly_over_sigma_E(sigma_A: np.ndarray, *given) -> np.ndarray:
+    """The same on points that are the same for all sigma_A: where its likelihood bends is seen on them."""
+    _, f, gap = _coarse(sigma_A, *given)
+    return special.logsumexp(f, axis=1) + np.log(gap)
+
+
+def _coarse(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points of log sigma_E that reach beyond prior and data, the integrand there, and their distance."""
+    _, n, SS = eigen
     typical = np.log(SS.sum() / n.sum()) / 2
-    wide = np.linspace(min(ends[0], typical - 8), max(ends[-1], typical + 3), COARSE)
-    found, kept = [], []
-    step = max(1, CELLS_AT_ONCE // (COARSE * d.size))
-    for start in range(0, sigma_A.size, step):
-        some = sigma_A[start : start + step, None]
-        rough = contrasts.log_density(some, np.exp(wide), d, n, SS) + log_prior(np.exp(wide)) + wide
-        near = rough > rough.max(axis=1, keepdims=True) - NATS
-        gap = wide[1] - wide[0]
-        low, high = wide[near.argmax(axis=1)] - gap, wide[COARSE - 1 - near[:, ::-1].argmax(axis=1)] + gap
-        t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, FINE)
-        f = contrasts.log_density(some, np.exp(t), d, n, SS) + log_prior(np.exp(t)) + t
-        found.append(special.logsumexp(f, axis=1) + np.log((high - low) / (FINE - 1)))
-        if keep:
-            kept.append((t, special.softmax(f, axis=1)))
-    return np.concatenate(found), [np.concatenate(each) for each in zip(*kept, strict=True)]
+    t = np.linspace(min(ends[0], typical - 8), max(ends[-1], typical + 3), COARSE)
+    return t, _integrand(sigma_A, t[None], eigen, log_prior), t[1] - t[0]
+
+
+def _integrand(sigma_A: np.ndarray, t: np.ndarray, eigen, log_prior: Callable) -> np.ndarray:
+    """Log density [sigma_A, point] of the contrasts and of t = log sigma_E [nats]."""
+    before = np.broadcast_to(log_prior(np.exp(t)) + t, (sigma_A.size, t.shape[1]))
+    step = max(1, CELLS_AT_ONCE // (t.shape[1] * eigen[0].size))
+    parts = [slice(start, start + step) for start in range(0, sigma_A.size, step)]
+    points = np.broadcast_to(np.exp(t), before.shape)
+    return before + np.concatenate([contrasts.log_density(sigma_A[p, None], points[p], *eigen) for p in parts])
 
 
 def _at_deviates(t: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -232,6 +247,6 @@ def without_row(data: xr.Dataset, i: int, sigma_A: Callable) -> xr.Dataset:
     record = int(data["scored_row"].values[i])
     j = int(data["site_of"].values[record])
     log_l = without_rows(data, j, sigma_A)[int((data["site_of"].values[:record] == j).sum())]
-    likelihood, log_top = data.likelihood.copy(), data.log_top.copy()
-    likelihood[j], log_top[j] = np.exp(log_l - log_l.max()), log_top[j] + log_l.max()
-    return data.assign(likelihood=likelihood, log_top=log_top)
+    log_likelihood = np.log(data.likelihood) + data.log_top
+    log_likelihood[j] = log_l + data.log_top[j]
+    return data.assign(with_top(data.assign(log_likelihood=log_likelihood))[["likelihood", "log_top"]])
