@@ -78,7 +78,7 @@ def animals(frame: pd.DataFrame, pedigree: pd.DataFrame | None) -> dict[str, tup
     have = tuple(name for name in ("sire", "dam", "family", "animal") if name in frame)
     if have not in DESIGNS:
         ways = "; ".join(f"{' and '.join(map(repr, names))} ({what})" for names, what in DESIGNS.items())
-        raise FrameError(f"{MODEL} expected one way of saying who is related, {ways}; got {listed(map(repr, have)) or 'none'}.")
+        raise FrameError(f"{MODEL} expected one way of saying who is related, {ways}; got {listed(map(repr, have)) if have else 'none'}.")
     if ("animal" in have) != (pedigree is not None):
         wants = "column 'animal' goes with a frame as 'pedigree'" if "animal" in have else "'pedigree' goes with a column 'animal'"
         raise FrameError(f"{MODEL}: a {wants}.")
@@ -154,7 +154,7 @@ def _of_sites(labels, sire, dam, row, site, sites) -> None:
         while new:
             k = new.pop()
             if of[k] not in (-1, j):
-                raise FrameError(_shared("animal", labels[k], [sites[of[k]], sites[j]]))
+                raise FrameError(_shared("animal", labels[k], sorted([sites[of[k]], sites[j]])))
             if of[k] == -1:
                 of[k] = j
                 new |= {int(p) for p in (sire[k], dam[k]) if p >= 0}

@@ -248,5 +248,5 @@ def without_row(data: xr.Dataset, i: int, sigma_A: Callable) -> xr.Dataset:
     j = int(data["site_of"].values[record])
     log_l = without_rows(data, j, sigma_A)[int((data["site_of"].values[:record] == j).sum())]
     log_likelihood = np.log(data.likelihood) + data.log_top
-    log_likelihood[j] = log_l + data.log_top[j]
+    log_likelihood[j] = log_l + data.log_top.values[j]
     return data.assign(with_top(data.assign(log_likelihood=log_likelihood))[["likelihood", "log_top"]])
