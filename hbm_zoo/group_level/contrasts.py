@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 
 from hbm_zoo.group_level.relationship import breeding_values, relationship
@@ -69,7 +70,7 @@ def _design(shape: tuple[int, int], *held: bytes) -> Design:
     left, values, _ = np.linalg.svd(X[:, unit > 0] / unit[unit > 0], full_matrices=True)
     rank = int((values > 1e-10 * max(shape)).sum())
     N = left[:, rank:]
-    d, U = np.linalg.eigh(N.T @ A[np.ix_(row, row)] @ N)
+    d, U = eigh(N.T @ A[np.ix_(row, row)] @ N, driver="evd")  # which two busy cores do not bring to a halt
     return Design(sire, dam, mendelian, A, row, left[:, :rank], N @ U, np.maximum(d, 0.0))
 
 
