@@ -8,12 +8,12 @@ import xarray as xr
 
 from hbm_zoo.group_level import contrasts
 from hbm_zoo.group_level.averages import quantile
+from hbm_zoo.group_level.contrasts import experiment
 from hbm_zoo.group_level.populations import Normal
+from hbm_zoo.group_level.variance_tables import sigma_E
 from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, thinned
 from hbm_zoo.inference.summary import interval_name, interval_tails, rank_summary
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.models.relatives import experiment
-from hbm_zoo.models.variance_tables import sigma_E
 from hbm_zoo.words import choose
 
 DRAWS, DRAWS_OF_ANIMALS = 4000, 500
@@ -73,7 +73,10 @@ def components(fit: xr.DataTree, threshold: float = 0.2, model: HierarchicalMode
         columns[f"sigma_A_{interval_name()}_{end}"] = summary[f"{interval_name()}_{end}"].values
     columns["sigma_A"] = summary["mean"].values
     p = (drawn.h2 > threshold).mean("sample").values
-    columns |= {f"p_h2_above_{threshold:g}": p, "mcse": np.sqrt(p * (1 - p) / (drawn.sizes["sample"] * efficiency(fit)))}
+    columns |= {
+        f"p_h2_above_{threshold:g}": p,
+        "mcse": np.sqrt(p * (1 - p) / (drawn.sizes["sample"] * efficiency(fit))),
+    }
     columns["kappa"] = summary["kappa"].values if fit.attrs["pooling"] != "none" else np.nan
     classical = pd.DataFrame([_classical(data, j) for j in range(data.sizes["site"])])
     table = pd.DataFrame(columns | classical.to_dict("list"), index=pd.Index(data["site"].values, name="site"))
@@ -129,7 +132,9 @@ def breeding_values(
     return pd.concat(tables, names=["site", of.removesuffix("s")])
 
 
-def response_to_selection(fit: xr.DataTree, differential: float, model: HierarchicalModel | None = None) -> pd.DataFrame:
+def response_to_selection(
+    fit: xr.DataTree, differential: float, model: HierarchicalModel | None = None
+) -> pd.DataFrame:
     """What a generation of selection changes: R = h^2 S, the breeder's equation.
 
     Parameters
@@ -249,6 +254,7 @@ def _of_site(data: xr.Dataset, j: int, of: str, drawn: xr.Dataset, seed: int) ->
         "breeding_value": mean.mean(axis=0),
         "sd": np.sqrt(variance.mean(axis=0) + mean.var(axis=0)),
         **{f"{interval_name()}_{end}": quantile(normal, tail).values for end, tail in ends},
-        **{name: ranks[name].values for name in ("rank", *sorted(n for n in ranks if n.startswith("rank_eti")), "p_best")},
     }
+    of_rank = [f"rank{end}" for end in ("", *(f"_{interval_name()}_{end}" for end in ("lb", "ub")))]
+    columns |= {name: ranks[name].values for name in (*of_rank, "p_best")}
     return pd.DataFrame(columns, index=labels)

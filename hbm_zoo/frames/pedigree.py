@@ -47,7 +47,7 @@ def positions(pedigree: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarra
         early = np.flatnonzero(each >= np.arange(labels.size))
         if early.size:
             raise FrameError(_out_of_order(labels, found, int(early[0]), model))
-    return labels, *found
+    return labels, found[0], found[1]
 
 
 def _out_of_order(labels: np.ndarray, parents: list[np.ndarray], i: int, model: str) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import xarray as xr
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 
@@ -72,6 +73,21 @@ def _design(shape: tuple[int, int], *held: bytes) -> Design:
     N = left[:, rank:]
     d, U = eigh(N.T @ A[np.ix_(row, row)] @ N, driver="evd")  # which two busy cores do not bring to a halt
     return Design(sire, dam, mendelian, A, row, left[:, :rank], N @ U, np.maximum(d, 0.0))
+
+
+def experiment(data: xr.Dataset, j: int) -> tuple[Design, np.ndarray, np.ndarray]:
+    """One site of prepared data: its design, its response, and the positions of its animals among all."""
+    of, sire, dam, row = (data[name].values for name in ("site_of", "sire", "dam", "row"))
+    here = of == j
+    wanted = new = np.unique(row[here])
+    while new.size:
+        parents = np.unique(np.r_[sire[new], dam[new]])
+        new = np.setdiff1d(parents[parents >= 0], wanted)
+        wanted = np.union1d(wanted, new)
+    at = np.full(sire.size + 1, -1)  # and of a parent that is not known, -1
+    at[wanted] = np.arange(wanted.size)
+    one = design(data["X"].values[here], at[sire[wanted]], at[dam[wanted]], at[row[here]])
+    return one, data["response"].values[here], wanted
 
 
 def grouped(d: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,7 +174,8 @@ def fresh(rng: np.random.Generator, one: Design, sigma_A: np.ndarray, sigma_E: n
 
 def predicted(one: Design, y: np.ndarray, sigma_A: np.ndarray, sigma_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of the breeding values [draw, animal] given the variances (BLUP; Henderson 1975,
-    Biometrics 31:423-447)."""
+    Biometrics 31:423-447).
+    """
     w = 1 / (sigma_A[:, None] ** 2 * one.d + sigma_E[:, None] ** 2)
     KW = one.A[:, one.row] @ one.W
     mean = sigma_A[:, None] ** 2 * ((w * (one.W.T @ y)) @ KW.T)

@@ -72,8 +72,7 @@ def weights(mu: xr.DataArray, tau: xr.DataArray, node: xr.DataArray) -> xr.DataA
 
 @dataclass(frozen=True, kw_only=True)
 class OnATable:
-    """Independent groups with one parameter each, normal in the population, and any likelihood that no hyperparameter
-    changes.
+    """Independent groups with one parameter each, and any likelihood that no hyperparameter changes.
 
     Attributes
     ----------
@@ -143,7 +142,9 @@ class OnATable:
         return data.log_top + self.conditional(h, data).mean_log_likelihood()
 
     def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        before, after = (population.map(self.estimand).sd for population in (self._before(h, data), self.conditional(h, data)))
+        before, after = (
+            population.map(self.estimand).sd for population in (self._before(h, data), self.conditional(h, data))
+        )
         return xr.where(before == 0, 0.0, 1 - (after / before.where(before > 0)) ** 2)
 
     def integration_error(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

@@ -101,7 +101,9 @@ class Tilted(Population):
         """A template of the outer dims, and the pieces, which are asked many things."""
         outer = xr.broadcast(*map(self._outer, map(xr.DataArray, (self.mu, self.tau, self.node, self.likelihood))))[0]
         outer = outer.drop_vars([name for name in outer.coords if name not in outer.dims]).astype(float)
-        mu, tau, node, likelihood = (self._placed(each, outer) for each in (self.mu, self.tau, self.node, self.likelihood))
+        mu, tau, node, likelihood = (
+            self._placed(each, outer) for each in (self.mu, self.tau, self.node, self.likelihood)
+        )
         return outer, _Pieces(*(np.broadcast_to(each, (*outer.shape, 1)) for each in (mu, tau)), node, likelihood)
 
     @staticmethod
@@ -140,8 +142,8 @@ class _Pieces:
         shape = (*np.broadcast_shapes(level.shape, self.z[..., 1:-2].shape)[:-1], 1)
         first, last = (np.broadcast_to(values[..., at], shape) for at in (slice(0, 1), slice(-1, None)))
         none, wide = np.zeros(shape), (*shape[:-1], slope.shape[-1])
-        middle = np.broadcast_to(level, wide), np.broadcast_to(slope * self.scale, wide)
-        return tuple(np.concatenate(each, axis=-1) for each in ((first, middle[0], last), (none, middle[1], none)))
+        levels = np.concatenate([first, np.broadcast_to(level, wide), last], axis=-1)
+        return levels, np.concatenate([none, np.broadcast_to(slope * self.scale, wide), none], axis=-1)
 
     @cached_property
     def whole(self) -> list[np.ndarray]:

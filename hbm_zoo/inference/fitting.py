@@ -133,7 +133,11 @@ def placed_nodes(record, data, pooling, parameterization, priors, settings) -> x
     Nodes that are no coarser than the integrals can be are of the data alone, and placed once.
     """
     seen = with_nodes(record, data, priors, settings["seed"])
-    if seen is data or record.group_level.log_sampled is None or set(record.fixed[pooling](priors, data)) >= set(record.parameters):
+    if (
+        seen is data
+        or record.group_level.log_sampled is None
+        or set(record.fixed[pooling](priors, data)) >= set(record.parameters)
+    ):
         return seen
     short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2, "pilot": True}
     tree = sampling.draw(record, seen, pooling, parameterization, priors, short, False, {})

@@ -9,7 +9,6 @@ import xarray as xr
 from hbm_zoo.frames import pedigree as pedigrees
 from hbm_zoo.frames.labels import text
 from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, cell
-from hbm_zoo.group_level.contrasts import Design, design
 from hbm_zoo.words import listed
 
 MODEL = "variance_components"
@@ -78,9 +77,16 @@ def animals(frame: pd.DataFrame, pedigree: pd.DataFrame | None) -> dict[str, tup
     have = tuple(name for name in ("sire", "dam", "family", "animal") if name in frame)
     if have not in DESIGNS:
         ways = "; ".join(f"{' and '.join(map(repr, names))} ({what})" for names, what in DESIGNS.items())
-        raise FrameError(f"{MODEL} expected one way of saying who is related, {ways}; got {listed(map(repr, have)) if have else 'none'}.")
+        raise FrameError(
+            f"{MODEL} expected one way of saying who is related, {ways}; got "
+            f"{listed(map(repr, have)) if have else 'none'}."
+        )
     if ("animal" in have) != (pedigree is not None):
-        wants = "column 'animal' goes with a frame as 'pedigree'" if "animal" in have else "'pedigree' goes with a column 'animal'"
+        wants = (
+            "column 'animal' goes with a frame as 'pedigree'"
+            if "animal" in have
+            else "'pedigree' goes with a column 'animal'"
+        )
         raise FrameError(f"{MODEL}: a {wants}.")
     if pedigree is not None:
         return _of_pedigree(frame, pedigree)
@@ -166,18 +172,3 @@ def _shared(name: str, label: object, sites) -> str:
         f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make "
         "sites depend on one another (genotype by environment), which this model has not. Fit one site at a time."
     )
-
-
-def experiment(data: xr.Dataset, j: int) -> tuple[Design, np.ndarray, np.ndarray]:
-    """One site: its design, its response, and the positions of its animals among all."""
-    of, sire, dam, row = (data[name].values for name in ("site_of", "sire", "dam", "row"))
-    here = of == j
-    wanted = new = np.unique(row[here])
-    while new.size:
-        parents = np.unique(np.r_[sire[new], dam[new]])
-        new = np.setdiff1d(parents[parents >= 0], wanted)
-        wanted = np.union1d(wanted, new)
-    at = np.full(sire.size + 1, -1)  # and of a parent that is not known, -1
-    at[wanted] = np.arange(wanted.size)
-    one = design(data["X"].values[here], at[sire[wanted]], at[dam[wanted]], at[row[here]])
-    return one, data["response"].values[here], wanted

@@ -87,24 +87,24 @@ Traits. Gelman A (2006) Prior distributions for variance parameters. Bayesian An
 
 import warnings
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
+from scipy import special
 
 from hbm_zoo.frames import pedigree as pedigrees
-from hbm_zoo.frames.labels import text
 from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
-from hbm_zoo.group_level import contrasts, tabulated
+from hbm_zoo.group_level import contrasts, tabulated, variance_tables
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
-from hbm_zoo.models import relatives, variance_tables
-from hbm_zoo.priors import describe, moments
-from hbm_zoo.words import listed
+from hbm_zoo.models import relatives
+from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, to_json
+from hbm_zoo.words import listed, plural
 
 KAPPA = "of sigma_A: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
 
@@ -128,7 +128,7 @@ PARAMETERS_OF_LOG = {
 
 
 def default_priors(data):
-    """A sigma_A anywhere up to about twice the sd of rows around their fixed effects; sigma_E by a factor of 4 about it.
+    """A sigma_A up to about twice the sd of rows around their fixed effects; sigma_E by a factor of 4 about it.
 
     Raises
     ------
@@ -169,11 +169,13 @@ def spread(data) -> float:
             raise FrameError(f"variance_components expected {why} at each site, got none at {sites[empty][0]!r}.")
     alike = (n > 0).sum(axis=1) == 1
     if alike.any():
-        _warn(f"Only priors tell sigma_A from sigma_E at {listed(map(str, sites[alike]))}: all rows are equally related.")
+        _warn(
+            f"Only priors tell sigma_A from sigma_E at {listed(map(str, sites[alike]))}: all rows are equally related."
+        )
     lost = np.setdiff1d(np.arange(data.sizes["record"]), data.scored_row.values)
     if lost.size:
         _warn(
-            f"{'Row' if lost.size == 1 else 'Rows'} {listed(map(str, lost[:5]))}{' and more' if lost.size > 5 else ''}: "
+            f"{plural('Row', lost.size)} {listed(map(str, lost[:5]))}{' and more' if lost.size > 5 else ''}: "
             "each alone tells of a fixed effect, says nothing of the variances and is not scored row by row."
         )
     return float(np.sqrt(SS.sum() / n.sum()))
@@ -196,12 +198,16 @@ def prepare(frame, fixed_effects="", pedigree=None):
     site_of, sites = pd.factorize(frame["site"])
     X, animals = relatives.fixed(frame, names), relatives.animals(frame, pedigree)
     data = xr.Dataset(
-        {"response": ("record", frame["response"].to_numpy(float)), "site_of": ("record", site_of.astype(np.int64)), "X": X}
+        {
+            "response": ("record", frame["response"].to_numpy(float)),
+            "site_of": ("record", site_of.astype(np.int64)),
+            "X": X,
+        }
         | {name: value for name, value in animals.items() if name != "animal"},
         coords={"site": np.asarray(sites), "animal": animals["animal"]},
         attrs={"fixed_effects": ", ".join(names)},
     )
-    found = [_eigen(*relatives.experiment(data, j)) for j in range(len(sites))]
+    found = [_eigen(*contrasts.experiment(data, j)) for j in range(len(sites))]
     widest = max(1, *(each["d"].size for each in found))
     padded = {
         name: (("site", "eigen"), np.stack([np.pad(each[name], (0, widest - each[name].size)) for each in found]))
@@ -319,13 +325,24 @@ def fixed_in_advance(priors, data):
 def folded_table(data, priors):
     """Sites' tables on the line of a, which is even, up to thirty times the sd of rows."""
     wide = spread_of(data) * np.r_[0, np.geomspace(2e-2, 30, variance_tables.WIDE)]
-    return variance_tables.tables(data, priors["sigma_E"], np.abs, wide, even=True)
+    return variance_tables.tables(data, *of_sigma_E(priors), np.abs, wide, even=True)
 
 
 def log_table(data, priors):
     """Sites' tables of log sigma_A, from a thousandth to thirty times the sd of rows."""
     wide = np.log(spread_of(data)) + np.linspace(np.log(1e-3), np.log(30), variance_tables.WIDE)
-    return variance_tables.tables(data, priors["sigma_E"], np.exp, wide, even=False)
+    return variance_tables.tables(data, *of_sigma_E(priors), np.exp, wide, even=False)
+
+
+def of_sigma_E(priors):
+    """The log density of sigma_E before the data, a function, and quantiles of it."""
+    return _of_sigma_E(to_json({"sigma_E": priors["sigma_E"]}))
+
+
+@cache
+def _of_sigma_E(prior):
+    of = from_json(prior)["sigma_E"]
+    return log_density(of), np.array([ppf(of, p) for p in special.ndtr(variance_tables.DEVIATES)])
 
 
 def spread_of(data) -> float:
@@ -360,7 +377,7 @@ def log_normal(record):
     )
 
 
-ALTERNATIVES = {"population": {"folded-normal": lambda record: record, "log-normal": log_normal}}
+ALTERNATIVES = {"population": {"folded": lambda record: record, "log-normal": log_normal}}
 
 
 def simulate(
@@ -415,7 +432,10 @@ def simulate(
         sire = np.arange(rng.integers(sires[0], sires[1] + 1))
         mother = np.repeat(sire, max(dams, 1))
         family = np.repeat(np.arange(mother.size), rng.integers(offspring[0], offspring[1] + 1, mother.size))
-        of_sire, of_dam = rng.normal(0, scale[j], sire.size), rng.normal(0, scale[j], mother.size if dams else family.size)
+        of_sire, of_dam = (
+            rng.normal(0, scale[j], sire.size),
+            rng.normal(0, scale[j], mother.size if dams else family.size),
+        )
         at_dam = family if dams else np.arange(family.size)
         g = (of_sire[mother[family]] + of_dam[at_dam]) / 2 + rng.normal(0, scale[j] * np.sqrt(0.5), family.size)
         columns = {"site": name, "sire": [f"{name}-{i + 1:02d}" for i in mother[family]]}
@@ -461,7 +481,10 @@ MODEL = HierarchicalModel(
         "galton_families": Shipped(columns={"response": "height_in"}, options={"fixed_effects": "sex"}),
         **{
             f"eucalyptus_{site.lower().replace(' ', '_').replace('-', '_')}": Shipped(
-                file="eucalyptus_progenies", columns=EUCALYPTUS, options={"fixed_effects": "block"}, where={"site": site}
+                file="eucalyptus_progenies",
+                columns=EUCALYPTUS,
+                options={"fixed_effects": "block"},
+                where={"site": site},
             )
             for site in ("Araraquara", "Bento Quirino", "Mogi-Guacu")
         },

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from hbm_zoo.diagnostics.variance_components import components
 from hbm_zoo.inference.summary import interval_name
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.plots.style import GREY, SMALL, Picture, colour, estimand_label, finish, group_name, legend_below
+from hbm_zoo.plots.style import GREY, SMALL, Picture, colour, finish, group_name, legend_below
 
 PANELS = (("sigma_A", "reml_sigma_A"), ("h2", "reml_h2"))
 
@@ -53,11 +53,11 @@ def plot_components(fit: xr.DataTree, threshold: float = 0.2, model: Hierarchica
         finish(axes)
     left, right = figure.axes
     left.set_yticks(range(len(table)), [group_name(site) for site in table.index], fontsize=SMALL)
-    left.set(xlabel=estimand_label(fit), ylim=(len(table) - 0.4, -0.6))
+    left.set(xlabel=f"{fit.attrs['estimand_label']} ({fit.attrs['estimand']})", ylim=(len(table) - 0.4, -0.6))
     right.set(xlabel="heritability", xlim=(0, 1))
     right.axvline(threshold, color=GREY, lw=0.8, zorder=0.5)
     for row, p in enumerate(table[f"p_h2_above_{threshold:g}"]):
         right.text(1.02, row, f"{p:.2f}", va="center", fontsize=SMALL, transform=right.get_yaxis_transform())
-    right.set_title(f"P(> {threshold:g})", fontsize=SMALL, loc="right")
+    right.text(1.02, -0.8, f"P(> {threshold:g})", va="center", fontsize=SMALL, transform=right.get_yaxis_transform())
     legend_below(figure)
     return figure

@@ -14,9 +14,9 @@ from scipy import integrate, stats
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level import contrasts
+from hbm_zoo.group_level.contrasts import experiment
 from hbm_zoo.inference.fits import hyperparameters, prepared
 from hbm_zoo.inference.nodes import with_nodes
-from hbm_zoo.models.relatives import experiment
 
 MODEL = hz.variance_components.MODEL
 LOG = MODEL.under(population="log-normal")
@@ -81,7 +81,7 @@ def same(column):
     ],
 )
 def test_contrasts_have_the_restricted_density_of_a_dense_normal(columns, alike):
-    """log N(y; X b, V) with b integrated out under a flat prior, apart from log |X'X| / 2."""
+    """Log N(y; X b, V) with b integrated out under a flat prior, apart from log |X'X| / 2."""
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"site": "A", "sire": rng.choice(list("abcd"), 18), "x": rng.normal(size=18)})
     frame = frame.assign(dam=frame["sire"] + rng.choice(["1", "2"], 18), family=frame["sire"], y=rng.normal(10, 2, 18))
@@ -124,7 +124,7 @@ def test_the_page_has_that_density_and_its_gradient():
 
 @pytest.mark.parametrize("record", [MODEL, LOG], ids=["folded", "log"])
 def test_the_table_is_the_integral_over_sigma_E_and_a(record):
-    """By Simpson's rule, of populations wide, narrow and without spread; within the error that is said, and .01 nats."""
+    """By Simpson's rule, of populations wide, narrow and without spread, to .01 nats; and so small an error is said."""
     data = with_tables(record, SMALL)
     level, prior = record.group_level, record.priors(record.data(SMALL))["sigma_E"]
     log_sigma = np.linspace(-5, 3, 1201)
@@ -164,18 +164,19 @@ def test_the_sampled_form_is_the_sum_of_the_tables():
 def test_the_gradient_of_the_sampled_form_is_its_difference():
     data = with_tables(MODEL, SMALL)
     model = MODEL.write(data, "partial", "marginalized", MODEL.priors(MODEL.data(SMALL)))
-    log_joint, gradient = (
-        compiled(mode="FAST_COMPILE") for compiled in (model.compile_logp, model.compile_dlogp)
-    )
+    log_joint, gradient = (compiled(mode="FAST_COMPILE") for compiled in (model.compile_logp, model.compile_dlogp))
     point = np.log([0.4, 0.2])
-    at = [dict(zip(("mu_log__", "tau_log__"), point + step, strict=True)) for step in 1e-5 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])]
+    at = [
+        dict(zip(("mu_log__", "tau_log__"), point + step, strict=True))
+        for step in 1e-5 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    ]
     up, down, right, left = map(log_joint, at)
     expected = np.array([up - down, right - left]) / 2e-5
     np.testing.assert_allclose(gradient({"mu_log__": point[0], "tau_log__": point[1]}), expected, rtol=1e-6)
 
 
 def test_sigma_E_is_drawn_from_what_is_known_of_it_given_sigma_A():
-    from hbm_zoo.models.variance_tables import sigma_E
+    from hbm_zoo.group_level.variance_tables import sigma_E
 
     data = with_tables(MODEL, SMALL)
     log_sigma = np.linspace(-5, 3, 4001)
@@ -215,7 +216,9 @@ def test_half_sibs_are_a_pedigree_and_so_are_full_sibs():
 
 def test_inbreeding_counts():
     """d1 has full sibs as parents: 1.25 on the diagonal."""
-    data = MODEL.data(pd.DataFrame({"site": "A", "animal": ["c1", "c3", "d1", "d2"], "response": [1.0, 2, 4, 3]}), pedigree=FAMILIES)
+    data = MODEL.data(
+        pd.DataFrame({"site": "A", "animal": ["c1", "c3", "d1", "d2"], "response": [1.0, 2, 4, 3]}), pedigree=FAMILIES
+    )
     one, _, kept = experiment(data, 0)
     labels = data["animal"].values[kept].tolist()
     A = pd.DataFrame(one.A, labels, labels)
@@ -293,7 +296,9 @@ def test_galton_s_pedigree_has_the_reference_s_maximum():
     raw = hz.load_data("galton_families")
     parents = raw.drop_duplicates("family")
     people = [
-        pd.DataFrame({"animal": side[0] + parents["family"].astype(str), "who": side, "response": parents[f"{side}_in"]})
+        pd.DataFrame(
+            {"animal": side[0] + parents["family"].astype(str), "who": side, "response": parents[f"{side}_in"]}
+        )
         for side in ("father", "mother")
     ]
     number = [f"c{i}" for i in range(len(raw))]
@@ -405,7 +410,7 @@ def test_a_row_that_alone_tells_of_a_fixed_effect_is_named_and_not_scored():
 def test_new_rows_have_the_spread_of_the_site_and_its_mean():
     fit = hz.fit(MODEL, SMALL, **SETTINGS)
     replicated = fit["posterior_predictive"]["y"]
-    for site, rows in SMALL.groupby("site"):
+    for _, rows in SMALL.groupby("site"):
         drawn = replicated.values[:, :, rows.index]
         assert drawn.mean() == pytest.approx(rows["response"].mean(), abs=0.15)
         assert drawn.std(axis=2).mean() == pytest.approx(rows["response"].std(), rel=0.25)
@@ -432,7 +437,11 @@ def test_new_rows_have_the_spread_of_the_site_and_its_mean():
         (lambda f: f.assign(dam=f["sire"]), {}, "is a sire in one row and a dam in another"),
         (lambda f: f, {"fixed_effects": "block"}, "expected a column 'block'"),
         (lambda f: f.assign(block=None), {"fixed_effects": "block"}, "'block' expected a number or a label"),
-        (lambda f: f.assign(plot=[f"p{i}" for i in f.index]), {"fixed_effects": "plot"}, "more rows than fixed effects.*'S01'"),
+        (
+            lambda f: f.assign(plot=[f"p{i}" for i in f.index]),
+            {"fixed_effects": "plot"},
+            "more rows than fixed effects.*'S01'",
+        ),
         (lambda f: f.assign(response=3.0), {}, "rows that differ at each site, got none at 'S01'"),
         (lambda f: f, {"fixed_effect": "block"}, "fixed_effects"),
         (lambda f: f.iloc[:0], {}, "empty frame"),

@@ -11,17 +11,14 @@ at standard normal deviates: between them, and so for a log normal prior everywh
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import xarray as xr
-from pymc_extras.prior import Prior
 from scipy import special
 
 from hbm_zoo.group_level import contrasts
+from hbm_zoo.group_level.contrasts import experiment
 from hbm_zoo.group_level.tabulated import mirrored, placed, weights, with_top
-from hbm_zoo.models.relatives import experiment
-from hbm_zoo.priors import from_json, log_density, ppf, to_json
 
 NODES = 97
 WIDE = 240
@@ -32,15 +29,19 @@ INNER = slice(2, -2, 2)  # Of the deviates, those that stand for an average over
 CELLS_AT_ONCE = 4_000_000
 
 
-def tables(data: xr.Dataset, prior: Prior, sigma_A: Callable, wide: np.ndarray, even: bool) -> xr.Dataset:
+def tables(
+    data: xr.Dataset, log_prior: Callable, quantiles: np.ndarray, sigma_A: Callable, wide: np.ndarray, even: bool
+) -> xr.Dataset:
     """The table of every site.
 
     Parameters
     ----------
     data : xarray.Dataset
         With eigenvalues ``d``, counts ``n`` and sums of squares ``SS`` [site, eigen].
-    prior : Prior
-        Of sigma_E.
+    log_prior : callable
+        Log density of sigma_E.
+    quantiles : numpy.ndarray
+        Its quantiles at the probabilities of `DEVIATES`.
     sigma_A : callable
         Of the parameter that the population is of.
     wide : numpy.ndarray
@@ -54,12 +55,12 @@ def tables(data: xr.Dataset, prior: Prior, sigma_A: Callable, wide: np.ndarray, 
         ``point``, ``likelihood`` [site, node], ``log_top`` [site]; ``log_sigma_E`` [site, node, deviate] and, before
         any data, ``log_sigma_E_before`` [deviate].
     """
-    density, quantiles = _compiled(to_json({"sigma_E": prior}))
+    before = np.log(quantiles)
     found = []
     for j in range(data.sizes["site"]):
         d, n, SS = (data[name].values[j] for name in ("d", "n", "SS"))
         used = n > 0
-        given = (d[used], n[used], SS[used]), density, quantiles[[0, -1]]
+        given = (d[used], n[used], SS[used]), log_prior, before[[0, -1]]
         rough = roughly_over_sigma_E(sigma_A(wide), *given)
         point = placed(wide, np.exp(rough - rough.max()), NODES)
         log_likelihood, of_sigma_E = over_sigma_E(sigma_A(point), *given)
@@ -67,15 +68,8 @@ def tables(data: xr.Dataset, prior: Prior, sigma_A: Callable, wide: np.ndarray, 
         found.append(mirrored(made) if even else made)
     dims = {"point": ("node",), "log_likelihood": ("node",), "log_sigma_E": ("node", "deviate")}
     stacked = {name: (("site", *rest), np.stack([one[name] for one in found])) for name, rest in dims.items()}
-    of_sites = xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", quantiles)})
+    of_sites = xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", before)})
     return with_top(of_sites)
-
-
-@cache
-def _compiled(prior: str) -> tuple[Callable, np.ndarray]:
-    """Log density of sigma_E, a function, and the logs of its quantiles at the deviates."""
-    of = from_json(prior)["sigma_E"]
-    return log_density(of), np.log([ppf(of, p) for p in special.ndtr(DEVIATES)])
 
 
 def over_sigma_E(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray):
@@ -125,7 +119,9 @@ def emptied(data: xr.Dataset) -> xr.Dataset:
     """The same sites before their data: nothing is known of sigma_A, and of sigma_E its prior."""
     before = data.log_sigma_E_before.broadcast_like(data.log_sigma_E)
     return data.assign(
-        likelihood=xr.ones_like(data.likelihood), log_top=0 * data.log_top, log_sigma_E=before.transpose(*data.log_sigma_E.dims)
+        likelihood=xr.ones_like(data.likelihood),
+        log_top=0 * data.log_top,
+        log_sigma_E=before.transpose(*data.log_sigma_E.dims),
     )
 
 
