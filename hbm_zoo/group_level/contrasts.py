@@ -173,8 +173,9 @@ def fresh(rng: np.random.Generator, one: Design, sigma_A: np.ndarray, sigma_E: n
 
 
 def predicted(one: Design, y: np.ndarray, sigma_A: np.ndarray, sigma_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the breeding values [draw, animal] given the variances (BLUP; Henderson 1975,
-    Biometrics 31:423-447).
+    """Mean and variance of the breeding values [draw, animal] given the variances.
+
+    Best linear unbiased prediction (Henderson 1975, Biometrics 31:423-447).
     """
     w = 1 / (sigma_A[:, None] ** 2 * one.d + sigma_E[:, None] ** 2)
     KW = one.A[:, one.row] @ one.W
