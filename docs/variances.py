@@ -14,7 +14,7 @@ from scipy.special import softmax
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.variance_components import anova_h2
 from hbm_zoo.inference.nodes import with_nodes
-from hbm_zoo.priors import ppf
+from hbm_zoo.priors import quantiles
 
 MODEL = hz.variance_components.MODEL
 SITES, SIRES, OFFSPRING, REPLICATES = 6, 20, 8, 60
@@ -50,7 +50,7 @@ def estimates(frame):
     priors = MODEL.priors(data)
     seen = with_nodes(MODEL, data, priors, 0)
     p = (np.arange(POINTS) + 0.5) / POINTS  # of each prior, equally likely parts of it
-    mu, tau = np.meshgrid(*([ppf(priors[name], q) for q in p] for name in ("mu", "tau")))
+    mu, tau = np.meshgrid(*(quantiles(priors[name], p) for name in ("mu", "tau")))
     h = xr.Dataset({"mu": ("sample", mu.ravel()), "tau": ("sample", tau.ravel())})
     weight = softmax(MODEL.group_level.log_joint(h, seen).values)
     few = h.isel(sample=np.random.default_rng(0).choice(weight.size, 400, p=weight))

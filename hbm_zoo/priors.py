@@ -71,6 +71,20 @@ def ppf(prior: Prior, p: float) -> float:
         return float(_quantile_function(prior)(p))
 
 
+def quantiles(prior: Prior, p: np.ndarray) -> np.ndarray:
+    """Quantiles of a prior at several probabilities, by one compiled function.
+
+    Examples
+    --------
+    >>> quantiles(Prior("Uniform", lower=0, upper=2), np.array([0.25, 0.5])).tolist()
+    [0.5, 1.0]
+    """
+    try:
+        return _quantile_function(prior)(p)
+    except NotImplementedError:  # of its distribution PyMC has none
+        return np.array([ppf(prior, each) for each in p])
+
+
 def log_density(prior: Prior) -> Callable:
     """The log density of a prior, a function of an array.
 

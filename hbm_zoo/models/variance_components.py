@@ -103,7 +103,7 @@ from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import relatives
-from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, to_json
+from hbm_zoo.priors import describe, from_json, log_density, moments, quantiles, to_json
 from hbm_zoo.words import listed, plural
 
 KAPPA = "of sigma_A: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
@@ -342,7 +342,7 @@ def of_sigma_E(priors):
 @cache
 def _of_sigma_E(prior):
     of = from_json(prior)["sigma_E"]
-    return log_density(of), np.array([ppf(of, p) for p in special.ndtr(variance_tables.DEVIATES)])
+    return log_density(of), quantiles(of, special.ndtr(variance_tables.DEVIATES))
 
 
 def spread_of(data) -> float:
