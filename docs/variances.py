@@ -86,7 +86,13 @@ def row(name, truth):
     shown = " / ".join(f"{each.mean():.2f}" if each.size else "-" for each in covered.values())
     there = all_of[zero]
     says = f"{there['partial'].mean():.2f} (up to {there['partial_high'].mean():.2f})" if len(there) else "-"
-    cells = [f"{expected:.2f}", f"{zero.mean():.2f}", f"{negative:.2f}", f"{np.sqrt(zero.mean() * (1 - zero.mean()) / n):.2f}", says]
+    cells = [
+        f"{expected:.2f}",
+        f"{zero.mean():.2f}",
+        f"{negative:.2f}",
+        f"{np.sqrt(zero.mean() * (1 - zero.mean()) / n):.2f}",
+        says,
+    ]
     cells += [f"{rmse[of]:.3f}" for of in rmse] + [f"{gain:+.3f} ({error:.3f})", shown]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -95,7 +101,9 @@ def main():
     """Write the table after the text of the page."""
     page = Path(__file__).with_name("variances.md")
     text = page.read_text().split("| sigma_A |")[0]
-    head = "| sigma_A | F | REML 0 | ANOVA < 0 | se | posterior there | own | none | partial | partial - none | covered |"
+    head = (
+        "| sigma_A | F | REML 0 | ANOVA < 0 | se | posterior there | own | none | partial | partial - none | covered |"
+    )
     text += head + "\n|" + " --- |" * (head.count("|") - 1) + "\n"
     for name, truth in TRUTHS.items():
         text += row(name, truth) + "\n"
