@@ -65,11 +65,14 @@ class Shipped:
         The model's names of columns, and the file's where they differ.
     options
         The options of the model to show it by.
+    where
+        The model's name of a column, and the value it has in the rows to take of a file that holds several data sets.
     """
 
     file: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,9 @@ class Extras:
         alone puts a group's own estimate, were all groups at the target.
     readers
         Functions that read other files, by name.
+    further_columns
+        ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
+        rule.
     """
 
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
@@ -101,6 +107,7 @@ class Extras:
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
     readers: Mapping[str, Callable] = field(default_factory=dict)
+    further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ class HierarchicalModel:
         The frame's columns, by name, each with its rule (`hbm_zoo.frames.rules`).
     inputs
         What the model takes beside the frame: by name, the columns of a second frame, each with its
-        rule, or `hbm_zoo.frames.inputs.SIMULATOR`.
+        rule, or `hbm_zoo.frames.inputs.SIMULATOR`. One that ``prepare`` has a default for may be left out.
     fewest_groups
         How many groups a data set must have: two, or one where a single experiment is a case; it
         has no pooling but its own.
@@ -232,7 +239,12 @@ class HierarchicalModel:
     @property
     def options_of_data(self) -> list[str]:
         """What ``prepare`` takes beside the frame."""
-        return [name for name in inspect.signature(self.prepare).parameters if name != "frame"]
+        return [name for name in self._asked if name != "frame"]
+
+    @property
+    def _asked(self) -> Mapping[str, inspect.Parameter]:
+        """The arguments of ``prepare``."""
+        return inspect.signature(self.prepare).parameters
 
     def under(self, **options: str) -> HierarchicalModel:
         """The record that holds for some options; no formula asks which.
@@ -298,8 +310,11 @@ class HierarchicalModel:
         """The same of rows that need not be a whole data set; further inputs are kept beside the data."""
         for name in options:
             choose(name, self.options_of_data, f"option of the data of {self.name}")
-        given = {name: inputs.given(self.name, name, kind, options) for name, kind in self.inputs.items()}
-        data = self.prepare(rules.check(frame, self.columns, self.name, self.key), **options | given)
+        may_lack = {name for name in self.inputs if self._asked[name].default is not inspect.Parameter.empty}
+        wanted = {name: kind for name, kind in self.inputs.items() if name in options or name not in may_lack}
+        given = {name: inputs.given(self.name, name, kind, options) for name, kind in wanted.items()}
+        columns = {**self.columns, **self.extras.further_columns(options)}
+        data = self.prepare(rules.check(frame, columns, self.name, self.key), **options | given)
         if any(self.columns[name].optional for name in self.key):
             data.attrs[KEY] = rules.BETWEEN.join(name for name in self.key if name in frame.columns)
         return inputs.stored(data, given)
@@ -376,7 +391,10 @@ class HierarchicalModel:
         choose(parameterization, variants, f"parameterization of {pooling} pooling")
         data = record.data(frame, **options)
         record.check_shareable(data, pooling)
-        return record.write(data, pooling, parameterization, record.priors(data, priors, pooling))
+        resolved = record.priors(data, priors, pooling)
+        if parameterization == "marginalized" and (nodes := record.group_level.nodes):
+            data = data.merge(nodes(data, resolved, np.random.default_rng(0), None))
+        return record.write(data, pooling, parameterization, resolved)
 
     def check_shareable(self, data: xr.Dataset, pooling: str) -> None:
         """Refuse to share among groups where there is one.

@@ -15,11 +15,16 @@ from scipy import integrate, stats
 
 import hbm_zoo as hz
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
+from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
 from hbm_zoo.zoo import pages
 
-FEW = {"hospital_readmission": {"hospitals": 6}, "spike_slab_genes": {"genes": 12}}
+FEW = {
+    "hospital_readmission": {"hospitals": 6},
+    "spike_slab_genes": {"genes": 12},
+    "variance_components": {"sites": 2, "sires": (6, 9), "offspring": (2, 5)},
+}
 
 
 def under_every_option(record):
@@ -35,8 +40,12 @@ RECORDS = {
 }
 KINDS = {name: (record.group_level.kind, record.group_level.independent) for name, record in RECORDS.items()}
 CLOSED, DEPENDENT, INTEGRATED = (
-    [name for name, known in KINDS.items() if known == kind]
-    for kind in (("in closed form", True), ("in closed form", False), ("integrated numerically", True))
+    [name for name, known in KINDS.items() if known in kinds]
+    for kinds in (
+        [("in closed form", True)],
+        [("in closed form", False)],
+        [("integrated numerically", True), ("tabulated", True)],
+    )
 )
 VARIANTS = [
     (name, pooling, form)
@@ -48,6 +57,11 @@ VARIANTS = [
 
 def frame_of(record, seed=1):
     return record.simulate(np.random.default_rng(seed), **FEW.get(record.name, {}))
+
+
+def with_tables(record, data):
+    """Prepared data, and the nodes of their integrals if there are any."""
+    return with_nodes(record, data, record.priors(data), seed=1)
 
 
 def symbols(record):
@@ -100,7 +114,7 @@ def test_the_formula_on_the_page_is_of_the_option(name):
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_symbol_of_the_page_exists_in_code(name):
     record, (_, codes) = RECORDS[name], symbols(RECORDS[name])
-    data = record.data(frame_of(record)[0])
+    data = with_tables(record, record.data(frame_of(record)[0]))
     known = {*record.columns, *record.parameters, *data.variables, "kappa"}
     for pooling, forms in record.variants.items():
         for form in forms:
@@ -129,7 +143,7 @@ def test_columns_and_hyperparameters_say_what_they_mean(name):
 def test_shipped_data_are_what_the_model_takes(name, dataset):
     record = RECORDS[name]
     data = record.data(hz.load_data(dataset, record), **record.datasets[dataset].options)
-    assert data.sizes[record.group] >= 2
+    assert data.sizes[record.group] >= record.fewest_groups
     assert np.isfinite(record.volume(data)).all()
 
 
@@ -242,7 +256,7 @@ def test_candidate_s_formula_of_groups_that_depend_on_one_another(name):
 def test_a_group_is_brute_force_at_random_hyperparameters(name):
     """Log p(y_j | h), and mean and sd of a group, by Simpson's rule on likelihood times population."""
     record = RECORDS[name]
-    level, data = record.group_level, record.data(frame_of(record)[0])
+    level, data = record.group_level, with_tables(record, record.data(frame_of(record)[0]))
     h = drawn_from_the_prior(record, data)
     before = level.population(level.at(h, data))
     theta = before.mean + before.sd * xr.DataArray(np.linspace(-12, 12, 4001), dims="x")
@@ -265,8 +279,9 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
 
 def copied(record, frame, times):
     """Each group of a frame so many times: groups are independent given h, so a copy is another draw of its data."""
-    label = record.key_columns[0]
-    return pd.concat([frame.assign(**{label: frame[label].astype(str) + f" {i}"}) for i in range(times)])
+    own = [name for name, rule in record.columns.items() if rule.label and rule.optional and name in frame]
+    labels = frame[[*dict.fromkeys([record.key_columns[0], *own])]].astype(str)
+    return pd.concat([frame.assign(**(labels + f" {i}")) for i in range(times)])
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -279,12 +294,12 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
     level, frame = record.group_level, frame_of(record)[0]
     few = frame[record.labels(frame).isin(record.labels(frame).unique()[:4])]
     frame, hs = copied(record, few, copies), drawn_from_the_prior(record, record.data(few))
-    data = record.data(frame)
+    data = with_tables(record, record.data(frame))
     for i in range(hs.sizes["sample"]):
         h = hs.isel(sample=[i])
         before = level.before(h, data, record.group)
-        y = level.replicate(rng, before.sample(rng), h, data, data).squeeze("sample")
-        seen = record.data(frame.assign(**{record.response: y.values}))
+        y = level.replicate(rng, before.sample(rng), h, data, level.unseen(data)).squeeze("sample")
+        seen = with_tables(record, record.data(frame.assign(**{record.response: y.values})))
         kappa, removed = (
             value.broadcast_like(before.sd).transpose(record.group, ...).values.reshape(copies, -1)
             for value in (level.reliability(h, seen), 1 - (level.conditional(h, seen).sd / before.sd) ** 2)

@@ -111,8 +111,9 @@ class GroupLevel:
     without_group
         ``without_group(data, group, j)``: the data without group j.
     emptied, joined
-        Where groups depend on one another: ``emptied(data)``, the same groups before their data, and
-        ``joined(seen, *further)``, one data set of the groups of several. New groups are predicted, and truths
+        ``emptied(data)``: the same groups before their data, which new data of a truth come from; needed where groups
+        have unknowns of their own beside the parameter, or depend on one another. In the latter case
+        ``joined(seen, *further)`` is one data set of the groups of several; new groups are predicted, and truths
         simulated, by ``conditional`` of these.
     expectations
         ``expectations(h, data)``: further quantities of each group by name, whose average over
@@ -183,6 +184,10 @@ class GroupLevel:
             return self.conditional(h, self.emptied(data))
         each = xr.ones_like(data[group], dtype=float) * xr.ones_like(next(iter(h.values())), dtype=float)
         return self.population(self.at(h, data)).over(each)
+
+    def unseen(self, data: xr.Dataset) -> xr.Dataset:
+        """What was seen before there were any data: the groups without theirs, where that makes a difference."""
+        return data if self.emptied is None else self.emptied(data)
 
     def after(self, h: xr.Dataset, data: xr.Dataset):
         """The population of each group's estimand after the data."""

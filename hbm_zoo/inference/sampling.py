@@ -140,7 +140,8 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
 
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
-    key, nodes = _key(record, data, pooling, parameterization, priors), record.group_level.cells(data)
+    key = _key(record, data, pooling, parameterization, priors)
+    nodes = 1 if "nodes" in data.attrs else record.group_level.cells(data)  # those that are data are counted there
     arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
 
     def compiled() -> LogPosterior | None:

@@ -20,6 +20,7 @@ NAMES = (
     "success_rates",
     "tissue_expression",
     "vaccine_clinics",
+    "variance_components",
 )
 
 

@@ -66,6 +66,8 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
     shipped = users[0].datasets[name]
     frame = pd.read_csv(data_folder() / f"{shipped.file or name}.csv")
     frame = frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
+    for column, value in shipped.where.items():
+        frame = frame[frame[column] == value].reset_index(drop=True)
     frame.attrs["labels"] = dict(shipped.columns)
     return frame
 
