@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -91,6 +91,9 @@ class Extras:
     control_limits
         ``control_limits(target, volume, probability)``: the two ends between which chance
         alone puts a group's own estimate, were all groups at the target.
+    absent
+        ``absent(data)``: the hyperparameters of what a data set has not, a third trait say; every pooling fixes them,
+        and no table shows them.
     readers
         Functions that read other files, by name.
     """
@@ -100,6 +103,7 @@ class Extras:
     thin: Callable | None = None
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
+    absent: Callable[[xr.Dataset], Collection[str]] = lambda data: ()
     readers: Mapping[str, Callable] = field(default_factory=dict)
 
 
