@@ -138,7 +138,7 @@ class Vector(Normal):
         """One draw of all together."""
         mean, sd = xr.broadcast(self.mean, self.sd)
         z = mean.copy(data=rng.standard_normal(mean.shape)).rename(trait="other")
-        return (mean + xr.dot(self.factor, z.drop_vars("other", errors="ignore"), dim="other")).transpose(*mean.dims)
+        return (mean + xr.dot(self.factor, z.drop_vars("other", errors="ignore"), dim="other")).transpose(..., "trait")
 
     def log_density(self, x):
         """Of all numbers together [nats]."""

@@ -87,6 +87,7 @@ from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import listed
 
 NAME, MOST = "selection_gradients", 4
+LARGE = 4  # Of what a prior expects of a gradient, its sd.
 TRAITS = range(1, MOST + 1)
 PAIRS = [(i, j) for j in TRAITS for i in range(1, j)]
 ORDINAL = ("first", "second", "third", "fourth")
@@ -150,16 +151,18 @@ def _matched(priors, k):
 
 
 def contradiction(data, priors):
-    """Say so if the mean of a trait's gradients lies where its prior has next to no weight."""
-    for k, trait in enumerate(data.trait.values):
-        weight = data.measured.isel(trait=k) / data.S.isel(trait=k, other=k)
-        mean, error = float((weight * data.b.isel(trait=k)).sum() / weight.sum()), float(weight.sum()) ** -0.5
-        (centre, variance), (tau, _) = (moments(n, priors[n]) for n in (f"mu_{k + 1}", f"tau_{k + 1}"))
-        if abs(mean - centre) > 5 * np.sqrt(variance + tau**2 + error**2):
+    """Say so if a trait's gradients are of another size than any that its priors know."""
+    for k, trait in enumerate(data.trait.values, start=1):
+        here = data.isel(trait=k - 1, other=k - 1)
+        precision = here.measured / here.S
+        mean, error = float((precision * here.b).sum() / precision.sum()), float(precision.max()) ** -0.5
+        (centre, variance), (tau, of_tau) = (moments(name, priors[name]) for name in (f"mu_{k}", f"tau_{k}"))
+        spread = np.sqrt(variance + tau**2 + of_tau)
+        if error > LARGE * spread or abs(mean - centre) > LARGE * (spread + float(precision.sum()) ** -0.5):
             return (
-                f"The gradients of {str(trait)!r} are {mean:.3g} on average, but the prior "
-                f"{describe(priors[f'mu_{k + 1}'])} of 'mu_{k + 1}' gives that next to no weight: is the trait in "
-                f"standard deviations? Rescale it, or pass priors for 'mu_{k + 1}' and 'tau_{k + 1}'."
+                f"The gradients of {str(trait)!r} are {mean:.3g} on average, their standard errors {error:.3g} or more: "
+                f"the priors {describe(priors[f'mu_{k}'])} of 'mu_{k}' and {describe(priors[f'tau_{k}'])} of 'tau_{k}' "
+                f"are of another size. Is the trait in standard deviations? Rescale it, or pass priors for both."
             )
     return None
 
