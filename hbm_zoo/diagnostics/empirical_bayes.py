@@ -102,7 +102,9 @@ def empirical_bayes(
         best = _best(record, seen, priors, method)
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table(record.extras.absent(data))} | as_groups(seen))
+    tree = xr.DataTree.from_dict(
+        {"posterior": empty, "estimates": best.table(record.extras.absent(data))} | as_groups(seen)
+    )
     tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",

@@ -99,7 +99,6 @@ def logp_of(size: int) -> Callable:
 @cache
 def random_of(size: int) -> Callable:
     """Draws of b [..., trait] from the same arguments but b; what was not measured is 0."""
-
     lower, traits = pairs(size), size
 
     def random(*flat, rng=None, size=None):
@@ -205,7 +204,6 @@ def expected_log_likelihood(h, data):
     """Its mean over theta | b: the squares grow by the trace of P V."""
     after = conditional(h, data)
 
-
     def trace(P, F):
         return ((P @ F) * F).sum(axis=(-1, -2))
 
@@ -214,7 +212,7 @@ def expected_log_likelihood(h, data):
 
 
 def _log_density(data, mean, factor):
-    """log N(b; mean, F F' + S), number by number."""
+    """Log N(b; mean, F F' + S), number by number."""
     size = data.sizes["trait"]
     lower = pairs(size)
 

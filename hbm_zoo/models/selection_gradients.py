@@ -69,9 +69,6 @@ consistent. Evolution 66:435-442. Lewandowski D, Kurowicka D, Joe H (2009) Gener
 matrices. J Multivar Anal 100:1989-2001.
 """
 
-import re
-import warnings
-
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -79,10 +76,13 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, cell, label, number, positive
+from hbm_zoo.frames.covariances import covariances, matrices
+from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import multivariate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.individuals import from_individuals as from_individuals
+from hbm_zoo.models.individuals import rows_of
 from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import listed
 
@@ -91,27 +91,12 @@ LARGE = 4  # Of what a prior expects of a gradient, its sd.
 TRAITS = range(1, MOST + 1)
 PAIRS = [(i, j) for j in TRAITS for i in range(1, j)]
 ORDINAL = ("first", "second", "third", "fourth")
-ONE_COVARIANCE = re.compile(r"\s*(?P<trait>.+?)\s*=\s*(?P<value>[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?|[-+]?\.\d+)\s*")
-
-
-def _parsed(text):
-    """``mass = -0.0074; length = 0.001`` as numbers by trait; None if it is anything else."""
-    found = [ONE_COVARIANCE.fullmatch(part) for part in text.split(";")]
-    return {one["trait"]: float(one["value"]) for one in found} if all(found) else None
-
-
 COLUMNS = {
     "year": label("the year"),
     "trait": label("the trait that the gradient is of"),
     "gradient": number("estimated selection gradient"),
     "standard_error": positive("its standard error"),
-    "covariances": Rule(
-        "covariances with other traits, such as 'mass = -0.0074; length = 0.001', or nothing",
-        lambda column: column.map(lambda v: bool(pd.isna(v) or str(v).strip() == "" or _parsed(str(v)) is not None)),
-        "covariances of the gradient's error with those of the year's other traits",
-        optional=True,
-        label=True,
-    ),
+    "covariances": covariances("covariances of the gradient's error with those of the year's other traits"),
 }
 
 PARAMETERS = {
@@ -160,9 +145,9 @@ def contradiction(data, priors):
         spread = np.sqrt(variance + tau**2 + of_tau)
         if error > LARGE * spread or abs(mean - centre) > LARGE * (spread + float(precision.sum()) ** -0.5):
             return (
-                f"The gradients of {str(trait)!r} are {mean:.3g} on average, their standard errors {error:.3g} or more: "
-                f"the priors {describe(priors[f'mu_{k}'])} of 'mu_{k}' and {describe(priors[f'tau_{k}'])} of 'tau_{k}' "
-                f"are of another size. Is the trait in standard deviations? Rescale it, or pass priors for both."
+                f"The gradients of {str(trait)!r} are {mean:.3g} on average, their standard errors {error:.3g} or "
+                f"more: the priors {describe(priors[f'mu_{k}'])} of 'mu_{k}' and {describe(priors[f'tau_{k}'])} of "
+                f"'tau_{k}' are of another size. Is the trait in standard deviations? Rescale it, or pass priors for both."
             )
     return None
 
@@ -201,7 +186,7 @@ def prepare(frame, traits: str | None = None):
     shape = len(years), len(names)
     b, measured = np.zeros(shape), np.zeros(shape)
     b[of_year, of_trait], measured[of_year, of_trait] = frame["gradient"], 1.0
-    S = _errors(frame, of_year, of_trait, years, names)
+    S = matrices(frame, of_year, of_trait, years, names, NAME)
     return xr.Dataset(
         {
             "gradient": ("estimate", frame["gradient"].to_numpy(float)),
@@ -238,67 +223,6 @@ def _check_once(frame, of_year, of_trait):
             f"{NAME} expected each trait once a year, got {str(row['trait'])!r} twice in {row['year']}: average the "
             "two, or give studies years of their own."
         )
-
-
-def _errors(frame, of_year, of_trait, years, names):
-    """The covariance of errors [year, trait, other], 1 on the diagonal where nothing was measured."""
-    S = np.tile(np.eye(len(names)), (len(years), 1, 1))
-    S[of_year, of_trait, of_trait] = frame["standard_error"] ** 2
-    several = frame.duplicated("year").any()
-    if "covariances" not in frame:
-        if several:
-            warnings.warn(
-                "Without a column 'covariances' the errors of a year's traits are taken for independent; gradients of "
-                "correlated traits, from one regression, are not.",
-                FrameWarning,
-                stacklevel=6,
-            )
-        return S
-    given: dict[tuple[int, int, int], float] = {}
-    for t, k, text in zip(of_year, of_trait, frame["covariances"].fillna("").astype(str), strict=True):
-        for name, value in (_parsed(text) or {}).items() if text.strip() else ():
-            _take(given, t, k, name, value, years, names)
-    for (t, i, j), value in given.items():
-        S[t, i, j] = S[t, j, i] = value
-    _check_errors(S, given, of_year, of_trait, years, names)
-    return S
-
-
-def _take(given, t, k, name, value, years, names):
-    """One covariance, of two traits of a year, that may stand in the rows of both."""
-    if name not in names:
-        raise FrameError(
-            f"{NAME}: column 'covariances' expected traits among {listed(map(repr, names))}, got {name!r} in "
-            f"{years[t]}."
-        )
-    pair = (t, *sorted((k, names.index(name))))
-    if names.index(name) == k or not np.isclose(given.setdefault(pair, value), value, rtol=1e-6, atol=0):
-        wrong = "its own" if names.index(name) == k else f"{given[pair]:g} and {value:g}"
-        raise FrameError(
-            f"{NAME}: column 'covariances' expected one covariance of {names[k]!r} and {name!r} in {years[t]}, got "
-            f"{wrong}."
-        )
-
-
-def _check_errors(S, given, of_year, of_trait, years, names):
-    """Refuse a covariance that is missing, of a trait not measured, or too large."""
-    measured = set(zip(of_year, of_trait, strict=True))
-    for t, i, j in given:
-        if {(t, i), (t, j)} - measured:
-            raise FrameError(
-                f"{NAME}: a covariance of {names[i]!r} and {names[j]!r} in {years[t]}, where one has no gradient."
-            )
-    for t, year in enumerate(years):
-        here = [k for k in range(len(names)) if (t, k) in measured]
-        missing = [(i, j) for i in here for j in here if i < j and (t, i, j) not in given]
-        if missing:
-            i, j = missing[0]
-            raise FrameError(
-                f"{NAME}: column 'covariances' expected that of {names[i]!r} and {names[j]!r} in {year}, got nothing; "
-                "write 0 if it is."
-            )
-        if not np.linalg.eigvalsh(S[t] / np.sqrt(np.outer(np.diag(S[t]), np.diag(S[t])))).min() > 1e-10:
-            raise FrameError(f"{NAME}: the covariances of {year} are too large for its standard errors.")
 
 
 # The variants, each as it stands on the page.
@@ -377,7 +301,7 @@ def years(data, prior):
 
 
 def estimate(data, beta):
-    """y ~ N(beta, S) over all rows, of which those of one year share their errors."""
+    """Y ~ N(beta, S) over all rows, of which those of one year share their errors."""
     same_year = pt.eq(data.of_year[:, None], data.of_year[None, :])
     S = data.S[data.of_year[:, None], data.of_trait[:, None], data.of_trait[None, :]] * same_year
     pm.MvNormal("y", beta, cov=S, observed=data.gradient, dims="estimate")
@@ -392,9 +316,9 @@ def at(h, data):
     tau = [h[f"tau_{k}"] for k in present]
     rows = multivariate.cholesky(tau, [[h[f"rho_{i}{j}"] for i in range(1, j)] for j in present])
     L = [_joined([*row, *[0 * tau[0]] * (len(present) - len(row))], "other") for row in rows]
-    return xr.Dataset({"mean": _joined([h[f"mu_{k}"] for k in present], "trait"), "factor": _joined(L, "trait")}).assign_coords(
-        trait=data.trait
-    )
+    return xr.Dataset(
+        {"mean": _joined([h[f"mu_{k}"] for k in present], "trait"), "factor": _joined(L, "trait")}
+    ).assign_coords(trait=data.trait)
 
 
 def _joined(values, dim):
@@ -515,13 +439,6 @@ def simulate(
     return pd.concat(rows, ignore_index=True), truth
 
 
-def rows_of(year, names, b, S):
-    """The rows of one year, from its gradients and the covariance of their errors."""
-    lower = [[f"{names[i]} = {float(S[k, i])!r}" for i in range(k)] for k in range(len(names))]
-    columns = {"gradient": b, "standard_error": np.sqrt(np.diag(S)), "covariances": ["; ".join(row) for row in lower]}
-    return pd.DataFrame({"year": year, "trait": names} | columns)
-
-
 MODEL = HierarchicalModel(
     name=NAME,
     question="Is selection the same every year, or is only our measurement of it not?",
@@ -563,6 +480,12 @@ MODEL = HierarchicalModel(
     ),
     simulate=simulate,
     datasets={"selection_gradients": Shipped()},
-    extras=Extras(thin=thin, contradiction=contradiction, path=shrink_together, absent=absent),
+    extras=Extras(
+        thin=thin,
+        contradiction=contradiction,
+        path=shrink_together,
+        absent=absent,
+        readers={"individuals": from_individuals},
+    ),
 )
 build = MODEL.build
