@@ -1,7 +1,7 @@
 """Covariances of the errors of a group's estimates, one estimate a row: by name, in a column of text.
 
-``mass = -0.0074; length = 0.001`` in the row of a wing says how its error goes with those of mass and length. So rows may
-be left out, and stand in any order. A covariance may stand in the row of either, or of both.
+``mass = -0.0074; length = 0.001`` in the row of a wing says how its error goes with those of mass and length. So rows
+may stand in any order, and some be left out. A covariance may stand in the row of either, or of both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule
-from hbm_zoo.words import listed
 
 ONE = re.compile(r"\s*(?P<name>[^=;]*[^=;\s])\s*=\s*(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 ROUNDING = 1e-6
@@ -78,7 +77,7 @@ def matrices(
     Raises
     ------
     FrameError
-        If covariances are of other names, missing, contradict one another, or are too large for the standard errors.
+        If covariances are missing, contradict one another, or are too large for the standard errors.
 
     Warns
     -----
@@ -118,15 +117,13 @@ class _Given:
         return FrameError(f"{self.model}: column 'covariances' {sentence}.")
 
     def take(self, g: int, k: int, name: str, value: float) -> None:
-        """One covariance, of two names of a group."""
+        """One covariance, of two names of a group; one with what has no row says nothing."""
+        j = list(self.names).index(name) if name in self.names else -1
+        if (g, j) not in self.there:
+            return
         where, one = self.groups[g], self.names[k]
-        if name not in self.names:
-            raise self.refused(f"expected names among {listed(map(repr, self.names))}, got {name!r} in {where}")
-        j = list(self.names).index(name)
         if j == k:
             raise self.refused(f"expected covariances of {one!r} with others, got one with itself in {where}")
-        if {(g, k), (g, j)} - self.there:
-            raise self.refused(f"has one of {one!r} and {name!r} in {where}, where {name!r} has no row")
         first = self.values.setdefault((g, min(j, k), max(j, k)), value)
         if not np.isclose(first, value, rtol=ROUNDING, atol=0):
             raise self.refused(f"expected one number of {one!r} and {name!r} in {where}, got {first:g} and {value:g}")

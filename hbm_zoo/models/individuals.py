@@ -12,6 +12,7 @@ from scipy.optimize import linprog, minimize
 from scipy.special import expit
 
 from hbm_zoo.frames.covariances import written
+from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, check, label, number
 from hbm_zoo.words import choose, listed, plural
 
@@ -115,7 +116,7 @@ def from_individuals(
     names = [name.strip() for name in traits.split(";")] if isinstance(traits, str) else list(traits)
     _check_columns(frame, names, fitness, year)
     columns = {year: label("the year"), fitness: FITNESS[kind], **{name: number("a trait") for name in names}}
-    animals = check(frame, columns, READER)
+    animals = check(_read(frame, columns), columns, READER)
     z = _standardised(animals, names, year, standardise)
     regression = _survival if kind == "survival" else partial(_linear, hc3=errors == "hc3")
     found, left_out = [], {}
@@ -137,6 +138,13 @@ def rows_of(year, names, b, S):
     """The rows of one year, from its gradients and the covariance of their errors."""
     columns = {"gradient": b, "standard_error": np.sqrt(np.diag(S)), "covariances": written(S, names)}
     return pd.DataFrame({"year": year, "trait": names} | columns)
+
+
+def _read(frame, columns):
+    """The columns' numbers, where a file left them as text."""
+    if not isinstance(frame, pd.DataFrame):
+        return frame
+    return as_numbers(frame, {name: rule for name, rule in columns.items() if list(frame.columns).count(name) == 1})
 
 
 def _check_columns(frame, names, fitness, year):

@@ -80,7 +80,7 @@ from hbm_zoo.frames.covariances import covariances, matrices
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import multivariate
 from hbm_zoo.group_level.level import closed_form
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.individuals import from_individuals as from_individuals
 from hbm_zoo.models.individuals import rows_of
 from hbm_zoo.priors import describe, lkj, moments
@@ -144,10 +144,11 @@ def contradiction(data, priors):
         (centre, variance), (tau, of_tau) = (moments(name, priors[name]) for name in (f"mu_{k}", f"tau_{k}"))
         spread = np.sqrt(variance + tau**2 + of_tau)
         if error > LARGE * spread or abs(mean - centre) > LARGE * (spread + float(precision.sum()) ** -0.5):
+            used = listed(f"{describe(priors[name])} of {name!r}" for name in (f"mu_{k}", f"tau_{k}"))
             return (
                 f"The gradients of {str(trait)!r} are {mean:.3g} on average, their standard errors {error:.3g} or "
-                f"more: the priors {describe(priors[f'mu_{k}'])} of 'mu_{k}' and {describe(priors[f'tau_{k}'])} of "
-                f"'tau_{k}' are of another size. Is the trait in standard deviations? Rescale it, or pass priors for both."
+                f"more, which the priors {used} do not expect. Is the trait in standard deviations? Rescale it, or "
+                "pass priors for both."
             )
     return None
 
@@ -489,3 +490,4 @@ MODEL = HierarchicalModel(
     ),
 )
 build = MODEL.build
+__getattr__ = verbs_of(NAME, "by_year", "over_years", "correlations")

@@ -18,7 +18,7 @@ from hbm_zoo.models.vaccine_clinics import MODEL as CLINICS
 
 MODEL, LEVEL = sg.MODEL, sg.MODEL.group_level
 FRAME = hz.load_data("selection_gradients")
-DEPTH = FRAME[FRAME["trait"] == "beak_depth"].drop(columns="covariances")
+DEPTH = FRAME[FRAME["trait"] == "beak_depth"]
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "selection_gradients.json").read_text())["analyses"]
 
 
@@ -323,7 +323,7 @@ BAD = {
     "column 'covariances' expected covariances by name.*got 'twelve' in row 1": changed(
         covariances=["", "twelve", *FRAME["covariances"][2:]]
     ),
-    "expected names among 'beak_depth' and 'mass', got 'beak' in 1990": changed(
+    "expected that of 'beak_depth' and 'mass' in 1990, got nothing": changed(
         covariances=FRAME["covariances"].str.replace("beak_depth = -0.00743", "beak = -0.00743")
     ),
     "expected that of 'beak_depth' and 'mass' in 1991, got nothing": changed(
@@ -338,7 +338,6 @@ BAD = {
     "covariances that the standard errors allow, got larger ones in 1990": changed(
         covariances=["", "beak_depth = 0.5", *FRAME["covariances"][2:]]
     ),
-    "in 1990, where 'beak_depth' has no row": FRAME.drop(index=0),
     "names without ';' and '=', got 'a=b'": DEPTH.assign(trait="a=b"),
     "at least 2 years to compare, got 1": DEPTH[:1],
 }
@@ -348,6 +347,11 @@ BAD = {
 def test_a_bad_frame_is_refused_in_a_sentence(message):
     with pytest.raises(FrameError, match=message):
         MODEL.data(BAD[message])
+
+
+def test_a_covariance_with_what_has_no_row_says_nothing():
+    mass = MODEL.data(FRAME[FRAME["trait"] == "mass"])
+    np.testing.assert_allclose(mass.S.squeeze(), FRAME.loc[FRAME["trait"] == "mass", "standard_error"] ** 2)
 
 
 def test_traits_that_are_not_listed_are_refused():
@@ -379,3 +383,69 @@ def test_simulation_based_calibration(pooling):
     frame, _ = sg.simulate(np.random.default_rng(1), years=6)
     result = hz.calibrate(MODEL, frame, pooling=pooling, simulations=200, random_seed=2, progressbar=False)
     assert result.table["p_holm"].min() > 0.01
+
+
+# The verbs.
+
+
+def test_next_year_is_that_of_quadrature(depth_fit):
+    table = sg.over_years(depth_fit).loc["beak_depth"]
+    row = table.loc["P(next year < 0)"]
+    assert abs(row["mean"] - REFERENCE["bayes_partial"]["estimates"]["P_beta_next_negative"]) < 4 * row["mcse"]
+
+
+def test_over_years_says_what_the_draws_say(both_fits):
+    """Signs and shares counted in the draws of gradients and hyperparameters themselves."""
+    fit, table = both_fits["partial"], sg.over_years(both_fits["partial"])
+    posterior = fit.posterior.dataset
+    for k, trait in ((1, "beak_depth"), (2, "mass")):
+        rows = FRAME[FRAME["trait"] == trait]
+        mu, tau, beta = posterior[f"mu_{k}"], posterior[f"tau_{k}"], posterior["beta"].sel(trait=trait)
+        error = (rows["standard_error"] ** 2).mean()
+        found = table.loc[trait, "mean"]
+        assert found["variance of estimates"] == pytest.approx(rows["gradient"].var())
+        assert found["mean squared standard error"] == pytest.approx(error)
+        assert found["share that is error"] == pytest.approx(float((error / (error + tau**2)).mean()))
+        naive = (np.sign(rows["gradient"]) != np.sign(rows["gradient"].mean())).mean()
+        assert found["years of opposite sign, naive"] == naive
+        counted = (np.sign(beta) != np.sign(mu)).mean("year")
+        error = 4 * float(counted.std()) / np.sqrt(counted.size * efficiency(fit))
+        assert abs(found["years of opposite sign"] - float(counted.mean())) < error
+        rng = np.random.default_rng(k)
+        new = rng.normal(mu, tau)
+        assert abs(found["P(next year < 0)"] - (new < 0).mean()) < 4 * 0.5 / np.sqrt(new.size * efficiency(fit))
+
+
+def test_by_year_is_the_summary_and_what_was_measured(both_fits):
+    table, fit = sg.by_year(both_fits["partial"]), both_fits["partial"]
+    rows = FRAME.set_index(["year", "trait"])
+    np.testing.assert_allclose(table["own"], rows.loc[table.index, "gradient"])
+    np.testing.assert_allclose(table["standard_error"], rows.loc[table.index, "standard_error"])
+    below = (fit.posterior["beta"] < 0).mean(["chain", "draw"]).transpose("year", "trait").values.ravel()
+    assert (abs(table["p_negative"] - below) < 5 * 0.5 / np.sqrt(4000)).all()
+    assert (table["mcse"] < 0.01).all()
+    assert "kappa" not in sg.by_year(both_fits["none"])
+
+
+def test_correlation_of_two_traits_is_rho(both_fits):
+    (row,) = sg.correlations(both_fits["partial"]).itertuples()
+    assert row.mean == pytest.approx(float(both_fits["partial"].posterior["rho_12"].mean()))
+
+
+def test_complete_pooling_has_one_gradient_for_all_years(both_fits):
+    found = sg.over_years(both_fits["complete"]).loc["mass", "mean"]
+    assert found["sd over years"] == found["years of opposite sign"] == 0
+    assert found["share that is error"] == 1
+    assert found["P(next year < 0)"] == found["P(mean gradient < 0)"]
+
+
+def test_verbs_refuse_what_cannot_answer(both_fits, depth_fit):
+    with pytest.raises(ValueError, match="No pooling knows no population"):
+        sg.over_years(both_fits["none"])
+    with pytest.raises(ValueError, match="plug-in"):
+        sg.over_years(hz.empirical_bayes(MODEL, DEPTH))
+    with pytest.raises(ValueError, match="two traits or more"):
+        sg.correlations(depth_fit)
+    clinics = hz.fit("vaccine_clinics", hz.load_data("eight_schools"), "none", random_seed=1)
+    with pytest.raises(ValueError, match="fits of selection_gradients, got one of vaccine_clinics"):
+        sg.by_year(clinics)
