@@ -158,13 +158,13 @@ def conditional(h, data):
     """Mean and factor of theta | b: mean + V P (b - mean), and V's, which is L C'^-1 with I + L' P L = C C'."""
     away = data.measured * (data.b - h["mean"])
     shift, factor = xr.apply_ufunc(
-        _after, away, h.factor, data.P, input_core_dims=[VECTOR, MATRIX, MATRIX], output_core_dims=[VECTOR, MATRIX]
+        after, away, h.factor, data.P, input_core_dims=[VECTOR, MATRIX, MATRIX], output_core_dims=[VECTOR, MATRIX]
     )
     return xr.Dataset({"mean": h["mean"] + shift, "factor": factor})
 
 
-def _after(away, L, P):
-    """V P away, and a factor of V."""
+def after(away, L, P):
+    """V P away, and a factor of V, of arrays [..., trait] and [..., trait, other]."""
     C = np.linalg.cholesky(np.eye(L.shape[-1]) + _t(L) @ P @ L)
     factor = _t(np.linalg.solve(C, _t(L)))
     shift = (factor @ (_t(factor) @ (P @ away[..., None])))[..., 0]
@@ -192,36 +192,41 @@ def _t(matrix):
 
 def log_marginal(h, data):
     """Log p(b_t | mu, T) of what was measured [nats]."""
-    return _log_density(data, h["mean"], h.factor)
+    return log_density(data, h["mean"], squared(h.factor, "other"))
 
 
 def log_likelihood(theta, h, data):
     """Log N(b_t; theta_t, S_t) of what was measured [nats]."""
-    return _log_density(data, theta, xr.zeros_like(data.S, dtype=float))
+    return log_density(data, theta, xr.zeros_like(data.S, dtype=float))
 
 
 def expected_log_likelihood(h, data):
     """Its mean over theta | b: the squares grow by the trace of P V."""
-    after = conditional(h, data)
-
-    def trace(P, F):
-        return ((P @ F) * F).sum(axis=(-1, -2))
-
-    spread = xr.apply_ufunc(trace, data.P, after.factor, input_core_dims=[MATRIX, MATRIX])
-    return log_likelihood(after["mean"], h, data) - 0.5 * spread
+    known = conditional(h, data)
+    return averaged(known["mean"], squared(known.factor, "other"), data)
 
 
-def _log_density(data, mean, factor):
-    """Log N(b; mean, F F' + S), number by number."""
+def averaged(mean, V, data):
+    """The log likelihood of each group averaged over N(mean, V) [nats]."""
+    return log_likelihood(mean, None, data) - 0.5 * xr.dot(data.P, V, dim=MATRIX)
+
+
+def squared(factor, source):
+    """F F' [..., trait, other] of a factor F with its chances along a dim."""
+    other = factor.rename(trait="also").drop_vars("also", errors="ignore")
+    return xr.dot(factor, other, dim=source).rename(also="other")
+
+
+def log_density(data, mean, T):
+    """Log N(b; mean, T + S) of what was measured, number by number [nats]."""
     size = data.sizes["trait"]
-    lower = pairs(size)
 
     def each(vector):
         return [vector.isel(trait=i, drop=True) for i in range(size)]
 
     def entries(matrix):
-        return [matrix.isel(trait=i, other=j, drop=True) for i, j in lower]
+        return [matrix.isel(trait=i, other=j, drop=True) for i, j in pairs(size)]
 
-    rows = each(factor)
-    T = [(rows[i] * rows[j]).sum("other") for i, j in lower]
-    return evaluate(log_density_of(size), *each(data.b), *each(data.measured), *each(mean), *entries(data.S), *T)
+    return evaluate(
+        log_density_of(size), *each(data.b), *each(data.measured), *each(mean), *entries(data.S), *entries(T)
+    )

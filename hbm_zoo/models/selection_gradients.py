@@ -51,13 +51,35 @@ traits independent. Complete pooling is T = 0: the same selection every year.
 The default priors are of gradients in sd units: of some thousand that have been published half are smaller than 0.16
 in size (Kingsolver et al. 2001), sampling errors included.
 
+With autocorrelation=ar1
+------------------------
+    y_t | beta_t          ~ N(beta_t, S_t)                the estimates of a year
+    beta_t | beta_s       ~ N(mu + phi^g (beta_s - mu), (1 - phi^(2 g)) T),   s the year before, g = t - s
+    mu = (mu_1, mu_2, mu_3, mu_4),  T = D R D             one for each trait there is
+    D = diag(tau_1, tau_2, tau_3, tau_4),  R from rho_12, rho_13, rho_23, rho_14, rho_24, rho_34
+    phi ~ N(0, 0.5^2) on (-1, 1),  the others as of independent years
+
+=============  ==================  ==========  ==========  ==============================================
+on paper       in code             dims        unit        meaning
+=============  ==================  ==========  ==========  ==============================================
+phi            ``phi``                         none        correlation of a year's gradients with those of
+                                                           the year before
+g              ``time``            year        years       how long ago that was
+=============  ==================  ==========  ==========  ==============================================
+
+Each year is N(mu, T) as before, and two years are alike by phi^|t - s|, as their labels say: whole numbers, of which
+one that is missing, or left out, is a gap. Leaving a year out asks what its neighbours on both sides say of it: an
+interpolation. What comes next is another question, `one_step_ahead`. Years depend on one another, which allows no
+standard error of a difference between poolings.
+
 What it assumes
 ---------------
 * Errors of measurement are normal with a covariance that is known: with twenty animals, or two deaths, they are not.
   What `from_individuals` leaves out for that reason it names.
 * Traits were standardised by the same sd in all years. Divided by each year's own, a gradient that never changes
   comes out as one that does.
-* Years are exchangeable: no trend, and a year says nothing of the next but through mu and T.
+* Years are exchangeable: no trend, and a year says nothing of the next but through mu and T; with
+  ``autocorrelation="ar1"`` it does, and all traits keep as much of it.
 * Animals of one year are not those of another: a bird that lives through ten years is in ten regressions.
 
 References
@@ -80,16 +102,17 @@ from hbm_zoo.frames.covariances import covariances, matrices
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import multivariate
 from hbm_zoo.group_level.level import closed_form
+from hbm_zoo.group_level.series import factor_in_time
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.individuals import from_individuals as from_individuals
 from hbm_zoo.models.individuals import rows_of
+from hbm_zoo.models.numbered_traits import MOST, PAIRS, TRAITS, absent, at, estimate, present, scalars, years
+from hbm_zoo.models.years_in_order import with_autocorrelation
 from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import listed
 
-NAME, MOST = "selection_gradients", 4
+NAME = "selection_gradients"
 LARGE = 4  # Of what a prior expects of a gradient, its sd.
-TRAITS = range(1, MOST + 1)
-PAIRS = [(i, j) for j in TRAITS for i in range(1, j)]
 ORDINAL = ("first", "second", "third", "fourth")
 COLUMNS = {
     "year": label("the year"),
@@ -231,7 +254,7 @@ def _check_once(frame, of_year, of_trait):
 
 def no_pooling(data, prior):
     """beta_t fixed in advance to a wide normal for each trait; y_t ~ N(beta_t, S_t)."""
-    each = [prior(f"beta_{k}", dims="year") for k in _present(data)]
+    each = [prior(f"beta_{k}", dims="year") for k in present(data)]
     beta = pm.Deterministic("beta", pt.stack(each, axis=-1), dims=("year", "trait"))
     estimate(data, beta[data.of_year, data.of_trait])
 
@@ -262,7 +285,7 @@ def marginalized(data, prior):
 
     All three poolings: no pooling has mu and T fixed in advance, complete pooling T = 0.
     """
-    mu, L = _scalars(data, prior)
+    mu, L = scalars(data, prior)
     size = len(mu)
     lower = multivariate.pairs(size)
     T = multivariate.covariance(L)
@@ -283,47 +306,7 @@ def marginalized(data, prior):
     )
 
 
-def _present(data):
-    """The numbers of the traits that there are."""
-    return TRAITS[: len(data.traits.split(";"))]
-
-
-def _scalars(data, prior):
-    """Mu, and the rows of the Cholesky factor of T, number by number."""
-    mu, tau = ([prior(f"{name}_{k}") for k in _present(data)] for name in ("mu", "tau"))
-    rho = [[prior(f"rho_{i}{j}") for i in range(1, j)] for j in _present(data)]
-    return mu, multivariate.cholesky(tau, rho)
-
-
-def years(data, prior):
-    """Mu, and the Cholesky factor L of T = L L'."""
-    mu, rows = _scalars(data, prior)
-    return pt.stack(mu), pt.stacklists([row + [0.0] * (len(mu) - len(row)) for row in rows])
-
-
-def estimate(data, beta):
-    """Y ~ N(beta, S) over all rows, of which those of one year share their errors."""
-    same_year = pt.eq(data.of_year[:, None], data.of_year[None, :])
-    S = data.S[data.of_year[:, None], data.of_trait[:, None], data.of_trait[None, :]] * same_year
-    pm.MvNormal("y", beta, cov=S, observed=data.gradient, dims="estimate")
-
-
 # One year, given the hyperparameters.
-
-
-def at(h, data):
-    """Mu and L of the traits that there are, by trait."""
-    present = _present(data)
-    tau = [h[f"tau_{k}"] for k in present]
-    rows = multivariate.cholesky(tau, [[h[f"rho_{i}{j}"] for i in range(1, j)] for j in present])
-    L = [_joined([*row, *[0 * tau[0]] * (len(present) - len(row))], "other") for row in rows]
-    return xr.Dataset(
-        {"mean": _joined([h[f"mu_{k}"] for k in present], "trait"), "factor": _joined(L, "trait")}
-    ).assign_coords(trait=data.trait)
-
-
-def _joined(values, dim):
-    return xr.concat(xr.broadcast(*values), dim=dim, coords="minimal", compat="override")
 
 
 def replicate(rng, theta, h, data):
@@ -355,12 +338,6 @@ def in_advance(priors, data):
     return fixed
 
 
-def absent(data):
-    """The hyperparameters of traits that there are not."""
-    size = data.sizes["trait"]
-    return [name for name in PARAMETERS if int(name[-1]) > size]
-
-
 def not_there(priors, data):
     """Partial pooling fixes what is of traits that there are not."""
     return dict.fromkeys(absent(data), 0.0)
@@ -376,6 +353,9 @@ def shrink_together(t, means):
     return {name: t * value if name.startswith("tau") else value for name, value in means.items() if name[:2] != "mu"}
 
 
+ALTERNATIVES = {"autocorrelation": {"none": lambda record: record, "ar1": with_autocorrelation}}
+
+
 def simulate(
     rng,
     *,
@@ -384,6 +364,7 @@ def simulate(
     mu=(0.10, -0.05),
     tau=(0.10, 0.05),
     rho=0.3,
+    phi=0.0,
     animals=(50, 200),
     trait_correlation=0.4,
     survival=0.5,
@@ -402,6 +383,8 @@ def simulate(
         Mean and sd over the years of each trait's gradient [1 / sd].
     rho : float
         Correlation of any two traits' gradients over the years.
+    phi : float
+        Correlation of a year's gradients with those of the year before.
     animals : tuple of int
         Fewest and most animals of a year.
     trait_correlation : float
@@ -429,14 +412,17 @@ def simulate(
     mean, sd = (np.resize(np.asarray(value, float), size) for value in (mu, tau))
     labels = 1990 + np.arange(years)
     R, C = ((1 - r) * np.eye(size) + r for r in (rho, trait_correlation))
-    beta = mean + rng.standard_normal((years, size)) @ (np.linalg.cholesky(R).T * sd)
+    in_time = factor_in_time(phi, labels.astype(float), np)
+    beta = mean + in_time @ rng.standard_normal((years, size)) @ (np.linalg.cholesky(R).T * sd)
     n = rng.integers(animals[0], animals[1] + 1, years)
     S = np.linalg.inv(C) * ((1 - survival) / (survival * n))[:, None, None]
     b = beta + (np.linalg.cholesky(S) @ rng.standard_normal((years, size, 1)))[..., 0]
     rows = [rows_of(year, names, *one) for year, one in zip(labels, zip(b, S, strict=True), strict=True)]
     by_trait = {f"{name}_{k + 1}": value[k] for name, value in (("mu", mean), ("tau", sd)) for k in range(size)}
     partial = {f"rho_{i}{j}": rho / (1 + (i - 1) * rho) for i, j in PAIRS if j <= size}
-    truth = xr.Dataset(by_trait | partial | {"beta": (("year", "trait"), beta)}, {"year": labels, "trait": names})
+    truth = xr.Dataset(
+        by_trait | partial | {"phi": phi, "beta": (("year", "trait"), beta)}, {"year": labels, "trait": names}
+    )
     return pd.concat(rows, ignore_index=True), truth
 
 
@@ -479,6 +465,7 @@ MODEL = HierarchicalModel(
         reliability=multivariate.reliability,
         replicate=replicate,
     ),
+    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={"selection_gradients": Shipped()},
     extras=Extras(
