@@ -94,6 +94,8 @@ class Extras:
     absent
         ``absent(data)``: the hyperparameters of what a data set has not, a third trait say; every pooling fixes them,
         and no table shows them.
+    left_out
+        What a group left out stands for, in words.
     readers
         Functions that read other files, by name.
     """
@@ -104,6 +106,7 @@ class Extras:
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
     absent: Callable[[xr.Dataset], Collection[str]] = lambda data: ()
+    left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
 
 

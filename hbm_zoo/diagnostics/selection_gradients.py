@@ -11,7 +11,8 @@ from scipy import special
 
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared
+from hbm_zoo.inference.fits import Fits, check_together, efficiency, hyperparameters, model_of, prepared
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import affordable, interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 
@@ -86,9 +87,10 @@ def over_years(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
           ``mean squared standard error`` of these: of the data alone;
         * ``share that is error``: E / (E + tau^2), E the mean squared standard error;
         * ``years of opposite sign, naive``: the share of years whose estimate has not the sign of the mean estimate;
-        * ``years of opposite sign``: the share of these years whose gradient has not the sign of mu. Of a finite number
-          of years, given the data and mu: P(sign(beta_t) != sign(mu)), averaged over years;
-        * ``next year``, the gradient of a year never seen, and ``P(next year < 0)``.
+        * ``years of opposite sign``: the expected share of these years whose gradient has not the sign of mu: the mean
+          over years of P(sign(beta_t) != sign(mu) | y);
+        * ``next year``, the gradient of a year never seen, with ``autocorrelation="ar1"`` of the one after the last,
+          and ``P(next year < 0)``.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def over_years(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
         raise ValueError(f"{given}: give a fit of partial pooling.")
     population, after = record.group_level.of_groups(h, data), record.group_level.after(h, data)
     own, error = record.own(data), (_standard_errors(data) ** 2).mean("year")
-    next_year = Normal(*xr.broadcast(population.mean, population.sd))
+    next_year = _next_year(record, h, data)
     found = {
         "mean gradient": _spread(population.mean, fit),
         "P(mean gradient < 0)": _expected(population.mean < 0, fit),
@@ -137,6 +139,64 @@ def over_years(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     }
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns, index=list(rows))
     return table.set_axis(pd.MultiIndex.from_tuples(rows, names=["trait", "quantity"]))
+
+
+def one_step_ahead(fits: Fits, first: int | None = None, model: HierarchicalModel | None = None) -> pd.DataFrame:
+    """Score each pooling on the next year: each year is predicted from those before it alone.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree
+        As `fit_poolings` returns them; years are whole numbers.
+    first : int, optional
+        How many years are seen before the first that is predicted. Default: half of them, two at least.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a pooling, the best first: ``elpd`` = sum of log p(y_t | the years before) [nats], each by a fit to
+        those years under the priors of the fit; ``elpd_diff`` to the best; ``mcse``, the Monte Carlo error; ``years``,
+        how many were predicted. No standard error of a difference: predictions of one series depend on one another.
+
+    Raises
+    ------
+    ValueError
+        If the fits are of another model, years are no whole numbers, or too few to predict one.
+
+    Notes
+    -----
+    Leave-future-out cross-validation, a refit for each year (Bürkner, Gabry & Vehtari 2020, J Stat Comput Simul
+    90:2499-2523).
+    """
+    fits = check_together(fits)
+    leading = next(iter(fits.values()))
+    record, data, _ = _checked(leading, model)
+    time = pd.to_numeric(pd.Series(data["year"].values), errors="coerce").to_numpy(float)
+    order = np.argsort(time)
+    first = max(2, time.size // 2) if first is None else int(first)
+    if np.isnan(time).any() or not 2 <= first < time.size:
+        raise ValueError(f"One step ahead needs years that are numbers, and 2 to {time.size - 1} before the first.")
+    rows = {}
+    for name, fit in fits.items():
+        each = [_ahead(record, fit, order[: k + 1], model) for k in range(first, time.size)]
+        elpd, mcse = np.transpose(each)
+        rows[name] = {"elpd": elpd.sum(), "mcse": np.sqrt((mcse**2).sum()), "years": len(each)}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("pooling").sort_values("elpd", ascending=False)
+    table.insert(1, "elpd_diff", table["elpd"] - table["elpd"].iloc[0])
+    return table.astype({"years": int})
+
+
+def _ahead(record: HierarchicalModel, fit: xr.DataTree, years: np.ndarray, model) -> tuple[float, float]:
+    """Log density of the last of some years given those before it [nats], and its Monte Carlo error."""
+    data = prepared(fit).isel(year=years)
+    past = refit(fit, data.isel(year=slice(-1)), int(fit.attrs["seed"]), model)
+    h = hyperparameters(past)
+    log_density = record.group_level.log_left_out(h, data).isel(year=-1).values
+    density = np.exp(log_density - log_density.max())
+    relative = density.std() / density.mean() / np.sqrt(density.size * efficiency(past))
+    return float(np.log(density.mean()) + log_density.max()), float(relative)
 
 
 def correlations(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.DataFrame:
@@ -189,7 +249,20 @@ def _checked(fit: xr.DataTree, model: HierarchicalModel | None) -> tuple[Hierarc
     if not {"mu_1", "tau_1", "rho_12"} <= set(record.parameters):
         raise ValueError(f"This is of fits of selection_gradients, got one of {record.name}.")
     data = prepared(fit)
-    return record, data, affordable(hyperparameters(fit), data["b"].size)
+    return record, data, affordable(hyperparameters(fit), data.sizes["year"] * record.group_level.cells(data))
+
+
+def _next_year(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> Normal:
+    """The gradients of the year after the last: of any year, or of one that is like it."""
+    level = record.group_level
+    if level.independent:
+        population = level.of_groups(h, data)
+    else:
+        last = level.emptied(data.isel(year=[-1])).assign_coords(year=["next"])
+        new = last.assign(time=data["time"].isel(year=[-1]).drop_vars("year") + 1)
+        every = level.conditional(h, level.joined(data, new))
+        population = Normal(*(value.isel(year=-1, drop=True) for value in (every.mean, every.sd)))
+    return Normal(*xr.broadcast(population.mean, population.sd))
 
 
 def _standard_errors(data: xr.Dataset) -> xr.DataArray:

@@ -477,4 +477,4 @@ MODEL = HierarchicalModel(
     ),
 )
 build = MODEL.build
-__getattr__ = verbs_of(NAME, "by_year", "over_years", "correlations")
+__getattr__ = verbs_of(NAME, "by_year", "over_years", "correlations", "one_step_ahead")

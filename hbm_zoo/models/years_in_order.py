@@ -55,11 +55,12 @@ def with_autocorrelation(record):
             expected_log_likelihood=placed(series.expected_log_likelihood),
             reliability=placed(series.reliability),
             replicate=record.group_level.replicate,
+            cells=lambda data: data["b"].size * data.sizes["trait"],
             emptied=series.emptied,
             joined=series.joined,
-            cells=lambda data: data["b"].size * data.sizes["trait"],
         ),
         simulate=partial(record.simulate, phi=0.5),
+        extras=replace(record.extras, left_out="{a_group} between the others, an interpolation"),
     )
 
 
