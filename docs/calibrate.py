@@ -17,6 +17,8 @@ MODELS = {
     "success_rates ": {"population": "logit-normal"},
     "reaction_norms": {},
     "material_batches": {},
+    "selection_gradients": {"autocorrelation": "none"},
+    "selection_gradients ": {"autocorrelation": "ar1"},
 }
 #: Pooling, engine, simulations, draws of each chain.
 WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]

@@ -65,11 +65,15 @@ class Shipped:
         The model's names of columns, and the file's where they differ.
     options
         The options of the model to show it by.
+    reader, given
+        The reader of the model that makes its columns of the file's, if it needs one, and the options it is given.
     """
 
     file: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    reader: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

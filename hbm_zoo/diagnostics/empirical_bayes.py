@@ -102,9 +102,8 @@ def empirical_bayes(
         best = _best(record, seen, priors, method)
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-    tree = xr.DataTree.from_dict(
-        {"posterior": empty, "estimates": best.table(record.extras.absent(data))} | as_groups(seen)
-    )
+    estimates = best.table(record.extras.absent(data))
+    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": estimates} | as_groups(seen))
     tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",
@@ -136,11 +135,9 @@ class _Estimate:
 
     def table(self, absent: Collection[str]) -> xr.Dataset:
         names = [name for name in self.values if name not in absent]
-        se = [self.se.get(name, np.nan) for name in names]
-        columns = {"value": [self.values[name] for name in names], "se": se}
-        return xr.Dataset(
-            {key: ("hyperparameter", column) for key, column in columns.items()}, {"hyperparameter": names}
-        )
+        columns = {"value": [self.values[n] for n in names], "se": [self.se.get(n, np.nan) for n in names]}
+        by_name = {key: ("hyperparameter", column) for key, column in columns.items()}
+        return xr.Dataset(by_name, {"hyperparameter": names})
 
 
 def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prior], method: str) -> _Estimate:

@@ -268,7 +268,7 @@ def _next_year(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> No
 def _standard_errors(data: xr.Dataset) -> xr.DataArray:
     """Of each estimate that was made [year, trait]."""
     variance = data["b"].copy(data=np.einsum("tkk->tk", data["S"].values))
-    return np.sqrt(variance).where(data["measured"] > 0)
+    return (variance**0.5).where(data["measured"] > 0)
 
 
 def _below_zero(population: Normal) -> xr.DataArray:

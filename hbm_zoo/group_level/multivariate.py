@@ -125,9 +125,9 @@ class Vector(Normal):
     factor: xr.DataArray
 
     @classmethod
-    def of(cls, mean: xr.DataArray, factor: xr.DataArray) -> Vector:
+    def from_factor(cls, mean: xr.DataArray, factor: xr.DataArray) -> Vector:
         """From the mean and the factor alone."""
-        return cls(mean, np.sqrt((factor**2).sum("other")), factor)
+        return cls(mean, (factor**2).sum("other") ** 0.5, factor)
 
     def cells(self):
         """Each number alone."""
@@ -151,7 +151,7 @@ class Vector(Normal):
 
 def population(h):
     """Theta ~ N(mean, factor factor')."""
-    return Vector.of(h["mean"], h.factor)
+    return Vector.from_factor(h["mean"], h.factor)
 
 
 def conditional(h, data):

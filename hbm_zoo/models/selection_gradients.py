@@ -467,7 +467,13 @@ MODEL = HierarchicalModel(
     ),
     alternatives=ALTERNATIVES,
     simulate=simulate,
-    datasets={"selection_gradients": Shipped()},
+    datasets={
+        "selection_gradients": Shipped(),
+        "selection_years": Shipped(
+            reader="individuals",
+            given={"traits": "beak_depth_sd; mass_sd", "fitness": "survived", "kind": "survival"},
+        ),
+    },
     extras=Extras(
         thin=thin,
         contradiction=contradiction,

@@ -29,38 +29,40 @@ def with_autocorrelation(record):
         return lambda priors, data: record.fixed[pooling](priors, data) | {"phi": 0.0}
 
     none, complete = ({**record.variants[pooling], "marginalized": marginalized} for pooling in ("none", "complete"))
+    partial_pooling = {"noncentered": partial_pooling_noncentered, "marginalized": marginalized}
     return replace(
         record,
         parameters={**record.parameters, "phi": PHI},
         default_priors=default_priors,
         prepare=partial(prepare, record.prepare),
-        variants={
-            "none": none,
-            "complete": complete,
-            "partial": {"noncentered": partial_pooling_noncentered, "marginalized": marginalized},
-        },
+        variants={"none": none, "complete": complete, "partial": partial_pooling},
         fixed={"none": fixed_too("none"), "complete": fixed_too("complete"), "partial": record.fixed["partial"]},
-        group_level=GroupLevel(
-            kind="in closed form",
-            kappa=series.KAPPA,
-            independent=False,
-            at=at,
-            alike=True,
-            population=multivariate.population,
-            conditional=placed(series.conditional),
-            log_joint=placed(series.log_joint),
-            log_left_out=placed(series.log_left_out),
-            log_predictive=lambda h, new, seen: series.log_predictive(in_time(h, seen), new, seen),
-            log_likelihood=multivariate.log_likelihood,
-            expected_log_likelihood=placed(series.expected_log_likelihood),
-            reliability=placed(series.reliability),
-            replicate=record.group_level.replicate,
-            cells=lambda data: data["b"].size * data.sizes["trait"],
-            emptied=series.emptied,
-            joined=series.joined,
-        ),
+        group_level=series_level(record.group_level.replicate),
         simulate=partial(record.simulate, phi=0.5),
-        extras=replace(record.extras, left_out="{a_group} between the others, an interpolation"),
+        extras=replace(record.extras, left_out="{a_group} between the others (interpolation)"),
+    )
+
+
+def series_level(replicate):
+    """Years, each like the one before, given the hyperparameters."""
+    return GroupLevel(
+        kind="in closed form",
+        kappa=series.KAPPA,
+        independent=False,
+        at=at,
+        alike=True,
+        population=multivariate.population,
+        conditional=placed(series.conditional),
+        log_joint=placed(series.log_joint),
+        log_left_out=placed(series.log_left_out),
+        log_predictive=lambda h, new, seen: series.log_predictive(in_time(h, seen), new, seen),
+        log_likelihood=multivariate.log_likelihood,
+        expected_log_likelihood=placed(series.expected_log_likelihood),
+        reliability=placed(series.reliability),
+        replicate=replicate,
+        cells=lambda data: data["b"].size * data.sizes["trait"],
+        emptied=series.emptied,
+        joined=series.joined,
     )
 
 

@@ -66,7 +66,9 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
     shipped = users[0].datasets[name]
     frame = pd.read_csv(data_folder() / f"{shipped.file or name}.csv")
     frame = frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
-    frame.attrs["labels"] = dict(shipped.columns)
+    if shipped.reader:
+        frame = users[0].extras.readers[shipped.reader](frame, **shipped.given)
+    frame.attrs["labels"] = frame.attrs.get("labels", {}) | dict(shipped.columns)
     return frame
 
 

@@ -41,7 +41,7 @@ def conditional(i, b, S, mean, T):
     return mean + K @ (b - mean)[i], T - K @ T[i]
 
 
-@pytest.mark.parametrize("size", (1, 2, 3))
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_density_is_that_of_the_dense_normal(size):
     data, h = case(size)
     found = series.log_joint(h, data)
@@ -73,7 +73,7 @@ def test_gradient_in_phi_and_the_mean_is_that_of_the_dense_normal(s):
     np.testing.assert_allclose(slopes[0], by_trait, rtol=1e-8)
 
 
-@pytest.mark.parametrize("size", (1, 2, 3))
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_conditional_left_out_and_weight_are_those_of_dense_normals(size):
     data, h = case(size)
     after, left_out, kappa = series.conditional(h, data), series.log_left_out(h, data), series.reliability(h, data)

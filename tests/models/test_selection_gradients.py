@@ -449,3 +449,98 @@ def test_verbs_refuse_what_cannot_answer(both_fits, depth_fit):
     clinics = hz.fit("vaccine_clinics", hz.load_data("eight_schools"), "none", random_seed=1)
     with pytest.raises(ValueError, match="fits of selection_gradients, got one of vaccine_clinics"):
         sg.by_year(clinics)
+
+
+# Years each like the one before.
+
+SERIES = MODEL.under(autocorrelation="ar1")
+
+
+def test_density_of_a_series_on_the_page_and_integrated():
+    """All years and traits as one dense normal; 1992 is missing, so that 1993 is two years after 1991."""
+    frame = GAPS[GAPS["year"] != 1992]
+    data, phi = SERIES.data(frame), 0.6
+    z = np.random.default_rng(5).standard_normal((3, SIZE))
+    lag = abs(np.subtract.outer(*[np.array([1990, 1991, 1993])] * 2))
+    assert data["year"].values.tolist() == data.time.values.tolist() == [1990, 1991, 1993]
+    i = np.flatnonzero(data.measured.values.ravel())
+    S = np.zeros((9, 9))
+    for t in range(3):
+        S[3 * t : 3 * t + 3, 3 * t : 3 * t + 3] = data.S.values[t]
+    C, b = np.kron(phi**lag, T), data.b.values.ravel()
+    beta = MEAN + np.linalg.cholesky(phi**lag) @ z @ np.linalg.cholesky(T).T
+    prior = log_prior(VALUES) + stats.truncnorm(-2, 2, scale=0.5).logpdf(phi)
+    normal, errors = stats.multivariate_normal, S[np.ix_(i, i)]
+    expected = {
+        "marginalized": prior + normal.logpdf(b[i], np.tile(MEAN, 3)[i], (C + S)[np.ix_(i, i)]),
+        "noncentered": prior + stats.norm.logpdf(z).sum() + normal.logpdf(b[i], beta.ravel()[i], errors),
+    }
+    shares = {f"{name}_raw": (VALUES[name] + 1) / 2 for name in VALUES if name.startswith("rho")}
+    for form, value in expected.items():
+        model = SERIES.build(frame, "partial", form)
+        with model:
+            logp = model.compile_fn(model.logp(jacobian=False), inputs=model.value_vars, mode="FAST_COMPILE")
+        point = VALUES | shares | {"z": z, "phi": phi}
+        at = {}
+        for rv in model.free_RVs:
+            transform, x = model.rvs_to_transforms[rv], np.asarray(point[rv.name], float)
+            inputs = rv.owner.inputs
+            at[model.rvs_to_values[rv].name] = x if transform is None else transform.forward(x, *inputs).eval()
+        assert float(logp(at)) == pytest.approx(value, rel=1e-9, abs=1e-7)
+
+
+@pytest.fixture(scope="module")
+def series_fit():
+    return hz.fit(MODEL, DEPTH, autocorrelation="ar1", random_seed=1, progressbar=False)
+
+
+def test_next_year_of_a_series_follows_the_last(series_fit):
+    """E[mu + phi (beta_last - mu)] over the draws of gradients themselves."""
+    posterior = series_fit.posterior.dataset
+    last = posterior["beta"].sel(year=2005, trait="beak_depth")
+    expected = posterior["mu_1"] + posterior["phi"] * (last - posterior["mu_1"])
+    row = sg.over_years(series_fit).loc[("beak_depth", "next year")]
+    error = float(expected.std()) / np.sqrt(expected.size * efficiency(series_fit))
+    assert abs(row["mean"] - float(expected.mean())) < 4 * error
+    asked = pd.DataFrame({"year": [2006], "trait": ["beak_depth"], "standard_error": [0.1]})
+    predicted = hz.predict(series_fit, asked)["group_summary"].to_dataset().sel(year=2006)
+    assert float(predicted["mean"].squeeze()) == pytest.approx(row["mean"], abs=1e-9)
+
+
+def test_leaving_a_year_of_a_series_out_is_an_interpolation(series_fit):
+    table = hz.compare_poolings({"partial": series_fit})
+    assert table.attrs["question"] == "a year between the others (interpolation): leave one year out"
+    assert np.isnan(table.loc["partial", "se"])
+
+
+def test_one_step_ahead_is_each_year_given_those_before():
+    """No pooling has its prior; complete pooling the normal of mu after the years before, in closed form."""
+    fits = {
+        pooling: hz.fit(MODEL, DEPTH, pooling, random_seed=1, progressbar=False) for pooling in ("none", "complete")
+    }
+    table = sg.one_step_ahead(fits, first=13)
+    b, se = DEPTH["gradient"].to_numpy(), DEPTH["standard_error"].to_numpy()
+    alone = stats.norm.logpdf(b, 0, np.sqrt(0.13 + se**2))[13:].sum()
+    assert table.loc["none", "elpd"] == pytest.approx(alone)
+    total = 0.0
+    for t in range(13, 16):
+        precision = 1 / 0.09 + (1 / se[:t] ** 2).sum()
+        mean = (b[:t] / se[:t] ** 2).sum() / precision
+        total += stats.norm.logpdf(b[t], mean, np.sqrt(1 / precision + se[t] ** 2))
+    assert abs(table.loc["complete", "elpd"] - total) < 4 * table.loc["complete", "mcse"]
+    assert table["years"].tolist() == [3, 3]
+    with pytest.raises(ValueError, match="2 to 15 before the first"):
+        sg.one_step_ahead(fits, first=16)
+
+
+def test_a_series_needs_years_that_are_whole_numbers():
+    with pytest.raises(FrameError, match="column 'year' expected whole numbers, got 'spring'"):
+        SERIES.data(DEPTH.assign(year=["spring", *map(str, DEPTH["year"][1:])]))
+    assert MODEL.data(DEPTH.assign(year=["spring", *map(str, DEPTH["year"][1:])])).sizes["year"] == 16
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration_of_a_series():
+    frame, _ = SERIES.simulate(np.random.default_rng(1), years=8, traits=1)
+    result = hz.calibrate(MODEL, frame, simulations=200, random_seed=2, progressbar=False, autocorrelation="ar1")
+    assert result.table["p_holm"].min() > 0.01
