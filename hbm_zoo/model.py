@@ -340,6 +340,8 @@ class HierarchicalModel:
         for name, prior in (given or {}).items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
             check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
+            if name in self.extras.absent(data):
+                raise ValueError(f"The prior of {name!r}: these data have nothing that it is of.")
         resolved = defaults | dict(given or {})
         if pooling != "none":
             return {name: resolved[name] for name in defaults}

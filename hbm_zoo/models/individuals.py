@@ -113,7 +113,7 @@ def from_individuals(
     quadratic = choose(str(quadratic).lower(), ("false", "true"), "quadratic") == "true"
     if quadratic and kind == "survival":
         raise ValueError("Quadratic gradients are of kind='linear': of a logistic regression they are not its slopes.")
-    names = [name.strip() for name in traits.split(";")] if isinstance(traits, str) else list(traits)
+    names = listed_in(traits)
     _check_columns(frame, names, fitness, year)
     columns = {year: label("the year"), fitness: FITNESS[kind], **{name: number("a trait") for name in names}}
     animals = check(_read(frame, columns), columns, READER)
@@ -132,6 +132,11 @@ def from_individuals(
     gradients.attrs |= {"left_out": left_out, "labels": {"year": year} | own_words}
     gradients.attrs["notes"] = [*frame.attrs.get("notes", []), *([_said(left_out)] if left_out else [])]
     return gradients
+
+
+def listed_in(traits):
+    """Names, in a text separated by semicolons."""
+    return [name.strip() for name in traits.split(";")] if isinstance(traits, str) else [str(name) for name in traits]
 
 
 def rows_of(year, names, b, S):

@@ -10,7 +10,8 @@ The model
     y_t | beta_t      ~ N(beta_t, S_t)                    the estimates of a year, one to four traits
     beta_t | mu, T    ~ N(mu, T)                          the years
     mu = (mu_1, mu_2, mu_3, mu_4),  T = D R D             one for each trait there is
-    D = diag(tau_1, tau_2, tau_3, tau_4),  R from rho_12, rho_13, rho_23, rho_14, rho_24, rho_34
+    D = diag(tau_1, tau_2, tau_3, tau_4)
+    R from rho_12, rho_13, rho_23, rho_14, rho_24, rho_34
     mu_1 ~ N(0, 0.3^2),  tau_1 ~ HalfNormal(0.2),         and so of the other traits
     R ~ LKJ(2)
 
@@ -54,9 +55,11 @@ in size (Kingsolver et al. 2001), sampling errors included.
 With autocorrelation=ar1
 ------------------------
     y_t | beta_t          ~ N(beta_t, S_t)                the estimates of a year
-    beta_t | beta_s       ~ N(mu + phi^g (beta_s - mu), (1 - phi^(2 g)) T),   s the year before, g = t - s
+    beta_t | beta_s       ~ N(mu + phi^g (beta_s - mu), (1 - phi^(2 g)) T)
+    s the year before, g = t - s
     mu = (mu_1, mu_2, mu_3, mu_4),  T = D R D             one for each trait there is
-    D = diag(tau_1, tau_2, tau_3, tau_4),  R from rho_12, rho_13, rho_23, rho_14, rho_24, rho_34
+    D = diag(tau_1, tau_2, tau_3, tau_4)
+    R from rho_12, rho_13, rho_23, rho_14, rho_24, rho_34
     phi ~ N(0, 0.5^2) on (-1, 1),  the others as of independent years
 
 =============  ==================  ==========  ==========  ==============================================
@@ -91,6 +94,8 @@ consistent. Evolution 66:435-442. Lewandowski D, Kurowicka D, Joe H (2009) Gener
 matrices. J Multivar Anal 100:1989-2001.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -105,7 +110,7 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.series import factor_in_time
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.individuals import from_individuals as from_individuals
-from hbm_zoo.models.individuals import rows_of
+from hbm_zoo.models.individuals import listed_in, rows_of
 from hbm_zoo.models.numbered_traits import MOST, PAIRS, TRAITS, absent, at, estimate, present, scalars, years
 from hbm_zoo.models.years_in_order import with_autocorrelation
 from hbm_zoo.priors import describe, lkj, moments
@@ -176,15 +181,15 @@ def contradiction(data, priors):
     return None
 
 
-def prepare(frame, traits: str | None = None):
+def prepare(frame, traits: str | Sequence[str] | None = None):
     """Rows become ``gradient`` [estimate], and a vector and the covariance of its errors for each year.
 
     Parameters
     ----------
     frame : pandas.DataFrame
         Columns year, trait, gradient, standard_error, and covariances if there are any.
-    traits : str, optional
-        The traits in the order of their numbers, separated by semicolons. Default: as they come in the frame.
+    traits : sequence of str, or str, optional
+        The traits in the order of their numbers; in a text separated by semicolons. Default: as they come in the frame.
 
     Returns
     -------
@@ -229,7 +234,7 @@ def prepare(frame, traits: str | None = None):
 def _numbered(frame, traits):
     """The traits in the order of their numbers."""
     there = [str(trait) for trait in frame["trait"].unique()]
-    names = [name.strip() for name in traits.split(";")] if traits is not None else there
+    names = listed_in(traits) if traits is not None else there
     if wrong := [name for name in there if ";" in name or "=" in name]:
         raise FrameError(f"{NAME}: column 'trait' expected names without ';' and '=', got {wrong[0]!r}.")
     if len(names) > MOST or len(set(names)) < len(names):

@@ -1,5 +1,6 @@
 """Selection gradients of years each like the one before: `selection_gradients` with autocorrelation="ar1"."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -76,7 +77,7 @@ def placed(formula):
     return lambda h, data: formula(in_time(h, data), data)
 
 
-def prepare(independent, frame, traits: str | None = None):
+def prepare(independent, frame, traits: str | Sequence[str] | None = None):
     """The data of independent years in the order of time, and ``time`` [year].
 
     Raises

@@ -159,6 +159,7 @@ def test_the_order_of_rows_and_traits_changes_numbers_only():
     """Traits numbered otherwise: the same densities at the same population, numbered otherwise."""
     data = MODEL.data(FRAME)
     turned = MODEL.data(FRAME.sample(frac=1, random_state=3), traits="mass; beak_depth")
+    assert turned.identical(MODEL.data(FRAME.sample(frac=1, random_state=3), traits=["mass", "beak_depth"]))
     swap = {"mu_1": "mu_2", "mu_2": "mu_1", "tau_1": "tau_2", "tau_2": "tau_1"}
     other = H.assign({name: H[given] for name, given in swap.items()})
     one, two = LEVEL.log_left_out(H, data), LEVEL.log_left_out(other, turned)
@@ -369,6 +370,11 @@ def test_gradients_in_another_unit_are_refused_by_the_prior():
     """Per mm, of a trait whose sd is 0.02 mm."""
     with pytest.raises(ValueError, match="Is the trait in standard deviations"):
         hz.fit(MODEL, DEPTH.assign(gradient=50 * DEPTH["gradient"], standard_error=50 * DEPTH["standard_error"]))
+
+
+def test_a_prior_of_a_trait_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="prior of 'tau_2': these data have nothing"):
+        hz.fit(MODEL, DEPTH, priors={"tau_2": Prior("HalfNormal", sigma=1)})
 
 
 def test_no_pooling_is_exact_under_normals_only():
