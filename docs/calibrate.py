@@ -19,6 +19,8 @@ MODELS = {
     "material_batches": {},
     "variance_components": {"population": "folded"},
     "variance_components ": {"population": "log-normal"},
+    "selection_gradients": {"autocorrelation": "none"},
+    "selection_gradients ": {"autocorrelation": "ar1"},
 }
 #: Pooling, engine, simulations, draws of each chain.
 WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]

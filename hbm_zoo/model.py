@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -67,12 +67,16 @@ class Shipped:
         The options of the model to show it by.
     where
         The model's name of a column, and the value it has in the rows to take of a file that holds several data sets.
+    reader, given
+        The reader of the model that makes its columns of the file's, if it needs one, and the options it is given.
     """
 
     file: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     where: Mapping[str, str] = field(default_factory=dict)
+    reader: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,11 @@ class Extras:
     control_limits
         ``control_limits(target, volume, probability)``: the two ends between which chance
         alone puts a group's own estimate, were all groups at the target.
+    absent
+        ``absent(data)``: the hyperparameters of what a data set has not, a third trait say; every pooling fixes them,
+        and no table shows them.
+    left_out
+        What a group left out stands for, in words.
     readers
         Functions that read other files, by name.
     further_columns
@@ -106,6 +115,8 @@ class Extras:
     thin: Callable | None = None
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
+    absent: Callable[[xr.Dataset], Collection[str]] = lambda data: ()
+    left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
 
@@ -344,6 +355,8 @@ class HierarchicalModel:
         for name, prior in (given or {}).items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
             check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
+            if name in self.extras.absent(data):
+                raise ValueError(f"The prior of {name!r}: these data have nothing that it is of.")
         resolved = defaults | dict(given or {})
         if pooling != "none":
             return {name: resolved[name] for name in defaults}

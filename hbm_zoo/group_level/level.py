@@ -76,6 +76,8 @@ class GroupLevel:
         and no standard error over groups is printed.
     at
         ``at(h, data)``: the hyperparameters as each group's population has them.
+    alike
+        Whether `at` gives all groups the same: it says then by which names the data know them, those of traits say.
     population
         ``population(h)``: the `Population` of a group's parameter, at placed hyperparameters.
     estimand
@@ -139,6 +141,7 @@ class GroupLevel:
     kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
     independent: bool = True
     at: Callable = lambda h, data: h
+    alike: bool = False
     population: Callable | None = None
     estimand: Callable | None = None
     conditional: Callable | None = None
@@ -166,7 +169,7 @@ class GroupLevel:
     @property
     def placed(self) -> bool:
         """Whether populations differ from group to group before the groups' data."""
-        return self.at is not GroupLevel.at
+        return self.at is not GroupLevel.at and not self.alike
 
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""

@@ -16,6 +16,7 @@ NAMES = (
     "hospital_readmission",
     "material_batches",
     "reaction_norms",
+    "selection_gradients",
     "spike_slab_genes",
     "success_rates",
     "tissue_expression",

@@ -68,7 +68,9 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
     frame = frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
     for column, value in shipped.where.items():
         frame = frame[frame[column] == value].reset_index(drop=True)
-    frame.attrs["labels"] = dict(shipped.columns)
+    if shipped.reader:
+        frame = users[0].extras.readers[shipped.reader](frame, **shipped.given)
+    frame.attrs["labels"] = frame.attrs.get("labels", {}) | dict(shipped.columns)
     return frame
 
 

@@ -1,0 +1,269 @@
+"""Selection gradients of each year from animals: their traits, and how they fared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linprog, minimize
+from scipy.special import expit
+
+from hbm_zoo.frames.covariances import written
+from hbm_zoo.frames.numerals import as_numbers
+from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, check, label, number
+from hbm_zoo.words import choose, listed, plural
+
+READER = "from_individuals"
+KINDS = ("linear", "survival")
+SCALES = ("over years", "within year")
+ERRORS = ("hc3", "ordinary")
+#: Animals of a year for each coefficient of its regression, the intercept too.
+FEWEST = 5
+SETTLED = 1e-10
+
+FITNESS = {
+    "linear": Rule(
+        "a finite number, 0 or more",
+        lambda s: number("").holds(s) & ~(pd.to_numeric(s, errors="coerce") < 0),
+        "the fitness of one animal, number of young say",
+    ),
+    "survival": Rule("0 or 1", lambda s: s.isin([0, 1]), "whether the animal survived"),
+}
+
+
+class NoGradient(Exception):
+    """Why a year has no gradient."""
+
+
+def from_individuals(
+    frame: pd.DataFrame,
+    traits: Sequence[str] | str = (),
+    fitness: str = "fitness",
+    year: str = "year",
+    kind: str = "linear",
+    standardise: str = "over years",
+    quadratic: bool = False,
+    errors: str = "hc3",
+) -> pd.DataFrame:
+    """Estimate each year's selection gradients, and the covariance of their errors.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        One row an animal and year: the year, the traits [any unit], the fitness.
+    traits : sequence of str, or str
+        The columns of the traits; in a text separated by semicolons.
+    fitness, year : str
+        The columns of fitness and year. Of survival, 0 or 1.
+    kind : {"linear", "survival"}
+        Least squares of fitness over its mean in the year (Lande & Arnold 1983); or a logistic regression of
+        survival, its slopes made average gradients of relative survival (Janzen & Stern 1998).
+    standardise : {"over years", "within year"}
+        The sd that traits are divided by: that of all animals, which makes gradients of years comparable, or that of
+        the year. Within years what is estimated is the gradient times that year's sd, which changes from year to year
+        where the sd does, though selection may not. Traits are measured from the year's mean in both.
+    quadratic : bool
+        Of ``kind="linear"``: squares and products as well, in one regression with the traits. The gradient of a
+        square is twice its slope (Stinchcombe et al. 2008), and so is its error.
+    errors : {"hc3", "ordinary"}
+        Of ``kind="linear"``: covariances that allow for a spread of fitness that changes with the traits (MacKinnon &
+        White 1985), as it does of survival and counts; or those of equal spread.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns year, trait, gradient, standard_error [1 / sd], covariances, animals: what ``selection_gradients``
+        takes. ``attrs["left_out"]`` has the years without gradients and why.
+
+    Raises
+    ------
+    FrameError
+        If a column is missing or holds something else, a trait does not vary, or no year is left.
+    ValueError
+        If an option has no such value, or quadratic gradients are asked of survival.
+
+    Warns
+    -----
+    FrameWarning
+        Names the years that are left out: too few animals, fitness that is the same for all, traits that are functions
+        of one another, survivors and dead that traits tell apart without error, or survival so steep that its gradient
+        falls as the slope rises.
+
+    Notes
+    -----
+    Survival is logistic in traits z, p = 1 / (1 + exp(-a_0 - a'z)); the gradient b = a mean(p (1 - p)) / mean(p)
+    has the covariance J I^-1 J', I the information and J the derivatives of b, those of the factor too.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(1)
+    >>> birds = pd.DataFrame({"year": np.repeat([2001, 2002], 100), "mass": rng.normal(20, 2, 200)})
+    >>> birds["young"] = rng.poisson(np.exp(0.2 * (birds["mass"] - 20) / 2))
+    >>> gradients = from_individuals(birds, traits="mass", fitness="young")
+    >>> list(gradients.columns), gradients["gradient"].between(0, 0.5).all().item()
+    (['year', 'trait', 'gradient', 'standard_error', 'covariances', 'animals'], True)
+    """
+    choose(kind, KINDS, "kind")
+    choose(standardise, SCALES, "standardise")
+    choose(errors, ERRORS, "errors")
+    quadratic = choose(str(quadratic).lower(), ("false", "true"), "quadratic") == "true"
+    if quadratic and kind == "survival":
+        raise ValueError("Quadratic gradients are of kind='linear': of a logistic regression they are not its slopes.")
+    names = listed_in(traits)
+    _check_columns(frame, names, fitness, year)
+    columns = {year: label("the year"), fitness: FITNESS[kind], **{name: number("a trait") for name in names}}
+    animals = check(_read(frame, columns), columns, READER)
+    z = _standardised(animals, names, year, standardise)
+    regression = _survival if kind == "survival" else partial(_linear, hc3=errors == "hc3")
+    found, left_out = [], {}
+    for one, rows in animals.groupby(year, sort=False).groups.items():
+        try:
+            terms, X, times = _terms(names, z.loc[rows].to_numpy(), quadratic)
+            b, S = _of_year(animals.loc[rows, fitness].to_numpy(float), X, regression)
+            found.append(rows_of(one, terms, times * b, np.outer(times, times) * S).assign(animals=len(rows)))
+        except NoGradient as why:
+            left_out[one] = str(why)
+    gradients = _together(found, left_out)
+    own_words = {"gradient": "gradient times that year's sd"} if standardise == "within year" else {}
+    gradients.attrs |= {"left_out": left_out, "labels": {"year": year} | own_words}
+    gradients.attrs["notes"] = [*frame.attrs.get("notes", []), *([_said(left_out)] if left_out else [])]
+    return gradients
+
+
+def listed_in(traits):
+    """Names, in a text separated by semicolons."""
+    return [name.strip() for name in traits.split(";")] if isinstance(traits, str) else [str(name) for name in traits]
+
+
+def rows_of(year, names, b, S):
+    """The rows of one year, from its gradients and the covariance of their errors."""
+    columns = {"gradient": b, "standard_error": np.sqrt(np.diag(S)), "covariances": written(S, names)}
+    return pd.DataFrame({"year": year, "trait": names} | columns)
+
+
+def _read(frame, columns):
+    """The columns' numbers, where a file left them as text."""
+    if not isinstance(frame, pd.DataFrame):
+        return frame
+    return as_numbers(frame, {name: rule for name, rule in columns.items() if list(frame.columns).count(name) == 1})
+
+
+def _check_columns(frame, names, fitness, year):
+    """Traits are named, and are other columns than year and fitness."""
+    if not names or not all(names):
+        have = listed(map(repr, frame.columns)) if isinstance(frame, pd.DataFrame) else "no frame"
+        raise FrameError(f"{READER} expected the columns of the traits by traits=, got none; there are {have}.")
+    if len({*names, fitness, year}) < len(names) + 2:
+        raise FrameError(f"{READER} expected traits, fitness and year to be columns of their own, each once.")
+
+
+def _standardised(animals, names, year, standardise):
+    """Traits from the year's mean in units of an sd; of a year where they do not vary, 0."""
+    z = animals[names].astype(float)
+    z = z - z.groupby(animals[year]).transform("mean")
+    sd = z.groupby(animals[year]).transform("std") if standardise == "within year" else animals[names].std()
+    for name in names:
+        if not np.nanmax(np.atleast_1d(sd[name])) > 1e-12 * abs(animals[name]).max():
+            raise FrameError(f"{READER}: column {name!r} expected values that differ, got one in every row.")
+    return (z / sd).fillna(0.0)
+
+
+def _terms(names, z, quadratic):
+    """Names of the gradients, the columns of the regression beside the intercept, and how often each slope counts."""
+    pairs = [(i, j) for i in range(len(names)) for j in range(i, len(names))] if quadratic else []
+    X = np.column_stack([z, *(z[:, i] * z[:, j] for i, j in pairs)])
+    terms = [f"{names[i]}^2" if i == j else f"{names[i]} * {names[j]}" for i, j in pairs]
+    return [*names, *terms], X, np.array([1.0] * len(names) + [2.0 if i == j else 1.0 for i, j in pairs])
+
+
+def _of_year(w, X, regression):
+    """Gradients of a year and the covariance of their errors, if the animals tell them."""
+    X = np.column_stack([np.ones(len(w)), X])
+    if len(w) < FEWEST * X.shape[1]:
+        raise NoGradient(
+            f"{len(w)} {plural('animal', len(w))}, fewer than {FEWEST} for each of {X.shape[1]} coefficients"
+        )
+    if np.ptp(w) == 0:
+        raise NoGradient({0.0: "no survivors or young", 1.0: "all survived, or had one young"}.get(w[0], "one fitness"))
+    if np.linalg.matrix_rank(X) < X.shape[1]:
+        raise NoGradient("traits are functions of one another")
+    return regression(w, X)
+
+
+def _linear(w, X, hc3):
+    """Least squares of relative fitness; the covariance of its slopes, HC3 or of equal spread."""
+    w = w / w.mean()
+    inverse = np.linalg.inv(X.T @ X)
+    b = inverse @ X.T @ w
+    e, leverage = w - X @ b, np.einsum("ij,jk,ik->i", X, inverse, X)
+    if hc3 and leverage.max() > 1 - 1e-8:
+        raise NoGradient("one animal alone settles a coefficient")
+    if not e @ e > 1e-20 * (w @ w):
+        raise NoGradient("fitness is a function of the traits, without error")
+    meat = X.T @ (X * ((e / (1 - leverage)) ** 2)[:, None]) if hc3 else X.T @ X * (e @ e / (len(w) - X.shape[1]))
+    return b[1:], (inverse @ meat @ inverse)[1:, 1:]
+
+
+def _survival(y, X):
+    """Average gradients of relative survival, and their covariance with the derivatives of the average."""
+    if _separated(y, X):
+        raise NoGradient("the traits tell survivors from dead without error")
+    a, information = _logistic(y, X)
+    p = expit(X @ a)
+    g = p * (1 - p)
+    factor = g.mean() / p.mean()
+    slope = ((X * (g * (1 - 2 * p))[:, None]).mean(axis=0) - factor * (X * g[:, None]).mean(axis=0)) / p.mean()
+    steeper = np.r_[-(g[:, None] * X[:, 1:]).mean(axis=0) @ a[1:] / g.mean(), a[1:]]
+    if not factor + slope @ steeper > 0:
+        raise NoGradient("selection so steep that its gradient falls as the slope of survival rises")
+    J = np.column_stack([np.zeros(len(a) - 1), factor * np.eye(len(a) - 1)]) + np.outer(a[1:], slope)
+    return factor * a[1:], J @ np.linalg.inv(information) @ J.T
+
+
+def _separated(y, X):
+    """Whether a line parts survivors from dead, or all but those on it (Konis 2007): no slope is the likeliest then."""
+    signed = X * (2 * y - 1)[:, None]
+    best = linprog(-signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=(-1, 1), method="highs")
+    return bool(-best.fun > 1e-7)
+
+
+def _logistic(y, X):
+    """The likeliest coefficients of a logistic regression, and the information there."""
+
+    def information(a):
+        p = expit(X @ a)
+        return X.T @ (X * (p * (1 - p))[:, None])
+
+    def minus_log_likelihood(a):
+        eta = X @ a
+        return np.logaddexp(0, eta).sum() - y @ eta
+
+    start = np.r_[np.log(y.mean() / (1 - y.mean())), np.zeros(X.shape[1] - 1)]
+    found = minimize(
+        minus_log_likelihood,
+        start,
+        jac=lambda a: X.T @ (expit(X @ a) - y),
+        hess=information,
+        method="trust-exact",
+        options={"gtol": SETTLED * len(y)},
+    )
+    return found.x, information(found.x)
+
+
+def _together(found, left_out):
+    """The years that have gradients; those that have none are named."""
+    if not found:
+        raise FrameError(f"{READER} has no year left: {_said(left_out)}")
+    if left_out:
+        warnings.warn(_said(left_out), FrameWarning, stacklevel=3)
+    return pd.concat(found, ignore_index=True)
+
+
+def _said(left_out):
+    """Who was left out and why, in a sentence."""
+    each = "; ".join(f"{one} ({why})" for one, why in left_out.items())
+    return f"Left out {plural('year', len(left_out))} {each}."
