@@ -26,6 +26,7 @@ TRUTHS = {
     "log normal(-.7, .8)": lambda rng: np.exp(rng.normal(-0.7, 0.8, SITES)),
 }
 POINTS = 30
+HEAD = "| sigma_A | F | REML 0 | ANOVA < 0 | se | posterior there | own | none | partial | partial - none | covered |"
 
 
 def drawn(rng, sigma_A):
@@ -45,7 +46,7 @@ def share_exactly_0(sigma_A):
 
 
 def estimates(frame):
-    """Own estimates, ANOVA's h^2, and posterior means and 90 % intervals under no and partial pooling, by quadrature."""
+    """Own estimates, ANOVA's h^2, and posterior means and 90 % intervals of two poolings, by quadrature."""
     data = MODEL.data(frame)
     priors = MODEL.priors(data)
     seen = with_nodes(MODEL, data, priors, 0)
@@ -86,13 +87,8 @@ def row(name, truth):
     shown = " / ".join(f"{each.mean():.2f}" if each.size else "-" for each in covered.values())
     there = all_of[zero]
     says = f"{there['partial'].mean():.2f} (up to {there['partial_high'].mean():.2f})" if len(there) else "-"
-    cells = [
-        f"{expected:.2f}",
-        f"{zero.mean():.2f}",
-        f"{negative:.2f}",
-        f"{np.sqrt(zero.mean() * (1 - zero.mean()) / n):.2f}",
-        says,
-    ]
+    se = np.sqrt(zero.mean() * (1 - zero.mean()) / n)
+    cells = [*(f"{share:.2f}" for share in (expected, zero.mean(), negative, se)), says]
     cells += [f"{rmse[of]:.3f}" for of in rmse] + [f"{gain:+.3f} ({error:.3f})", shown]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -101,10 +97,7 @@ def main():
     """Write the table after the text of the page."""
     page = Path(__file__).with_name("variances.md")
     text = page.read_text().split("| sigma_A |")[0]
-    head = (
-        "| sigma_A | F | REML 0 | ANOVA < 0 | se | posterior there | own | none | partial | partial - none | covered |"
-    )
-    text += head + "\n|" + " --- |" * (head.count("|") - 1) + "\n"
+    text += HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n"
     for name, truth in TRUTHS.items():
         text += row(name, truth) + "\n"
         page.write_text(text)

@@ -297,7 +297,8 @@ def show_data(name: str | None, out: Path | None, model: str | None) -> None:
 def _where_from(name: str) -> str:
     """What data/SOURCES.md says of a data set."""
     lines = (data_folder() / "SOURCES.md").read_text(encoding="utf-8").splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("#") and f"{name}.csv" in line), None)
+    heads = (i for i, line in enumerate(lines) if line.startswith("#") and re.search(rf"\b{name}\b", line))
+    start = next(heads, None)
     if start is None:
         return name
     end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("#")), len(lines))

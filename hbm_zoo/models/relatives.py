@@ -37,7 +37,10 @@ def columns(options) -> dict[str, Rule]:
         "a fixed effect",
         label=True,
     )
-    return dict.fromkeys(named(options.get("fixed_effects", "")), rule)
+    names = named(options.get("fixed_effects", ""))
+    if "response" in names:
+        raise FrameError(f"{MODEL}: 'response' is what fixed effects are to explain, and none of them.")
+    return dict.fromkeys(names, rule)
 
 
 def fixed(frame: pd.DataFrame, names: list[str]) -> xr.DataArray:

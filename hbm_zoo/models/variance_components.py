@@ -97,7 +97,7 @@ from pymc_extras.prior import Prior
 from scipy import special
 
 from hbm_zoo.frames import pedigree as pedigrees
-from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
+from hbm_zoo.frames.rules import FrameError, FrameWarning, cell, label, number
 from hbm_zoo.group_level import contrasts, tabulated, variance_tables
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
@@ -166,7 +166,7 @@ def spread(data) -> float:
         ((n.sum(axis=1) > 0) & (SS.sum(axis=1) <= 1e-20 * data.square.values), "rows that differ"),
     ):
         if empty.any():
-            raise FrameError(f"variance_components expected {why} at each site, got none at {sites[empty][0]!r}.")
+            raise FrameError(f"variance_components expected {why} at each site, got none at {cell(sites[empty][0])}.")
     alike = (n > 0).sum(axis=1) == 1
     if alike.any():
         _warn(

@@ -444,6 +444,7 @@ def test_new_rows_have_the_spread_of_the_site_and_its_mean():
         ),
         (lambda f: f.assign(response=3.0), {}, "rows that differ at each site, got none at 'S01'"),
         (lambda f: f, {"fixed_effect": "block"}, "fixed_effects"),
+        (lambda f: f, {"fixed_effects": "response"}, "'response' is what fixed effects are to explain"),
         (lambda f: f.iloc[:0], {}, "empty frame"),
     ],
 )
