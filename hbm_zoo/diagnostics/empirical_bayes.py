@@ -7,7 +7,7 @@ hyperparameters in any interval, and a spread of the groups that may be exactly 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -102,8 +102,7 @@ def empirical_bayes(
         best = _best(record, seen, priors, method)
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-    estimates = best.table(record.extras.absent(data))
-    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": estimates} | as_groups(seen))
+    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table(record, data)} | as_groups(seen))
     tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",
@@ -133,8 +132,8 @@ class _Estimate:
     boundary: dict[str, float]
     flat: bool
 
-    def table(self, absent: Collection[str]) -> xr.Dataset:
-        names = [name for name in self.values if name not in absent]
+    def table(self, record: HierarchicalModel, data: xr.Dataset) -> xr.Dataset:
+        names = [name for name in self.values if name not in record.extras.absent(data)]
         columns = {"value": [self.values[n] for n in names], "se": [self.se.get(n, np.nan) for n in names]}
         by_name = {key: ("hyperparameter", column) for key, column in columns.items()}
         return xr.Dataset(by_name, {"hyperparameter": names})

@@ -167,6 +167,8 @@ def contradiction(data, priors):
     """Say so if a trait's gradients are of another size than any that its priors know."""
     for k, trait in enumerate(data.trait.values, start=1):
         here = data.isel(trait=k - 1, other=k - 1)
+        if not here.measured.any():
+            return f"No year has a gradient of {str(trait)!r}: leave it out of the traits."
         precision = here.measured / here.S
         mean, error = float((precision * here.b).sum() / precision.sum()), float(precision.max()) ** -0.5
         (centre, variance), (tau, of_tau) = (moments(name, priors[name]) for name in (f"mu_{k}", f"tau_{k}"))
@@ -209,13 +211,13 @@ def prepare(frame, traits: str | Sequence[str] | None = None):
         If there are several traits and no covariances: their errors are taken for independent.
     """
     names = _numbered(frame, traits)
-    of_year, years = pd.factorize(frame["year"])
+    of_year, labels = pd.factorize(frame["year"])
     of_trait = pd.Index(names).get_indexer(frame["trait"].astype(str))
     _check_once(frame, of_year, of_trait)
-    shape = len(years), len(names)
+    shape = len(labels), len(names)
     b, measured = np.zeros(shape), np.zeros(shape)
     b[of_year, of_trait], measured[of_year, of_trait] = frame["gradient"], 1.0
-    S = matrices(frame, of_year, of_trait, years, names, NAME)
+    S = matrices(frame, of_year, of_trait, labels, names, NAME)
     return xr.Dataset(
         {
             "gradient": ("estimate", frame["gradient"].to_numpy(float)),
@@ -226,7 +228,7 @@ def prepare(frame, traits: str | Sequence[str] | None = None):
             "S": (("year", "trait", "other"), S),
             "P": (("year", "trait", "other"), np.linalg.inv(S) * measured[:, :, None] * measured[:, None, :]),
         },
-        coords={"year": np.asarray(years), "trait": names},
+        coords={"year": np.asarray(labels), "trait": names},
         attrs={"traits": "; ".join(names)},
     )
 
