@@ -235,11 +235,11 @@ class HierarchicalModel:
     fewest_groups: int = 2
     estimand_label: str = ""
     response: str = ""
-    alternatives: Mapping[str, Mapping[str, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
+    alternatives: Mapping[str, Mapping[Any, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
         default_factory=dict
     )
     extras: Extras = Extras()
-    changed: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, str | bool] = field(default_factory=dict)
     base: HierarchicalModel | None = None
 
     @property
@@ -257,7 +257,7 @@ class HierarchicalModel:
         """The arguments of ``prepare``."""
         return inspect.signature(self.prepare).parameters
 
-    def under(self, **options: str) -> HierarchicalModel:
+    def under(self, **options: str | bool) -> HierarchicalModel:
         """The record that holds for some options; no formula asks which.
 
         Raises
@@ -271,12 +271,15 @@ class HierarchicalModel:
         >>> [record.fixed["partial"]({}, None) for record in (MODEL, MODEL.under(null="empirical"))]
         [{'mu': 0.0, 'delta0': 0.0, 'sigma0': 1.0}, {'mu': 0.0}]
         """
+        chosen = self.chosen
         for name, value in options.items():
-            choose(value, self.alternatives[choose(name, self.alternatives, f"option of {self.name}")], name)
-        return _under(self.base or self, tuple((self.chosen | options).items()))
+            known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
+            by_word = {str(one): one for one in known}
+            chosen[name] = by_word[choose(str(value), by_word, name)]
+        return _under(self.base or self, tuple(chosen.items()))
 
     @property
-    def chosen(self) -> dict[str, str]:
+    def chosen(self) -> dict[str, str | bool]:
         """The alternatives that hold in this record."""
         return {name: next(iter(values)) for name, values in self.alternatives.items()} | dict(self.changed)
 
@@ -462,7 +465,7 @@ class HierarchicalModel:
 
 
 @cache
-def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str], ...]) -> HierarchicalModel:
+def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str | bool], ...]) -> HierarchicalModel:
     """One record for one choice, so that what was compiled for it is found again."""
     changes = {name: value for name, value in chosen if value != record.chosen[name]}
     changed = record

@@ -89,7 +89,7 @@ def over_years(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
         * ``years of opposite sign, naive``: the share of years whose estimate has not the sign of the mean estimate;
         * ``years of opposite sign``: the expected share of these years whose gradient has not the sign of mu: the mean
           over years of P(sign(beta_t) != sign(mu) | y);
-        * ``next year``, the gradient of a year never seen, with ``autocorrelation="ar1"`` of the one after the last,
+        * ``next year``, the gradient of a year never seen, with ``autocorrelation=True`` of the one after the last,
           and ``P(next year < 0)``.
 
     Raises

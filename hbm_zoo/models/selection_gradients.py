@@ -52,8 +52,8 @@ traits independent. Complete pooling is T = 0: the same selection every year.
 The default priors are of gradients in sd units: of some thousand that have been published half are smaller than 0.16
 in size (Kingsolver et al. 2001), sampling errors included.
 
-With autocorrelation=ar1
-------------------------
+With autocorrelation=True
+-------------------------
     y_t | beta_t          ~ N(beta_t, S_t)                the estimates of a year
     beta_t | beta_s       ~ N(mu + phi^g (beta_s - mu), (1 - phi^(2 g)) T)
     s the year before, g = t - s
@@ -82,7 +82,7 @@ What it assumes
 * Traits were standardised by the same sd in all years. Divided by each year's own, a gradient that never changes
   comes out as one that does.
 * Years are exchangeable: no trend, and a year says nothing of the next but through mu and T; with
-  ``autocorrelation="ar1"`` it does, and all traits keep as much of it.
+  ``autocorrelation=True`` it does, and all traits keep as much of it.
 * Animals of one year are not those of another: a bird that lives through ten years is in ten regressions.
 
 References
@@ -360,7 +360,7 @@ def shrink_together(t, means):
     return {name: t * value if name.startswith("tau") else value for name, value in means.items() if name[:2] != "mu"}
 
 
-ALTERNATIVES = {"autocorrelation": {"none": lambda record: record, "ar1": with_autocorrelation}}
+ALTERNATIVES = {"autocorrelation": {False: lambda record: record, True: with_autocorrelation}}
 
 
 def simulate(

@@ -1,4 +1,4 @@
-"""Selection gradients of years each like the one before: `selection_gradients` with autocorrelation="ar1"."""
+"""Selection gradients of years each like the one before: `selection_gradients` with autocorrelation=True."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,7 +90,7 @@ def prepare(independent, frame, traits: str | Sequence[str] | None = None):
     if not whole.all():
         row = frame.index[~whole][0]
         raise FrameError(
-            "selection_gradients: with autocorrelation='ar1' column 'year' expected whole numbers, got "
+            "selection_gradients: with autocorrelation=True column 'year' expected whole numbers, got "
             f"{cell(frame['year'][row])} in row {row}."
         )
     data = independent(frame, traits)

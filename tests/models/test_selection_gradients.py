@@ -465,7 +465,7 @@ def test_verbs_refuse_what_cannot_answer(both_fits, depth_fit):
 
 # Years each like the one before.
 
-SERIES = MODEL.under(autocorrelation="ar1")
+SERIES = MODEL.under(autocorrelation=True)
 
 
 def test_density_of_a_series_on_the_page_and_integrated():
@@ -503,7 +503,7 @@ def test_density_of_a_series_on_the_page_and_integrated():
 
 @pytest.fixture(scope="module")
 def series_fit():
-    return hz.fit(MODEL, DEPTH, autocorrelation="ar1", random_seed=1, progressbar=False)
+    return hz.fit(MODEL, DEPTH, autocorrelation=True, random_seed=1, progressbar=False)
 
 
 def test_next_year_of_a_series_follows_the_last(series_fit):
@@ -554,5 +554,5 @@ def test_a_series_needs_years_that_are_whole_numbers():
 @pytest.mark.slow
 def test_simulation_based_calibration_of_a_series():
     frame, _ = SERIES.simulate(np.random.default_rng(1), years=8, traits=1)
-    result = hz.calibrate(MODEL, frame, simulations=200, random_seed=2, progressbar=False, autocorrelation="ar1")
+    result = hz.calibrate(MODEL, frame, simulations=200, random_seed=2, progressbar=False, autocorrelation=True)
     assert result.table["p_holm"].min() > 0.01
