@@ -210,8 +210,7 @@ def _shrinkage(found: Findings, console: Console) -> None:
 def _movements(head: str, rows: pd.DataFrame, width: int) -> Table:
     """Where each group moves, and the weight of its own data; a long name loses its middle."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    width = max(width, len(head))
-    table.add_column(head, max_width=width, no_wrap=True, header_style="bold")
+    table.add_column(words.shortened(head, width), max_width=width, no_wrap=True, header_style="bold")
     for name in ("own", "partial", "kappa"):
         table.add_column(name, justify="right", style="red" if name == "partial" else "", header_style="dim")
     moves = pd.concat([rows["own"], rows["partial"]])
