@@ -36,7 +36,7 @@ def under_every_option(record):
 
 
 RECORDS = {
-    "-".join([name, *record.changed.values()]): record
+    "-".join([name, *map(str, record.changed.values())]): record
     for name, module in hz.MODELS.items()
     for record in under_every_option(module.MODEL)
 }
@@ -289,6 +289,7 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
 def copied(record, frame, times):
     """Each group of a frame so many times: groups are independent given h, so a copy is another draw of its data."""
     own = [name for name, rule in record.columns.items() if rule.label and rule.optional and name in frame]
+    own = [name for name in own if not frame[name].astype(str).str.contains("=").any()]  # which no name of a unit has
     labels = frame[[*dict.fromkeys([record.key_columns[0], *own])]].astype(str)
     return pd.concat([frame.assign(**(labels + f" {i}")) for i in range(times)])
 

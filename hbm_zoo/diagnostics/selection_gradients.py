@@ -147,7 +147,7 @@ def one_step_ahead(fits: Fits, first: int | None = None, model: HierarchicalMode
     Parameters
     ----------
     fits : dict of str to xarray.DataTree
-        As `fit_poolings` returns them; years are whole numbers.
+        As `fit_poolings` returns them; years are numbers.
     first : int, optional
         How many years are seen before the first that is predicted. Default: half of them, two at least.
     model : HierarchicalModel, optional
@@ -163,7 +163,7 @@ def one_step_ahead(fits: Fits, first: int | None = None, model: HierarchicalMode
     Raises
     ------
     ValueError
-        If the fits are of another model, years are no whole numbers, or too few to predict one.
+        If the fits are of another model, years are no numbers, or too few to predict one.
 
     Notes
     -----
@@ -176,8 +176,12 @@ def one_step_ahead(fits: Fits, first: int | None = None, model: HierarchicalMode
     time = pd.to_numeric(pd.Series(data["year"].values), errors="coerce").to_numpy(float)
     order = np.argsort(time)
     first = max(2, time.size // 2) if first is None else int(first)
-    if np.isnan(time).any() or not 2 <= first < time.size:
-        raise ValueError(f"One step ahead needs years that are numbers, and 2 to {time.size - 1} before the first.")
+    if np.isnan(time).any():
+        raise ValueError(
+            f"One step ahead needs years that are numbers, got {data['year'].values[np.isnan(time)][0]!r}."
+        )
+    if not 2 <= first < time.size:
+        raise ValueError(f"One step ahead needs 2 to {time.size - 1} years before the first, got {first}.")
     rows = {}
     for name, fit in fits.items():
         each = [_ahead(record, fit, order[: k + 1], model) for k in range(first, time.size)]

@@ -21,7 +21,7 @@ LEAST_EIGENVALUE = 1e-10  # Of a matrix of correlations.
 
 
 def parsed(text: object) -> dict[str, float] | None:
-    """Covariances by name; none of an empty cell, None of anything else.
+    """Covariances by name; none of an empty cell, None of anything else, such as one name twice.
 
     Examples
     --------
@@ -30,8 +30,9 @@ def parsed(text: object) -> dict[str, float] | None:
     """
     if pd.isna(text) or not str(text).strip():
         return {}
-    found = [ONE.fullmatch(part) for part in str(text).split(";")]
-    return {one["name"]: float(one["value"]) for one in found if one} if all(found) else None
+    found = [ONE.fullmatch(part) for part in str(text).strip().rstrip(";").split(";")]
+    by_name = {one["name"]: float(one["value"]) for one in found if one}
+    return by_name if len(by_name) == len(found) else None
 
 
 def written(S: np.ndarray, names: Sequence[str]) -> list[str]:
@@ -47,7 +48,7 @@ def written(S: np.ndarray, names: Sequence[str]) -> list[str]:
 
 def covariances(meaning: str) -> Rule:
     """A column of covariances, which may be missing, or empty."""
-    expected = "covariances by name, such as 'mass = -0.0074; length = 0.001', or nothing"
+    expected = "covariances by name, each once, such as 'mass = -0.0074; length = 0.001', or nothing"
     return Rule(
         expected, lambda column: column.map(lambda v: parsed(v) is not None).astype(bool), meaning, False, True, True
     )

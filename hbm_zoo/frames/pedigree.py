@@ -9,6 +9,8 @@ from hbm_zoo.frames.labels import text
 from hbm_zoo.frames.rules import FrameError, Rule, label
 
 UNKNOWN = "a label, or an empty cell if unknown"
+#: What files write where a parent is not known.
+NOBODY = ("0", "na", "nan", "n/a", ".", "-", "*", "none", "null", "unknown", "?")
 COLUMNS = {
     "animal": label("the animal", unique=True),
     "sire": Rule(UNKNOWN, lambda s: pd.Series(True, s.index), "its sire", label=True),
@@ -33,10 +35,16 @@ def positions(pedigree: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarra
     [['s', 'a', 'b'], [-1, 0, 0], [-1, -1, 1]]
     """
     animal, sire, dam = (text(pedigree[name]) for name in ("animal", "sire", "dam"))
+    sire, dam = (parent.where(parent != "") for parent in (sire, dam))
+    for name, parent in (("sire", sire), ("dam", dam)):
+        if stands := sorted(set(parent[parent.str.lower().isin(NOBODY)]) - set(animal)):
+            raise FrameError(
+                f"{model}, 'pedigree': {stands[0]!r} is a {name} without a row of its own. If it stands for an unknown "
+                "parent, leave the cell empty."
+            )
     both = sorted(set(sire.dropna()) & set(dam.dropna()))
     if both:
-        hint = " If it stands for an unknown parent, leave the cell empty." if both[0] in ("0", "NA", ".") else ""
-        raise FrameError(f"{model}, 'pedigree': {both[0]!r} is a sire in one row and a dam in another.{hint}")
+        raise FrameError(f"{model}, 'pedigree': {both[0]!r} is a sire in one row and a dam in another.")
     known = set(animal)
     founders = [p for p in dict.fromkeys([*sire.dropna(), *dam.dropna()]) if p not in known]
     labels = np.array([*founders, *animal], dtype=object)

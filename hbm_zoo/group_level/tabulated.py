@@ -30,6 +30,9 @@ from hbm_zoo.group_level.tilted import Estimand, Tilted
 NOTHING = 1e-3  # Of the largest likelihood, below which errors count for less than in proportion.
 EVENLY = 0.2  # Share of the nodes that are spread whatever the likelihood.
 
+#: Of differences that stand for derivatives: many gaps of a table, which is straight between its nodes where tau is 0.
+STEP = 0.3
+
 
 def tail(mu, tau, x):
     """How far a ~ N(mu, tau^2) lies beyond x on average, on the side of x that is away from mu: a PyTensor formula."""
@@ -111,6 +114,7 @@ class OnATable:
             reliability=self.reliability,
             nodes=lambda data, priors, rng, pilot: self.table(data, priors),
             integration_error=self.integration_error,
+            step=STEP,
             cells=lambda data: data.sizes.get("node", 1),
             **formulas,
         )
@@ -195,5 +199,6 @@ def placed(wide: np.ndarray, likelihood: np.ndarray, size: int) -> np.ndarray:
     bend = np.abs(np.diff(slope)) / ((gap[1:] + gap[:-1]) / 2)
     density = np.sqrt(bend / (likelihood[1:-1] + NOTHING * likelihood.max()))
     share = np.r_[0.0, np.cumsum((np.r_[density, density[-1]] + np.r_[density[0], density]) / 2 * gap)]
-    mixed = (1 - EVENLY) * share / share[-1] + EVENLY * np.linspace(0, 1, wide.size)
-    return np.interp(np.linspace(0, 1, size), mixed, wide)
+    total = share[-1] if share[-1] > 0 else 1.0  # of no data it is flat
+    mixed = (1 - EVENLY) * share / total + EVENLY * np.linspace(0, 1, wide.size)
+    return np.interp(np.linspace(0, 1, size), mixed / mixed[-1], wide)

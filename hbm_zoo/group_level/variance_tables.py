@@ -25,8 +25,9 @@ WIDE = 240
 COARSE, FINE = 97, 65  # Points of log sigma_E, to find where the integrand is and to integrate it.
 NATS = 30.0
 DEVIATES = np.linspace(-5, 5, 41)
-INNER = slice(2, -2, 2)  # Of the deviates, those that stand for an average over sigma_E.
 CELLS_AT_ONCE = 4_000_000
+#: How well fixed effects of new rows must be made of those seen, in units of what these span; the least span, relative.
+ESTIMABLE, SPAN_LEAST = 1e-6, 1e-9
 
 
 def tables(
@@ -78,11 +79,15 @@ def over_sigma_E(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarr
     With it the points [sigma_A, point] of log sigma_E and the share of the integral at each.
     """
     t, f, gap = _coarse(sigma_A, eigen, log_prior, ends)
-    near = f > f.max(axis=1, keepdims=True) - NATS
-    low, high = t[near.argmax(axis=1)] - gap, t[COARSE - 1 - near[:, ::-1].argmax(axis=1)] + gap
-    t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, FINE)
+    t = _fine(t, f > f.max(axis=1, keepdims=True) - NATS, gap)
     f = _integrand(sigma_A, t, eigen, log_prior)
-    return special.logsumexp(f, axis=1) + np.log((high - low) / (FINE - 1)), (t, special.softmax(f, axis=1))
+    return special.logsumexp(f, axis=1) + np.log(t[:, 1] - t[:, 0]), (t, special.softmax(f, axis=1))
+
+
+def _fine(t: np.ndarray, near: np.ndarray, gap: float) -> np.ndarray:
+    """Points [sigma_A, point] from the first to the last of the coarse ones [point] that are near the top."""
+    low, high = t[near.argmax(axis=1)] - gap, t[COARSE - 1 - near[:, ::-1].argmax(axis=1)] + gap
+    return low[:, None] + (high - low)[:, None] * np.linspace(0, 1, FINE)
 
 
 def roughly_over_sigma_E(sigma_A: np.ndarray, *given) -> np.ndarray:
@@ -94,7 +99,7 @@ def roughly_over_sigma_E(sigma_A: np.ndarray, *given) -> np.ndarray:
 def _coarse(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Points of log sigma_E that reach beyond prior and data, the integrand there, and their distance."""
     _, n, SS = eigen
-    typical = np.log(SS.sum() / n.sum()) / 2
+    typical = np.log(SS.sum() / n.sum()) / 2 if SS.sum() > 0 else ends.mean()
     t = np.linspace(min(ends[0], typical - 8), max(ends[-1], typical + 3), COARSE)
     return t, _integrand(sigma_A, t[None], eigen, log_prior), t[1] - t[0]
 
@@ -102,7 +107,7 @@ def _coarse(sigma_A: np.ndarray, eigen, log_prior: Callable, ends: np.ndarray) -
 def _integrand(sigma_A: np.ndarray, t: np.ndarray, eigen, log_prior: Callable) -> np.ndarray:
     """Log density [sigma_A, point] of the contrasts and of t = log sigma_E [nats]."""
     before = np.broadcast_to(log_prior(np.exp(t)) + t, (sigma_A.size, t.shape[1]))
-    step = max(1, CELLS_AT_ONCE // (t.shape[1] * eigen[0].size))
+    step = max(1, CELLS_AT_ONCE // max(1, t.shape[1] * eigen[0].size))
     parts = [slice(start, start + step) for start in range(0, sigma_A.size, step)]
     points = np.broadcast_to(np.exp(t), before.shape)
     return before + np.concatenate([contrasts.log_density(sigma_A[p, None], points[p], *eigen) for p in parts])
@@ -144,18 +149,39 @@ def sigma_E(rng: np.random.Generator, a: np.ndarray, data: xr.Dataset, j: int) -
 def without_rows(data: xr.Dataset, j: int, sigma_A: Callable) -> np.ndarray:
     """Log of a site's likelihood without each of its rows [row, node], in units of its table; NaN of a row that cannot.
 
-    p(y_i | the others, sigma_A) is one over the average of 1 / p(y_i | the others, sigma_A, sigma_E) over sigma_E given
-    all rows.
+    The density of the contrasts without a row is theirs over p(y_i | the others, sigma_A, sigma_E), integrated over
+    sigma_E anew: without an outlier it lies elsewhere.
     """
     one, y, _ = experiment(data, j)
-    node, likelihood, quantiles = (data[name].values[j] for name in ("point", "likelihood", "log_sigma_E"))
-    z = DEVIATES[INNER]
-    log_w = -(z**2) / 2 - special.logsumexp(-(z**2) / 2)
-    at = np.broadcast_to(sigma_A(node)[:, None], (node.size, z.size))
-    each = contrasts.given_others(one, y, at.ravel(), np.exp(quantiles[:, INNER]).ravel())
-    log_row = -special.logsumexp(-each.reshape(node.size, z.size, -1) + log_w[:, None], axis=1)
-    with np.errstate(divide="ignore"):
-        return (np.log(likelihood)[:, None] - log_row).T
+    of_node, which = np.unique(sigma_A(data["point"].values[j]), return_inverse=True)
+    used = data["n"].values[j] > 0
+    eigen = tuple(data[name].values[j, used] for name in ("d", "n", "SS"))
+    before = data["log_sigma_E_before"].values
+    given = eigen, lambda sigma_E: _log_prior(np.log(sigma_E), before), before[[0, -1]]
+    t, f, gap = _coarse(of_node, *given)
+    t = np.broadcast_to(t, f.shape)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without = f[..., None] - _rows(one, y, of_node, t)
+        near = (without > without.max(axis=1, keepdims=True) - NATS).any(axis=2) | (f > f.max(axis=1)[:, None] - NATS)
+        t = _fine(t[0], near, gap)
+        f = _integrand(of_node, t, *given[:2])
+        without = special.logsumexp(f[..., None] - _rows(one, y, of_node, t), axis=1)
+        gained = without - special.logsumexp(f, axis=1)[:, None]
+        return (np.log(data["likelihood"].values[j])[:, None] + gained[which]).T
+
+
+def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Log density of each row given the others, at points [sigma_A, point] of log sigma_E [sigma_A, point, row]."""
+    at = np.broadcast_to(sigma_A[:, None], t.shape)
+    return contrasts.given_others(one, y, at.ravel(), np.exp(t).ravel()).reshape(*t.shape, -1)
+
+
+def _log_prior(t: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Log density of sigma_E, but for a constant, from log sigma_E and its quantiles at `DEVIATES`."""
+    slope = np.gradient(DEVIATES, before)
+    inside = np.clip(t, before[0], before[-1])
+    z = np.interp(inside, before, DEVIATES) + (t - inside) * np.where(t < inside, slope[0], slope[-1])
+    return -(z**2) / 2 + np.log(np.interp(inside, before, slope)) - t
 
 
 def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) -> xr.DataArray:
@@ -195,8 +221,14 @@ def _at_new_rows(Xb: np.ndarray, seen: xr.Dataset, j: int, new: xr.Dataset, i: i
     unseen = [str(name) for name in asked["effect"].values if name not in seen["effect"].values]
     unseen = [name for name in unseen if asked.sel(effect=name).values.any()]
     at = asked.reindex(effect=seen["effect"].values, fill_value=0.0).values
+    unit = np.maximum(abs(X).max(axis=0), abs(at).max(axis=0, initial=0.0))
+    unit[unit == 0] = 1.0
+    span = np.ptp(X, axis=0)
+    varies = span > SPAN_LEAST * unit
+    centre, scale = X.mean(axis=0) * varies, np.where(varies, span, unit)  # the first column, of ones, makes up for it
+    X, at = (X - centre) / scale, (at - centre) / scale
     inverse = np.linalg.pinv(X)
-    if unseen or abs(at @ inverse @ X - at).max(initial=0.0) > 1e-6 * (1 + abs(at).max(initial=0.0)):
+    if unseen or (abs(at @ inverse @ X - at) > ESTIMABLE * np.maximum(1, abs(at))).any():
         what = f" {unseen[0]!r}" if unseen else ""
         raise ValueError(f"Site {label!r} has no data of a fixed effect{what} that a row asks for.")
     return Xb @ (at @ inverse).T

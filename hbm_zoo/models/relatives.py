@@ -38,6 +38,8 @@ def columns(options) -> dict[str, Rule]:
         label=True,
     )
     names = named(options.get("fixed_effects", ""))
+    if twice := sorted({name for name in names if names.count(name) > 1} | ({INTERCEPT} & set(names))):
+        raise FrameError(f"{MODEL}: {twice[0]!r} is a fixed effect already: give the column another name.")
     if "response" in names:
         raise FrameError(f"{MODEL}: 'response' is what fixed effects are to explain, and none of them.")
     return dict.fromkeys(names, rule)

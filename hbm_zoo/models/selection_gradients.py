@@ -77,8 +77,10 @@ standard error of a difference between poolings.
 
 What it assumes
 ---------------
-* Errors of measurement are normal with a covariance that is known: with twenty animals, or two deaths, they are not.
-  What `from_individuals` leaves out for that reason it names.
+* Errors of measurement are normal with a covariance that is known: with twenty animals, or five deaths, they are not,
+  and errors that grow with the gradient pull the mean to 0.
+* Years without a gradient are missing for no reason of selection. Those that `from_individuals` leaves out, by name,
+  since traits told survivors from dead or selection was too steep, were of the strongest.
 * Traits were standardised by the same sd in all years. Divided by each year's own, a gradient that never changes
   comes out as one that does.
 * Years are exchangeable: no trend, and a year says nothing of the next but through mu and T; with

@@ -103,7 +103,7 @@ from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import relatives
-from hbm_zoo.priors import describe, from_json, log_density, moments, quantiles, to_json
+from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quantiles, to_json
 from hbm_zoo.words import listed, plural
 
 KAPPA = "of sigma_A: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
@@ -324,13 +324,13 @@ def fixed_in_advance(priors, data):
 
 def folded_table(data, priors):
     """Sites' tables on the line of a, which is even, up to thirty times the sd of rows."""
-    wide = spread_of(data) * np.r_[0, np.geomspace(2e-2, 30, variance_tables.WIDE)]
+    wide = spread_of(data, priors) * np.r_[0, np.geomspace(2e-2, 30, variance_tables.WIDE)]
     return variance_tables.tables(data, *of_sigma_E(priors), np.abs, wide, even=True)
 
 
 def log_table(data, priors):
     """Sites' tables of log sigma_A, from a thousandth to thirty times the sd of rows."""
-    wide = np.log(spread_of(data)) + np.linspace(np.log(1e-3), np.log(30), variance_tables.WIDE)
+    wide = np.log(spread_of(data, priors)) + np.linspace(np.log(1e-3), np.log(30), variance_tables.WIDE)
     return variance_tables.tables(data, *of_sigma_E(priors), np.exp, wide, even=False)
 
 
@@ -345,9 +345,10 @@ def _of_sigma_E(prior):
     return log_density(of), quantiles(of, special.ndtr(variance_tables.DEVIATES))
 
 
-def spread_of(data) -> float:
-    """The sd of all rows around their fixed effects."""
-    return float(np.sqrt(data.SS.sum() / data.n.sum()))
+def spread_of(data, priors) -> float:
+    """The sd of all rows around their fixed effects; of rows that have none, the median of sigma_E beforehand."""
+    SS, n = float(data.SS.sum()), int(data.n.sum())
+    return np.sqrt(SS / n) if SS > 0 else ppf(priors["sigma_E"], 0.5)
 
 
 def sites(estimand, table):

@@ -18,6 +18,9 @@ from hbm_zoo.models.numbered_traits import at, estimate, years
 
 PHI = Parameter("correlation of a year's gradients with those of the year before", (-1, 1))
 
+#: Of the scatter of gradients: below, what a year's own data say cannot be taken back from what all say.
+LEAST_ERROR = 1e-5
+
 
 def with_autocorrelation(record):
     """The record of `selection_gradients` with AR(1) years."""
@@ -83,7 +86,8 @@ def prepare(independent, frame, traits: str | Sequence[str] | None = None):
     Raises
     ------
     FrameError
-        If the year of a row is not a whole number: without it a gap has no length.
+        If the year of a row is not a whole number: without it a gap has no length; two labels are of one year; or an
+        error is next to nothing, where the formulas lose their digits.
     """
     labels = text(frame["year"])
     whole = labels.str.fullmatch(r"-?\d+")
@@ -95,6 +99,15 @@ def prepare(independent, frame, traits: str | Sequence[str] | None = None):
         )
     data = independent(frame, traits)
     time = data["year"].values.astype(float)
+    if np.unique(time).size < time.size:
+        first, twice = (data["year"].values[time == min(t for t in time if (time == t).sum() > 1)])[:2]
+        raise FrameError(f"selection_gradients: {first!r} and {twice!r} are one year: give it one label.")
+    error = frame["standard_error"].to_numpy(float)
+    if error.min() < LEAST_ERROR * max(error.max(), np.ptp(frame["gradient"].to_numpy(float))):
+        raise FrameError(
+            "selection_gradients: with autocorrelation=True column 'standard_error' expected no error below "
+            f"{LEAST_ERROR:g} of the scatter of gradients, got {error.min():.3g} in row {frame.index[error.argmin()]}."
+        )
     order = np.argsort(time)
     place = np.argsort(order)
     ordered = data.assign(time=("year", time)).isel(year=order)

@@ -58,7 +58,7 @@ def plot_selection(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     >>> figure = hz.plot_selection(hz.fit("selection_gradients", frame, random_seed=1, progressbar=False))
     """
     record = model_of(fit, model)
-    over, years = over_years(fit, model), by_year(fit, model)
+    over, years = over_years(fit, model), _in_time(by_year(fit, model))
     traits = over.index.get_level_values("trait").unique()
     figure = Picture(figsize=(7.4, 0.6 + 2.5 * len(traits)), layout="constrained")
     panels = figure.subplots(len(traits), 1, sharex=True, squeeze=False)[:, 0]
@@ -81,6 +81,12 @@ def plot_selection(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
     figure.supylabel(estimand_label(fit), fontsize="small")
     legend_below(figure)
     return figure
+
+
+def _in_time(years: pd.DataFrame) -> pd.DataFrame:
+    """The years in their order, if they are numbers; else as they come."""
+    time = pd.to_numeric(pd.Series(years.index.get_level_values(0)), errors="coerce")
+    return years if time.isna().any() else years.iloc[np.argsort(time.to_numpy(), kind="stable")]
 
 
 def _draw_years(axes, years: pd.DataFrame, fit: xr.DataTree) -> None:

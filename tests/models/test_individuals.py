@@ -50,15 +50,53 @@ def standardised(frame, year, sd=None):
     return rows["young"] / rows["young"].mean(), z / (frame[["mass", "wing"]].std() if sd is None else sd)
 
 
-@pytest.mark.parametrize(("errors", "theirs"), [("hc3", "HC3"), ("ordinary", "nonrobust")])
-def test_linear_gradients_are_least_squares_of_statsmodels(errors, theirs):
+def errors_of(w, X, robust=True):
+    """Slopes of statsmodels, and their covariance with that of mean fitness, by which fitness was divided."""
+    fit = sm.OLS(w, X).fit(cov_type="HC3" if robust else "nonrobust")
+    b, n = fit.params.to_numpy(), len(w)
+    if not robust:
+        return b[1:], (fit.cov_params().to_numpy() + np.outer(b, b) * np.var(w, ddof=1) / n)[1:, 1:]
+    deleted = np.asarray(fit.get_influence().resid_press)[:, None]
+    with_mean = (deleted * (X.to_numpy() @ np.asarray(fit.normalized_cov_params)))[:, 1:] - np.outer(w - 1, b[1:]) / n
+    return b[1:], with_mean.T @ with_mean
+
+
+@pytest.mark.parametrize("errors", ["hc3", "ordinary"])
+def test_linear_gradients_are_least_squares_of_statsmodels(errors):
     gradients = from_individuals(ANIMALS, errors=errors, **YOUNG)
     w, z = standardised(ANIMALS, 2001)
-    expected = sm.OLS(w, sm.add_constant(z)).fit(cov_type=theirs)
     b, S = of_year(gradients, 2001)
-    np.testing.assert_allclose(b, expected.params[1:], rtol=1e-10)
-    np.testing.assert_allclose(S, expected.cov_params().iloc[1:, 1:], rtol=1e-10)
+    expected, covariance = errors_of(w, sm.add_constant(z), errors == "hc3")
+    np.testing.assert_allclose(b, expected, rtol=1e-10)
+    np.testing.assert_allclose(S, covariance, rtol=1e-9)
     assert gradients["animals"].eq(80).all()
+
+
+def test_errors_of_linear_gradients_are_those_of_samples():
+    """Mean fitness is an estimate: without its error those of strong gradients come out too large, by 40 % here."""
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=(600, 100))
+    young = rng.poisson(np.exp(0.8 * z - 0.32))
+    years = pd.DataFrame({"year": np.repeat(np.arange(600), 100), "z": z.ravel(), "young": young.ravel()})
+    gradients = from_individuals(years, traits="z", fitness="young")
+    sd = gradients["gradient"].std()
+    assert np.sqrt((gradients["standard_error"] ** 2).mean()) == pytest.approx(sd, rel=0.12)  # four standard errors
+
+
+def test_yes_and_no_are_survival_too():
+    as_numbers = from_individuals(BIRDS, **SURVIVAL)
+    for kind in (bool, "boolean", object):
+        yes = BIRDS.assign(survived=BIRDS["survived"].astype(bool).astype(kind))
+        pd.testing.assert_frame_equal(from_individuals(yes, **SURVIVAL), as_numbers)
+
+
+def test_a_year_with_few_deaths_is_left_out():
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"year": np.repeat([1, 2], 60), "z": rng.normal(size=120), "alive": rng.integers(0, 2, 120)})
+    frame.loc[frame["year"] == 2, "alive"] = 1
+    frame.loc[frame.index[-4:], "alive"] = 0
+    with pytest.warns(FrameWarning, match="Left out year 2 .4 survived or died, fewer than 5 for each trait"):
+        from_individuals(frame, traits="z", fitness="alive", kind="survival")
 
 
 def test_quadratic_gradients_are_twice_the_slopes_of_squares():
@@ -66,11 +104,11 @@ def test_quadratic_gradients_are_twice_the_slopes_of_squares():
     gradients = from_individuals(ANIMALS, quadratic=True, **YOUNG)
     w, z = standardised(ANIMALS, 2002)
     X = sm.add_constant(z.assign(mm=z.mass**2, mw=z.mass * z.wing, ww=z.wing**2))
-    expected, times = sm.OLS(w, X).fit(cov_type="HC3"), np.array([1, 1, 2, 1, 2])
+    (expected, covariance), times = errors_of(w, X), np.array([1, 1, 2, 1, 2])
     b, S = of_year(gradients, 2002)
     assert gradients["trait"][:5].tolist() == ["mass", "wing", "mass^2", "mass * wing", "wing^2"]
-    np.testing.assert_allclose(b, times * expected.params[1:], rtol=1e-9)
-    np.testing.assert_allclose(S, np.outer(times, times) * expected.cov_params().iloc[1:, 1:], rtol=1e-9)
+    np.testing.assert_allclose(b, times * expected, rtol=1e-9)
+    np.testing.assert_allclose(S, np.outer(times, times) * covariance, rtol=1e-8)
 
 
 def test_within_years_each_year_has_an_sd_of_its_own_and_says_so():

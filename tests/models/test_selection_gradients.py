@@ -541,7 +541,7 @@ def test_one_step_ahead_is_each_year_given_those_before():
         total += stats.norm.logpdf(b[t], mean, np.sqrt(1 / precision + se[t] ** 2))
     assert abs(table.loc["complete", "elpd"] - total) < 4 * table.loc["complete", "mcse"]
     assert table["years"].tolist() == [3, 3]
-    with pytest.raises(ValueError, match="2 to 15 before the first"):
+    with pytest.raises(ValueError, match="2 to 15 years before the first, got 16"):
         sg.one_step_ahead(fits, first=16)
 
 

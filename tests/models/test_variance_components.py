@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError, FrameWarning
@@ -238,6 +238,10 @@ PEDIGREED = pd.DataFrame({"site": "A", "animal": ["c1", "c2", "c3", "c4"], "resp
         (lambda p: p.assign(sire=p["sire"].where(p["animal"] != "c1", "d1")), "'c1' is its own ancestor"),
         (lambda p: p.assign(dam=p["dam"].replace("n", "s")), "'s' is a sire in one row and a dam in another"),
         (lambda p: p.fillna("0").replace({"sire": {"s": "0"}, "dam": {"m": "0"}}), "leave the cell empty"),
+        (
+            lambda p: p.assign(dam=p["dam"].replace("n", "0")),
+            "'0' is a dam without a row of its own",
+        ),
         (lambda p: pd.concat([p, p.head(1)]), "expected each value once, got 'c1'"),
         (lambda p: p.drop(columns="dam"), "expected a column 'dam'"),
         (lambda p: p[p["animal"] != "c3"], "animal 'c3' is not in the pedigree"),
@@ -246,6 +250,11 @@ PEDIGREED = pd.DataFrame({"site": "A", "animal": ["c1", "c2", "c3", "c4"], "resp
 def test_a_pedigree_that_cannot_be_is_refused(change, sentence):
     with pytest.raises(FrameError, match=sentence):
         MODEL.data(PEDIGREED, pedigree=change(FAMILIES))
+
+
+def test_an_empty_text_is_an_unknown_parent():
+    empty, blank = (FAMILIES.assign(dam=FAMILIES["dam"].replace("n", nobody)) for nobody in (None, " "))
+    xr.testing.assert_identical(*(MODEL.data(PEDIGREED, pedigree=each)[["d", "SS"]] for each in (empty, blank)))
 
 
 def test_sites_that_share_relatives_are_refused():
@@ -359,15 +368,17 @@ def test_a_site_alone_is_a_case():
     assert hz.groups(fits).index.tolist() == ["S01"]
 
 
-def test_a_row_left_out_is_the_ratio_of_two_flat_integrals():
+@pytest.mark.parametrize("outlying", [0.0, 8.0])
+def test_a_row_left_out_is_the_ratio_of_two_flat_integrals(outlying):
     """By a dense normal, of sigma_A and sigma_E on a grid: p(y) / p(y without the row), X b integrated out of both."""
-    data = with_tables(MODEL, ONE)
+    one = ONE.assign(response=ONE["response"] + outlying * (ONE.index == 0))
+    data = with_tables(MODEL, one)
     h = xr.Dataset({"mu": ("sample", [0.4]), "tau": ("sample", [0.3])})
     found = MODEL.group_level.leave_row_out(h, data, np.arange(3))
-    prior = MODEL.priors(MODEL.data(ONE))["sigma_E"].parameters
+    prior = MODEL.priors(MODEL.data(one))["sigma_E"].parameters
     a, log_sigma = 0.4 + 0.3 * np.linspace(-6, 6, 121), np.linspace(-2.5, 1.2, 91)
     weight = stats.norm(0.4, 0.3).pdf(a)[:, None] * stats.norm(float(prior["mu"]), float(prior["sigma"])).pdf(log_sigma)
-    sire, y = ONE["sire"].to_numpy(), ONE["response"].to_numpy()
+    sire, y = one["sire"].to_numpy(), one["response"].to_numpy()
 
     def evidence(keep):
         K, X = 0.25 * (sire[keep, None] == sire[keep]), np.ones((keep.sum(), 1))
@@ -385,6 +396,44 @@ def test_a_row_left_out_is_the_ratio_of_two_flat_integrals():
     for i in (0, 2):
         expected = evidence(everything) - evidence(np.arange(len(ONE)) != i)
         assert found.isel(scored=i).item() == pytest.approx(expected, abs=0.01)
+
+
+def test_where_the_spread_is_0_an_empirical_estimate_has_the_error_of_its_curvature():
+    """Tables are straight between their nodes: differences over a gap would see a kink."""
+    rng = np.random.default_rng(9)
+    frame, _ = MODEL.simulate(rng, sites=2, tau=0.0, sires=(15, 15), offspring=(6, 6))
+    estimates = hz.empirical_bayes(MODEL, frame)["estimates"].to_dataset().sel(hyperparameter="mu")
+    data = MODEL.data(frame)
+    prior = MODEL.priors(data)["sigma_E"].parameters
+    t = np.linspace(-4, 4, 401) * float(prior["sigma"]) + float(prior["mu"])
+    a = float(estimates["value"]) + np.linspace(-0.15, 0.15, 31)
+    weight = stats.norm(float(prior["mu"]), float(prior["sigma"])).logpdf(t)
+    total = 0.0
+    for j in range(2):
+        used = data.n.values[j] > 0
+        eigen = [data[name].values[j, used] for name in ("d", "n", "SS")]
+        total = total + special.logsumexp(contrasts.log_density(a[:, None], np.exp(t)[None], *eigen) + weight, axis=1)
+    curvature = -2 * np.polyfit(a, total, 2)[0]
+    assert float(estimates["se"]) == pytest.approx(curvature**-0.5, rel=0.15)
+
+
+def test_a_new_site_of_one_row_says_nothing_of_its_variance():
+    fit = hz.fit(MODEL, SMALL, draws=200, **SETTINGS)
+    one = hz.predict(fit, SMALL.head(1).assign(site="new"))["group_summary"].to_dataset().sel(site="new")
+    never = hz.predict(fit, n_new=1)["group_summary"].to_dataset().isel(site=0)
+    assert float(one["mean"]) == pytest.approx(float(never["mean"]), rel=0.02)
+
+
+def test_effects_of_new_rows_are_estimable_or_not_in_any_unit():
+    blocks = SMALL.assign(block=np.where(np.arange(len(SMALL)) % 2, "b1", np.where(SMALL["site"] == "S01", "b0", "b2")))
+    asked = blocks[blocks["site"] == "S01"].head(1).assign(block="b2")
+    for offset, unit in ((0.0, 1.0), (5e6, 100.0), (0.0, 1e-7)):
+        north = offset + unit * np.random.default_rng(1).normal(size=len(SMALL))
+        fit = hz.fit(MODEL, blocks.assign(north=north), "none", fixed_effects="block, north", draws=100, **SETTINGS)
+        with pytest.raises(ValueError, match="Site 'S01' has no data of a fixed effect"):
+            hz.predict(fit, asked.assign(north=north[0]))
+        there = hz.predict(fit, asked.assign(north=north[0], block="b0"))["predictions"]["y"]
+        assert abs(float(there.mean()) - SMALL["response"].mean()) < 3
 
 
 def test_the_data_without_a_row_are_those_of_a_frame_without_it():
@@ -444,6 +493,7 @@ def test_new_rows_have_the_spread_of_the_site_and_its_mean():
         ),
         (lambda f: f.assign(response=3.0), {}, "rows that differ at each site, got none at 'S01'"),
         (lambda f: f, {"fixed_effect": "block"}, "fixed_effects"),
+        (lambda f: f.assign(mean=1.0), {"fixed_effects": "mean"}, "'mean' is a fixed effect already"),
         (lambda f: f, {"fixed_effects": "response"}, "'response' is what fixed effects are to explain"),
         (lambda f: f.iloc[:0], {}, "empty frame"),
     ],
