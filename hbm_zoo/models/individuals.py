@@ -223,7 +223,8 @@ def _survival(y, X):
     """Average gradients of relative survival, and their covariance with the derivatives of the average."""
     rarer, fewest = int(min(y.sum(), (1 - y).sum())), FEWEST * (X.shape[1] - 1)
     if rarer < fewest:
-        raise NoGradient(f"{rarer} survived or died, fewer than {FEWEST} for each trait")
+        rare = "survived" if y.sum() == rarer else "died"
+        raise NoGradient(f"{rarer} {rare}, fewer than {FEWEST} for each trait")
     if _separated(y, X):
         raise NoGradient("the traits tell survivors from dead without error")
     a, information = _logistic(y, X)

@@ -83,6 +83,18 @@ def test_errors_of_linear_gradients_are_those_of_samples():
     assert np.sqrt((gradients["standard_error"] ** 2).mean()) == pytest.approx(sd, rel=0.12)  # four standard errors
 
 
+def test_errors_of_survival_are_of_the_animals_at_hand():
+    """As the docstring says: of the population they are sampled from, strong selection is known less well."""
+    rng = np.random.default_rng(6)
+    z = rng.normal(size=(200, 60))
+    alive = rng.random(z.shape) < 1 / (1 + np.exp(0.8 - 3 * z))
+    years = pd.DataFrame({"year": np.repeat(np.arange(200), 60), "z": z.ravel(), "alive": alive.ravel()})
+    with pytest.warns(FrameWarning, match="Left out year"):
+        gradients = from_individuals(years, traits="z", fitness="alive", kind="survival")
+    ratio = gradients["gradient"].std() / np.sqrt((gradients["standard_error"] ** 2).mean())
+    assert 1.2 < ratio < 1.8
+
+
 def test_yes_and_no_are_survival_too():
     as_numbers = from_individuals(BIRDS, **SURVIVAL)
     for kind in (bool, "boolean", object):
@@ -95,7 +107,7 @@ def test_a_year_with_few_deaths_is_left_out():
     frame = pd.DataFrame({"year": np.repeat([1, 2], 60), "z": rng.normal(size=120), "alive": rng.integers(0, 2, 120)})
     frame.loc[frame["year"] == 2, "alive"] = 1
     frame.loc[frame.index[-4:], "alive"] = 0
-    with pytest.warns(FrameWarning, match="Left out year 2 .4 survived or died, fewer than 5 for each trait"):
+    with pytest.warns(FrameWarning, match="Left out year 2 .4 died, fewer than 5 for each trait"):
         from_individuals(frame, traits="z", fitness="alive", kind="survival")
 
 
