@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.frames import labels
 from hbm_zoo.group_level import contrasts
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.contrasts import experiment
@@ -60,7 +63,7 @@ def components(fit: xr.DataTree, threshold: float = 0.2, model: HierarchicalMode
     >>> components(alone)[["sigma_A", "h2", "reml_h2"]].round(1).values.tolist()
     [[1.8, 0.6, 1.0]]
     """
-    if not isinstance(threshold, int | float) or not 0 <= threshold < 1:
+    if not isinstance(threshold, Real) or not 0 <= threshold < 1:
         raise ValueError(f"threshold is a share of variance, from 0 to below 1; got {threshold!r}.")
     record, data = _checked(fit, model), prepared(fit)
     drawn = variances(fit, record)
@@ -125,8 +128,8 @@ def breeding_values(
     ('Araraquara', 'P3')
     """
     record, data = _checked(fit, model), prepared(fit)
-    of, sites = choose(of, (SIRES, DAMS, ANIMALS), "of"), list(map(str, data["site"].values))
-    chosen = range(len(sites)) if site is None else [sites.index(choose(str(site), sites, "site"))]
+    of, sites = choose(of, (SIRES, DAMS, ANIMALS), "of"), list(map(labels.one, data["site"].values))
+    chosen = range(len(sites)) if site is None else [sites.index(choose(labels.one(site), sites, "site"))]
     drawn = variances(fit, record, DRAWS_OF_ANIMALS)
     tables = {data["site"].values[j]: _of_site(data, j, of, drawn.isel(site=j), int(fit.attrs["seed"])) for j in chosen}
     return pd.concat(tables, names=["site", of.removesuffix("s")])
@@ -169,7 +172,7 @@ def response_to_selection(
     >>> response_to_selection(alone, 2.0)["response"].round(1).tolist()
     [1.2]
     """
-    if isinstance(differential, bool) or not isinstance(differential, int | float) or not np.isfinite(differential):
+    if isinstance(differential, bool) or not isinstance(differential, Real) or not np.isfinite(differential):
         raise ValueError(f"differential must be a finite number, in the unit of the response; got {differential!r}.")
     drawn = variances(fit, _checked(fit, model))
     response = differential * drawn.sigma_A**2 / (drawn.sigma_A**2 + drawn.sigma_E**2)

@@ -529,3 +529,13 @@ def test_simulation_based_calibration(design):
     result = hz.calibrate(MODEL, frame, simulations=200, random_seed=2, progressbar=False, **given)
     assert result.table["p_holm"].min() > 0.01
     assert {"log_population", "tau", "sigma_A_new_mean"} <= set(result.table.index)
+
+
+def test_numbers_of_numpy_and_labels_as_numbers_are_understood():
+    numbered = SMALL.assign(site=SMALL["site"].map({site: float(k) for k, site in enumerate(SMALL["site"].unique())}))
+    fit = hz.fit(MODEL, numbered, "none", draws=100, **SETTINGS)
+    verbs = hz.variance_components
+    assert verbs.breeding_values(fit, site=2.0).index.unique("site").tolist() == [2]
+    response, components = (verbs.response_to_selection(fit, np.int64(2)), verbs.components(fit, np.float32(0.25)))
+    pd.testing.assert_frame_equal(response, verbs.response_to_selection(fit, 2))
+    assert "p_h2_above_0.25" in components
