@@ -368,7 +368,7 @@ class HierarchicalModel:
     def _option_with(self, parameter: str) -> str:
         """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
         options = [(name, value) for name, values in self.alternatives.items() for value in values]
-        having = (f"{n}={v!r}" for n, v in options if parameter in self.under(**{n: v}).parameters)
+        having = (f"{n}={v!r}" for n, v in options if parameter in (self.base or self).under(**{n: v}).parameters)
         return next(having, "")
 
     def build(

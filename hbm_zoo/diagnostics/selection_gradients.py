@@ -9,10 +9,11 @@ import pandas as pd
 import xarray as xr
 from scipy import special
 
+from hbm_zoo.diagnostics import surviving
+from hbm_zoo.diagnostics.one_step_ahead import one_step_ahead as one_step_ahead
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.inference.fits import Fits, check_together, efficiency, hyperparameters, model_of, prepared
-from hbm_zoo.inference.sampling import refit
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared
 from hbm_zoo.inference.summary import affordable, interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 
@@ -35,6 +36,12 @@ def by_year(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.Data
         its Monte Carlo error; ``kappa``, the weight of the year's own data, by the definition in
         ``MODEL.group_level.kappa``.
 
+        With ``exact=True`` a row a year: ``animals``, ``survivors``; ``alpha``, the posterior mean of the slope of
+        survival, with its interval and ``kappa``; ``beta``, that of the gradient of these animals, with its interval;
+        ``p_negative``, which both share, and ``mcse``; ``own``, the gradient at the likeliest slope, and its
+        ``standard_error`` (delta method), NaN where there is none, for which ``own_is`` says why, or that it is at the
+        turn, where it falls as the slope rises.
+
     Raises
     ------
     ValueError
@@ -47,6 +54,8 @@ def by_year(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.Data
     >>> by_year(alone).loc[(1990, "beak_depth"), ["own", "beta", "p_negative"]].round(2).tolist()
     [-0.18, -0.15, 0.89]
     """
+    if model_of(fit, model).estimand == surviving.SLOPE:
+        return surviving.by_year(fit, model_of(fit, model))
     record, data, h = _checked(fit, model)
     summary = fit["group_summary"].to_dataset()
     lower, upper = (f"{interval_name()}_{end}" for end in ("lb", "ub"))
@@ -141,68 +150,6 @@ def over_years(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     return table.set_axis(pd.MultiIndex.from_tuples(rows, names=["trait", "quantity"]))
 
 
-def one_step_ahead(fits: Fits, first: int | None = None, model: HierarchicalModel | None = None) -> pd.DataFrame:
-    """Score each pooling on the next year: each year is predicted from those before it alone.
-
-    Parameters
-    ----------
-    fits : dict of str to xarray.DataTree
-        As `fit_poolings` returns them; years are numbers.
-    first : int, optional
-        How many years are seen before the first that is predicted. Default: half of them, two at least.
-    model : HierarchicalModel, optional
-        The record of a model that is not in the zoo.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a pooling, the best first: ``elpd`` = sum of log p(y_t | the years before) [nats], each by a fit to
-        those years under the priors of the fit; ``elpd_diff`` to the best; ``mcse``, the Monte Carlo error; ``years``,
-        how many were predicted. No standard error of a difference: predictions of one series depend on one another.
-
-    Raises
-    ------
-    ValueError
-        If the fits are of another model, years are no numbers, or too few to predict one.
-
-    Notes
-    -----
-    Leave-future-out cross-validation, a refit for each year (Bürkner, Gabry & Vehtari 2020, J Stat Comput Simul
-    90:2499-2523).
-    """
-    fits = check_together(fits)
-    leading = next(iter(fits.values()))
-    record, data, _ = _checked(leading, model)
-    time = pd.to_numeric(pd.Series(data["year"].values), errors="coerce").to_numpy(float)
-    order = np.argsort(time)
-    first = max(2, time.size // 2) if first is None else int(first)
-    if np.isnan(time).any():
-        raise ValueError(
-            f"One step ahead needs years that are numbers, got {data['year'].values[np.isnan(time)][0]!r}."
-        )
-    if not 2 <= first < time.size:
-        raise ValueError(f"One step ahead needs 2 to {time.size - 1} years before the first, got {first}.")
-    rows = {}
-    for name, fit in fits.items():
-        each = [_ahead(record, fit, order[: k + 1], model) for k in range(first, time.size)]
-        elpd, mcse = np.transpose(each)
-        rows[name] = {"elpd": elpd.sum(), "mcse": np.sqrt((mcse**2).sum()), "years": len(each)}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("pooling").sort_values("elpd", ascending=False)
-    table.insert(1, "elpd_diff", table["elpd"] - table["elpd"].iloc[0])
-    return table.astype({"years": int})
-
-
-def _ahead(record: HierarchicalModel, fit: xr.DataTree, years: np.ndarray, model) -> tuple[float, float]:
-    """Log density of the last of some years given those before it [nats], and its Monte Carlo error."""
-    data = prepared(fit).isel(year=years)
-    past = refit(fit, data.isel(year=slice(-1)), int(fit.attrs["seed"]), model)
-    h = hyperparameters(past)
-    log_density = record.group_level.log_left_out(h, data).isel(year=-1).values
-    density = np.exp(log_density - log_density.max())
-    relative = density.std() / density.mean() / np.sqrt(density.size * efficiency(past))
-    return float(np.log(density.mean()) + log_density.max()), float(relative)
-
-
 def correlations(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.DataFrame:
     """Say how the gradients of traits go together over the years.
 
@@ -250,6 +197,8 @@ def correlations(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd
 def _checked(fit: xr.DataTree, model: HierarchicalModel | None) -> tuple[HierarchicalModel, xr.Dataset, xr.Dataset]:
     """The record of a fit, its data and hyperparameters."""
     record = model_of(fit, model)
+    if record.estimand == surviving.SLOPE:
+        raise ValueError("With exact=True there is one trait and no standard errors: by_year says what is known.")
     if not {"mu_1", "tau_1", "rho_12"} <= set(record.parameters):
         raise ValueError(f"This is of fits of selection_gradients, got one of {record.name}.")
     data = prepared(fit)

@@ -82,7 +82,7 @@ class OnATable:
     population
         ``population(h)``: the `Normal` population of the parameter, at placed hyperparameters.
     estimand
-        What is reported of a group: `ABSOLUTE` or `EXP` of its parameter.
+        What is reported of a group: `ABSOLUTE` or `EXP` of its parameter; None: the parameter.
     table
         ``table(data, priors)``: the nodes, as `table` makes them, and what else is kept of them.
     kappa
@@ -92,8 +92,8 @@ class OnATable:
     """
 
     population: Callable
-    estimand: Estimand
     table: Callable
+    estimand: Estimand | None = None
     kappa: str = "1 - Var(estimand | y, h) / Var(estimand | h)"
     at: Callable = GroupLevel.at
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
@@ -147,7 +147,8 @@ class OnATable:
 
     def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         before, after = (
-            population.map(self.estimand).sd for population in (self._before(h, data), self.conditional(h, data))
+            (population if self.estimand is None else population.map(self.estimand)).sd
+            for population in (self._before(h, data), self.conditional(h, data))
         )
         return xr.where(before == 0, 0.0, 1 - (after / before.where(before > 0)) ** 2)
 

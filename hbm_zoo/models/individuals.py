@@ -8,12 +8,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linprog, minimize
-from scipy.special import expit
 
 from hbm_zoo.frames.covariances import written
 from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, check, label, number
+from hbm_zoo.group_level.logistic import NoGradient, average_gradient, likeliest
 from hbm_zoo.words import choose, listed, plural
 
 READER = "from_individuals"
@@ -22,7 +21,6 @@ SCALES = ("over years", "within year")
 ERRORS = ("hc3", "ordinary")
 #: Animals of a year for each coefficient of its regression, the intercept too; of survival, survivors and dead a trait.
 FEWEST = 5
-SETTLED = 1e-10
 
 FITNESS = {
     "linear": Rule(
@@ -32,10 +30,6 @@ FITNESS = {
     ),
     "survival": Rule("0 or 1", lambda s: s.isin([0, 1]), "whether the animal survived"),
 }
-
-
-class NoGradient(Exception):
-    """Why a year has no gradient."""
 
 
 def from_individuals(
@@ -120,10 +114,8 @@ def from_individuals(
     if quadratic and kind == "survival":
         raise ValueError("Quadratic gradients are of kind='linear': of a logistic regression they are not its slopes.")
     names = listed_in(traits)
-    _check_columns(frame, names, fitness, year)
-    columns = {year: label("the year"), fitness: FITNESS[kind], **{name: number("a trait") for name in names}}
-    animals = check(_read(frame, columns), columns, READER)
-    z = _standardised(animals, names, year, standardise)
+    animals = animals_of(frame, names, fitness, year, kind, READER)
+    z = standardised(animals, names, year, standardise, READER)
     regression = _survival if kind == "survival" else partial(_linear, hc3=errors == "hc3")
     found, left_out = [], {}
     for one, rows in animals.groupby(year, sort=False).groups.items():
@@ -151,6 +143,13 @@ def rows_of(year, names, b, S):
     return pd.DataFrame({"year": year, "trait": names} | columns)
 
 
+def animals_of(frame, names, fitness, year, kind, reader):
+    """The animals of a frame: the columns of year, fitness and traits, as numbers where they are."""
+    _check_columns(frame, names, fitness, year, reader)
+    columns = {year: label("the year"), fitness: FITNESS[kind], **{name: number("a trait") for name in names}}
+    return check(_read(frame, columns), columns, reader)
+
+
 def _read(frame, columns):
     """The columns' numbers, where a file left them as text."""
     if not isinstance(frame, pd.DataFrame):
@@ -160,23 +159,23 @@ def _read(frame, columns):
     return as_numbers(plain, {name: rule for name, rule in columns.items() if list(frame.columns).count(name) == 1})
 
 
-def _check_columns(frame, names, fitness, year):
+def _check_columns(frame, names, fitness, year, reader):
     """Traits are named, and are other columns than year and fitness."""
     if not names or not all(names):
         have = listed(map(repr, frame.columns)) if isinstance(frame, pd.DataFrame) else "no frame"
-        raise FrameError(f"{READER} expected the columns of the traits by traits=, got none; there are {have}.")
+        raise FrameError(f"{reader} expected the columns of traits by name, got none; there are {have}.")
     if len({*names, fitness, year}) < len(names) + 2:
-        raise FrameError(f"{READER} expected traits, fitness and year to be columns of their own, each once.")
+        raise FrameError(f"{reader} expected traits, fitness and year to be columns of their own, each once.")
 
 
-def _standardised(animals, names, year, standardise):
+def standardised(animals, names, year, standardise, reader):
     """Traits from the year's mean in units of an sd; of a year where they do not vary, 0."""
     z = animals[names].astype(float)
     z = z - z.groupby(animals[year]).transform("mean")
     sd = z.groupby(animals[year]).transform("std") if standardise == "within year" else animals[names].std()
     for name in names:
         if not np.nanmax(np.atleast_1d(sd[name])) > 1e-12 * abs(animals[name]).max():
-            raise FrameError(f"{READER}: column {name!r} expected values that differ, got one in every row.")
+            raise FrameError(f"{reader}: column {name!r} expected values that differ, got one in every row.")
     return (z / sd).fillna(0.0)
 
 
@@ -225,48 +224,10 @@ def _survival(y, X):
     if rarer < fewest:
         rare = "survived" if y.sum() == rarer else "died"
         raise NoGradient(f"{rarer} {rare}, fewer than {FEWEST} for each trait")
-    if _separated(y, X):
-        raise NoGradient("the traits tell survivors from dead without error")
-    a, information = _logistic(y, X)
-    p = expit(X @ a)
-    g = p * (1 - p)
-    factor = g.mean() / p.mean()
-    slope = ((X * (g * (1 - 2 * p))[:, None]).mean(axis=0) - factor * (X * g[:, None]).mean(axis=0)) / p.mean()
-    steeper = np.r_[-(g[:, None] * X[:, 1:]).mean(axis=0) @ a[1:] / g.mean(), a[1:]]
-    if not factor + slope @ steeper > 0:
+    b, S, steep = average_gradient(*likeliest(y, X), X)
+    if steep:
         raise NoGradient("selection so steep that its gradient falls as the slope of survival rises")
-    J = np.column_stack([np.zeros(len(a) - 1), factor * np.eye(len(a) - 1)]) + np.outer(a[1:], slope)
-    return factor * a[1:], J @ np.linalg.inv(information) @ J.T
-
-
-def _separated(y, X):
-    """Whether a line parts survivors from dead, or all but those on it (Konis 2007): no slope is the likeliest then."""
-    signed = X * (2 * y - 1)[:, None]
-    best = linprog(-signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=(-1, 1), method="highs")
-    return bool(-best.fun > 1e-7)
-
-
-def _logistic(y, X):
-    """The likeliest coefficients of a logistic regression, and the information there."""
-
-    def information(a):
-        p = expit(X @ a)
-        return X.T @ (X * (p * (1 - p))[:, None])
-
-    def minus_log_likelihood(a):
-        eta = X @ a
-        return np.logaddexp(0, eta).sum() - y @ eta
-
-    start = np.r_[np.log(y.mean() / (1 - y.mean())), np.zeros(X.shape[1] - 1)]
-    found = minimize(
-        minus_log_likelihood,
-        start,
-        jac=lambda a: X.T @ (expit(X @ a) - y),
-        hess=information,
-        method="trust-exact",
-        options={"gtol": SETTLED * len(y)},
-    )
-    return found.x, information(found.x)
+    return b, S
 
 
 def _together(found, left_out):

@@ -75,6 +75,35 @@ one that is missing, or left out, is a gap. Leaving a year out asks what its nei
 interpolation. What comes next is another question, `one_step_ahead`. Years depend on one another, which allows no
 standard error of a difference between poolings.
 
+With exact=True
+---------------
+    y_i | alpha_0,t, alpha_t  ~ Bernoulli(p_i)                    did animal i of year t survive?
+    log(p_i / (1 - p_i))       = alpha_0,t + alpha_t z_i
+    alpha_t | mu, tau         ~ N(mu, tau^2)                      the years
+    mu ~ N(0, 0.6^2),  tau ~ HalfNormal(0.4)                      what we knew before
+    alpha_0,t ~ N(0, 1.5^2)                                       of each year alone
+
+==============  ==============  ==========  =================  ===========================================
+on paper        in code         dims        unit               meaning
+==============  ==============  ==========  =================  ===========================================
+y_i             ``survived``    animal      0 or 1             did it survive?
+z_i             ``z``           animal      sd                 its trait, from the year's mean in units of
+                                                               the sd of all animals
+alpha_t         ``alpha``       year        log odds per sd    slope of survival
+alpha_0,t       ``alpha_0``     year        log odds           survival of an animal with the mean trait
+mu              ``mu``                      log odds per sd    mean slope over the years
+tau             ``tau``                     log odds per sd    how much slopes differ between years, sd
+==============  ==============  ==========  =================  ===========================================
+
+One trait, and the animals themselves in place of estimates (`standardised_animals` makes the columns): nothing is
+taken for normal, and a year with three deaths, or none, or whose trait tells survivors from dead, says what it can.
+alpha_0,t is of the year alone and integrated out, so that the likelihood of a year is a function of alpha_t, tabulated
+once; against the population it is integrated with exact weights.
+
+The gradient beta_t = alpha_t mean(p (1 - p)) / mean(p), over the animals of the year, is derived and reported by
+`by_year`. No population can stand on it: it rises with the slope, turns, and falls again. The normal form leaves out,
+by name, years at the turn and beyond.
+
 What it assumes
 ---------------
 * Errors of measurement are normal with a covariance that is known: with twenty animals, or five deaths, they are not,
@@ -93,7 +122,8 @@ Lande R, Arnold S (1983) The measurement of selection on correlated characters. 
 37:1210-1226. Kingsolver J et al. (2001) The strength of phenotypic selection in natural populations. Am Nat
 157:245-261. Morrissey M, Hadfield J (2012) Directional selection in temporally replicated studies is remarkably
 consistent. Evolution 66:435-442. Lewandowski D, Kurowicka D, Joe H (2009) Generating random correlation
-matrices. J Multivar Anal 100:1989-2001.
+matrices. J Multivar Anal 100:1989-2001. Janzen F, Stern H (1998) Logistic regression for empirical studies of
+multivariate selection. Evolution 52:1564-1571.
 """
 
 from collections.abc import Sequence
@@ -114,6 +144,8 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_o
 from hbm_zoo.models.individuals import from_individuals as from_individuals
 from hbm_zoo.models.individuals import listed_in, rows_of
 from hbm_zoo.models.numbered_traits import MOST, PAIRS, TRAITS, absent, at, estimate, present, scalars, years
+from hbm_zoo.models.survival_slopes import exactly
+from hbm_zoo.models.survival_slopes import standardised_animals as standardised_animals
 from hbm_zoo.models.years_in_order import with_autocorrelation
 from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import listed
@@ -362,7 +394,10 @@ def shrink_together(t, means):
     return {name: t * value if name.startswith("tau") else value for name, value in means.items() if name[:2] != "mu"}
 
 
-ALTERNATIVES = {"autocorrelation": {False: lambda record: record, True: with_autocorrelation}}
+ALTERNATIVES = {
+    "autocorrelation": {False: lambda record: record, True: with_autocorrelation},
+    "exact": {False: lambda record: record, True: exactly},
+}
 
 
 def simulate(
@@ -482,13 +517,19 @@ MODEL = HierarchicalModel(
             reader="individuals",
             given={"traits": "beak_depth_sd; mass_sd", "fitness": "survived", "kind": "survival"},
         ),
+        "selection_survivors": Shipped(
+            file="selection_years",
+            reader="animals",
+            given={"trait": "beak_depth_sd"},
+            options={"exact": True},
+        ),
     },
     extras=Extras(
         thin=thin,
         contradiction=contradiction,
         path=shrink_together,
         absent=absent,
-        readers={"individuals": from_individuals},
+        readers={"individuals": from_individuals, "animals": standardised_animals},
     ),
 )
 build = MODEL.build

@@ -99,6 +99,8 @@ from scipy import special
 from hbm_zoo.frames import pedigree as pedigrees
 from hbm_zoo.frames.rules import FrameError, FrameWarning, cell, label, number
 from hbm_zoo.group_level import contrasts, tabulated, variance_tables
+from hbm_zoo.group_level.left_out_rows import Rows
+from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
@@ -342,7 +344,7 @@ def of_sigma_E(priors):
 @cache
 def _of_sigma_E(prior):
     of = from_json(prior)["sigma_E"]
-    return log_density(of), quantiles(of, special.ndtr(variance_tables.DEVIATES))
+    return log_density(of), quantiles(of, special.ndtr(DEVIATES))
 
 
 def spread_of(data, priors) -> float:
@@ -354,11 +356,13 @@ def spread_of(data, priors) -> float:
 def sites(estimand, table):
     """The group level, by what sigma_A is of a."""
     of = {"sigma_A": estimand.function}
+    without = partial(variance_tables.without_rows, **of)
+    rows = Rows(group="site", dim="scored", population=population, place=variance_tables.place, without=without)
     return tabulated.OnATable(population=population, estimand=estimand, table=table, kappa=KAPPA).group_level(
         replicate=lambda rng, theta, h, new, seen: variance_tables.replicate(rng, theta, new, seen, **of),
         emptied=variance_tables.emptied,
-        leave_row_out=partial(variance_tables.leave_row_out, population=population, **of),
-        without_row=partial(variance_tables.without_row, **of),
+        leave_row_out=rows.leave_row_out,
+        without_row=rows.without_row,
     )
 
 

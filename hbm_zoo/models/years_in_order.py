@@ -43,6 +43,7 @@ def with_autocorrelation(record):
         fixed={"none": fixed_too("none"), "complete": fixed_too("complete"), "partial": record.fixed["partial"]},
         group_level=series_level(record.group_level.replicate),
         simulate=partial(record.simulate, phi=0.5),
+        datasets={name: shipped for name, shipped in record.datasets.items() if not shipped.options},
         extras=replace(record.extras, left_out="{a_group} between the others (interpolation)"),
     )
 

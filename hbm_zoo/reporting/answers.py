@@ -23,7 +23,7 @@ class Answer:
     Attributes
     ----------
     verb, picture
-        Of the model, ``hz.<model>.<verb>``, and the picture that goes with it, ``hz.<picture>``.
+        Of the model, ``hz.<model>.<verb>``, and the picture that goes with it, ``hz.<picture>``, if one does.
     heading, word
         Of its section in a report; of its line in the terminal.
     sentence
@@ -33,7 +33,7 @@ class Answer:
     """
 
     verb: str
-    picture: str
+    picture: str = ""
     heading: str
     word: str
     sentence: Callable[[pd.DataFrame], str]
@@ -95,6 +95,15 @@ def _selection(table: pd.DataFrame) -> str:
     return ". ".join(said)
 
 
+def _surviving(table: pd.DataFrame) -> str:
+    """Gradients over years, how many have a sign that is known, and what regressions year by year have none of."""
+    beta, low = table["beta"], table["p_negative"]
+    sure = f"above 0 with probability above {CERTAIN} in {(low < 1 - CERTAIN).sum()} of {len(table)} years, below in "
+    said = f"gradients {beta.min():.2f} to {beta.max():.2f}, {sure}{(low > CERTAIN).sum()}"
+    none = table.index[table["own"].isna()]
+    return f"{said}. Regressions year by year have none of {len(none)}{_some(none)}" if len(none) else said
+
+
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -150,7 +159,32 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     ),
 }
 
+#: What is answered under an option that changes what is estimated.
+OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
+    "alpha": (
+        Answer(
+            verb="by_year",
+            heading="Selection in each year",
+            word="Selection",
+            sentence=_surviving,
+            meanings={
+                "animals": "How many animals there were.",
+                "survivors": "How many of them survived.",
+                "alpha": "Posterior mean of the slope of survival [log odds per sd].",
+                "beta": "Posterior mean of the selection gradient of these animals [1 / sd].",
+                "p_negative": "Posterior probability that it is below 0.",
+                "mcse": "Monte Carlo error of that probability.",
+                "kappa": "Weight of the year's own data: 1 - Var(alpha | y, h) / Var(alpha | h).",
+                "own": "Gradient at the likeliest slope of the year alone.",
+                "standard_error": "Its standard error, by the delta method.",
+                "own_is": "Why there is none, or that it falls as the slope rises.",
+            },
+            texts=("own_is",),
+        ),
+    ),
+}
+
 
 def answers_of(record: HierarchicalModel) -> tuple[Answer, ...]:
     """The answers that a model of the zoo has beside those of all models."""
-    return OF_MODELS.get(record.name, ())
+    return OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))

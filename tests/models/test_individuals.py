@@ -231,7 +231,7 @@ def test_a_separation_of_all_but_those_on_the_line_has_no_slope_either():
 
 
 BAD = {
-    "columns of the traits by traits=": (ANIMALS, {"traits": ""}),
+    "columns of traits by name": (ANIMALS, {"traits": ""}),
     "expected a column 'weight'.*nearest": (ANIMALS.rename(columns={"wing": "weigth"}), {"traits": "weight"}),
     "columns of their own, each once": (ANIMALS, {"traits": "mass; mass"}),
     "columns of their own": (ANIMALS, {"traits": ["mass", "young"]}),
