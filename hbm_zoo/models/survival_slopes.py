@@ -204,7 +204,8 @@ VARIANTS = {
 def years():
     """The group level: independent years, the likelihood of each tabulated."""
     rows = Rows(group="year", dim="animal", population=population, place=survival.place, without=survival.without_rows)
-    return tabulated.OnATable(population=population, table=table).group_level(
+    kappa = "1 - Var(alpha | y, h) / Var(alpha | h)"
+    return tabulated.OnATable(population=population, table=table, kappa=kappa).group_level(
         replicate=lambda rng, theta, h, new, seen: survival.replicate(rng, theta, new, seen),
         emptied=survival.emptied,
         leave_row_out=rows.leave_row_out,
