@@ -46,7 +46,7 @@ E[sigma_c^2 + sigma_b^2]; complete pooling is sigma_c = sigma_b = 0. sigma is sh
 batches in all three. Between the last two, estimates over the heterogeneity scale both spreads
 together. A batch that is left out is a new batch of its own campaign.
 
-One campaign (or no column of it) has one level: sigma_c = 0.
+One campaign (or no column of it) has one level: sigma_c = 0, and its batches are independent.
 
 The spreads' priors are wide on purpose. The sd of the batches' means, a tempting scale, is known
 no better than sigma_b itself, and bounds on the next batch that were made with it held too
@@ -368,6 +368,7 @@ MODEL = HierarchicalModel(
         kind="in closed form",
         kappa=KAPPA,
         independent=False,
+        apart=lambda data: data.sizes["campaign"] == 1,  # whose mean is mu: sigma_c = 0
         population=population,
         conditional=nested.conditional,
         log_joint=nested.log_joint,
