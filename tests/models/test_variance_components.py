@@ -417,6 +417,20 @@ def test_where_the_spread_is_0_an_empirical_estimate_has_the_error_of_its_curvat
     assert float(estimates["se"]) == pytest.approx(curvature**-0.5, rel=0.15)
 
 
+def test_an_empirical_estimate_of_no_spread_is_exactly_0():
+    """Its search takes long steps, and once ended beside the boundary, at .003, or found no maximum."""
+    sizes = {"sites": 4, "tau": 0.0, "sires": (12, 20), "offspring": (4, 8)}
+    for seed in (2, 6):
+        frame, _ = MODEL.simulate(np.random.default_rng(seed), **sizes)
+        found = hz.empirical_bayes(MODEL, frame)
+        assert found.attrs["boundary"] == "tau = 0"
+        assert found["estimates"]["value"].values[1] == 0
+        data = with_tables(MODEL, frame)
+        mu, tau = np.meshgrid(np.linspace(0.3, 1.0, 141), [0.0, 1e-3, 1e-2, 0.05])
+        h = xr.Dataset({"mu": ("sample", mu.ravel()), "tau": ("sample", tau.ravel())})
+        assert float(MODEL.group_level.log_joint(h, data).max()) <= found.attrs["log_likelihood"] + 1e-6
+
+
 def test_a_new_site_of_one_row_says_nothing_of_its_variance():
     fit = hz.fit(MODEL, SMALL, draws=200, **SETTINGS)
     one = hz.predict(fit, SMALL.head(1).assign(site="new"))["group_summary"].to_dataset().sel(site="new")
