@@ -27,6 +27,7 @@ from hbm_zoo.group_level.relationship import breeding_values, relationship
 LOG_2PI = float(np.log(2 * np.pi))
 SAME = 1e-9  # Relative, of eigenvalues.
 NO_RANK = 1e-8  # Of P_ii v: a row that alone tells of a fixed effect.
+SPAN_LEAST = 1e-9  # Of a column of X, relative to its size: a smaller one is of rounding.
 GRID_OF_H2 = np.linspace(0, 1, 201)
 
 
@@ -67,12 +68,27 @@ def _design(shape: tuple[int, int], *held: bytes) -> Design:
     X = np.frombuffer(held[0]).reshape(shape)
     sire, dam, row = (np.frombuffer(each, np.int64) for each in held[1:])
     A, mendelian = relationship(sire, dam)
-    unit = np.linalg.norm(X, axis=0)
-    left, values, _ = np.linalg.svd(X[:, unit > 0] / unit[unit > 0], full_matrices=True)
+    centre, unit = units(X)
+    left, values, _ = np.linalg.svd((X - centre) / unit, full_matrices=True)
     rank = int((values > 1e-10 * max(shape)).sum())
     N = left[:, rank:]
     d, U = eigh(N.T @ A[np.ix_(row, row)] @ N, driver="evd")  # which two busy cores do not bring to a halt
     return Design(sire, dam, mendelian, A, row, left[:, :rank], N @ U, np.maximum(d, 0.0))
+
+
+def units(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and unit of each column of X [row, effect]; the first, of ones, makes up for the centres.
+
+    So a year of our era, or a time in nanoseconds, is no second mean.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in units(np.array([[1.0, 2001.0, 0.0], [1.0, 2005.0, 0.0]]))]
+    [[0.0, 2003.0, 0.0], [1.0, 4.0, 1.0]]
+    """
+    size, span = abs(X).max(axis=0), np.ptp(X, axis=0)
+    varies = span > SPAN_LEAST * size
+    return X.mean(axis=0) * varies, np.where(varies, span, np.where(size > 0, size, 1.0))
 
 
 def experiment(data: xr.Dataset, j: int) -> tuple[Design, np.ndarray, np.ndarray]:

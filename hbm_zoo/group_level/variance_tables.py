@@ -22,8 +22,8 @@ from hbm_zoo.group_level.tabulated import mirrored, with_top
 
 WIDE = 240
 CELLS_AT_ONCE = 4_000_000
-#: How well fixed effects of new rows must be made of those seen, in units of what these span; the least span, relative.
-ESTIMABLE, SPAN_LEAST = 1e-6, 1e-9
+#: How well fixed effects of new rows must be made of those seen, in units of what these span.
+ESTIMABLE = 1e-6
 
 
 def tables(
@@ -162,12 +162,8 @@ def _at_new_rows(Xb: np.ndarray, seen: xr.Dataset, j: int, new: xr.Dataset, i: i
     unseen = [str(name) for name in asked["effect"].values if name not in seen["effect"].values]
     unseen = [name for name in unseen if asked.sel(effect=name).values.any()]
     at = asked.reindex(effect=seen["effect"].values, fill_value=0.0).values
-    unit = np.maximum(abs(X).max(axis=0), abs(at).max(axis=0, initial=0.0))
-    unit[unit == 0] = 1.0
-    span = np.ptp(X, axis=0)
-    varies = span > SPAN_LEAST * unit
-    centre, scale = X.mean(axis=0) * varies, np.where(varies, span, unit)  # the first column, of ones, makes up for it
-    X, at = (X - centre) / scale, (at - centre) / scale
+    centre, unit = contrasts.units(X)
+    X, at = (X - centre) / unit, (at - centre) / unit
     inverse = np.linalg.pinv(X)
     if unseen or (abs(at @ inverse @ X - at) > ESTIMABLE * np.maximum(1, abs(at))).any():
         what = f" {unseen[0]!r}" if unseen else ""

@@ -198,6 +198,14 @@ def test_units_of_a_covariate_do_not_matter():
     np.testing.assert_allclose(one.log_top, other.log_top, rtol=1e-10)
 
 
+def test_the_origin_of_a_covariate_does_not_matter():
+    """A year, and the same as a time far from its origin, take one degree of freedom at each site and say the same."""
+    frame = SMALL.assign(year=2001.25 + np.random.default_rng(5).integers(0, 4, len(SMALL)))
+    near, far = (MODEL.data(frame.assign(year=frame["year"] + offset), fixed_effects="year") for offset in (0.0, 1e9))
+    np.testing.assert_allclose(near["SS"], far["SS"], rtol=1e-6)
+    assert (far["n"].sum("eigen") == far["rows"] - 2).all()
+
+
 # Relatives.
 
 
