@@ -439,6 +439,32 @@ def test_an_empirical_estimate_of_no_spread_is_exactly_0():
         assert float(MODEL.group_level.log_joint(h, data).max()) <= found.attrs["log_likelihood"] + 1e-6
 
 
+def test_a_site_left_out_is_what_a_fit_without_it_predicts():
+    """The log of its density, averaged over draws that never saw it, within four of both Monte Carlo errors."""
+    frame, _ = MODEL.simulate(np.random.default_rng(3), sites=4, sires=(8, 12), offspring=(3, 6))
+    data = MODEL.data(frame)
+    priors = MODEL.priors(data)
+    settings = {"priors": priors, "draws": 2000, **SETTINGS}
+    fit = hz.fit(MODEL, frame, **settings)
+    summary = fit["group_summary"].dataset
+    for j, site in enumerate(data["site"].values[:2]):
+        h = hyperparameters(hz.fit(MODEL, frame[frame["site"] != site], **settings))
+        density = np.exp(MODEL.group_level.log_left_out(h, prepared(fit).isel(site=[j])).values.ravel())
+        error = density.std() / density.mean() / np.sqrt(density.size)
+        error = np.hypot(error, float(summary["elpd_mcse"].sel(site=site)))
+        assert float(summary["elpd"].sel(site=site)) == pytest.approx(np.log(density.mean()), abs=4 * error)
+    scored = hz.compare_poolings({"partial": fit})
+    assert scored["elpd"].item() == pytest.approx(float(summary["elpd"].sum()), abs=4 * scored["mcse"].item() + 1e-9)
+
+
+def test_fits_with_other_fixed_effects_are_not_compared():
+    """Densities of error contrasts are comparable for one X only."""
+    frame = ONE.assign(block=np.where(np.arange(len(ONE)) % 2, "b1", "b2"))
+    with_block, without = (hz.fit(MODEL, frame, "none", fixed_effects=x, **SETTINGS) for x in ("block", ""))
+    with pytest.raises(ValueError, match="These fits do not belong together: 'without' is of other data"):
+        hz.compare_poolings({"with": with_block, "without": without})
+
+
 def test_a_new_site_of_one_row_says_nothing_of_its_variance():
     fit = hz.fit(MODEL, SMALL, draws=200, **SETTINGS)
     one = hz.predict(fit, SMALL.head(1).assign(site="new"))["group_summary"].to_dataset().sel(site="new")
