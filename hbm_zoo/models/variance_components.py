@@ -21,7 +21,9 @@ on paper      in code               dims      unit            meaning
 ============  ====================  ========  ==============  ========================================
 y             ``response``          record    response        what was measured of one animal or plant
 X             ``X``                 record    as it is        fixed effects: a mean, and the columns
-                                                              that the option fixed_effects names
+                                                              that the option fixed_effects names,
+                                                              "block (factor), north (covariate)";
+                                                              without a word numbers are covariates
 q_k           ``y``                 contrast  response        error contrasts: rows without X b, made
                                                               independent
 d_k           ``d``                 site      none            how much of sigma_A^2 a contrast holds
@@ -196,9 +198,9 @@ def matched_prior(priors):
 
 def prepare(frame, fixed_effects="", pedigree=None):
     """The rows [record], their fixed effects and pedigree; of each site its eigenvalues, counts and sums of squares."""
-    names = relatives.named(fixed_effects)
     site_of, sites = pd.factorize(frame["site"])
-    X, animals = relatives.fixed(frame, names), relatives.animals(frame, pedigree)
+    X, effects = relatives.fixed(frame, relatives.named(fixed_effects))
+    animals = relatives.animals(frame, pedigree)
     data = xr.Dataset(
         {
             "response": ("record", frame["response"].to_numpy(float)),
@@ -207,7 +209,7 @@ def prepare(frame, fixed_effects="", pedigree=None):
         }
         | {name: value for name, value in animals.items() if name != "animal"},
         coords={"site": np.asarray(sites), "animal": animals["animal"]},
-        attrs={"fixed_effects": ", ".join(names)},
+        attrs={"fixed_effects": effects},
     )
     found = [_eigen(*contrasts.experiment(data, j)) for j in range(len(sites))]
     widest = max(1, *(each["d"].size for each in found))

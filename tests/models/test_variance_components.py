@@ -533,7 +533,11 @@ def test_new_rows_have_the_spread_of_the_site_and_its_mean():
         (lambda f: f.assign(sire=None), {}, "'sire' expected a label"),
         (lambda f: f.assign(dam=f["sire"]), {}, "is a sire in one row and a dam in another"),
         (lambda f: f, {"fixed_effects": "block"}, "expected a column 'block'"),
-        (lambda f: f.assign(block=None), {"fixed_effects": "block"}, "'block' expected a number or a label"),
+        (
+            lambda f: f.assign(block=None),
+            {"fixed_effects": "block"},
+            "'block' expected a number in each row, or labels",
+        ),
         (
             lambda f: f.assign(plot=[f"p{i}" for i in f.index]),
             {"fixed_effects": "plot"},
@@ -556,9 +560,39 @@ def test_what_only_priors_can_tell_is_said():
         MODEL.build(ONE.drop_duplicates("sire"), "none")
 
 
-def test_numbers_that_may_be_labels_are_asked_about():
-    with pytest.warns(FrameWarning, match="Column 'block' holds the numbers 1, 2 and 3 and is taken for a covariate"):
-        MODEL.data(ONE.assign(block=np.arange(len(ONE)) % 3 + 1), fixed_effects="block")
+@pytest.mark.parametrize("blocks", [3, 12])
+def test_numbers_that_may_be_labels_are_asked_about(blocks):
+    """A word settles it, and so does a label; numbers that hardly come twice are no labels."""
+    frame = SMALL.assign(block=np.arange(len(SMALL)) % blocks + 1, weight=np.arange(len(SMALL)))
+    with pytest.warns(FrameWarning, match=f"'block' holds {blocks} whole numbers from 1 to {blocks} and is taken for"):
+        line = MODEL.data(frame, fixed_effects="block")
+    assert line.attrs["fixed_effects"] == "block (covariate)"
+    xr.testing.assert_identical(line, MODEL.data(frame, fixed_effects="block (covariate)"))
+    said = MODEL.data(frame, fixed_effects="block (factor), weight")
+    assert said.sizes["effect"] == 2 + blocks
+    labelled = MODEL.data(frame.assign(block="b" + frame["block"].astype(str)), fixed_effects=["block", "weight"])
+    np.testing.assert_allclose(said["SS"], labelled["SS"])
+    assert labelled.attrs["fixed_effects"] == "block (factor), weight (covariate)"
+
+
+def test_a_cell_that_is_no_number_makes_no_factor_of_a_covariate():
+    frame = SMALL.assign(north=np.random.default_rng(1).normal(size=len(SMALL)).round(3).astype(object))
+    frame.loc[7, "north"] = "n/a?"
+    with pytest.raises(FrameError, match=r"'north' expected a number in each row.*got 'n/a\?' in row 7"):
+        MODEL.data(frame, fixed_effects="north")
+
+
+def test_a_fixed_effect_of_new_rows_is_what_it_was():
+    """A factor whose labels look like numbers, and a covariate that gets a label."""
+    blocks = SMALL.assign(block=np.resize(["1", "2", "x"], len(SMALL)), north=np.arange(len(SMALL)) / 7)
+    fit = hz.fit(MODEL, blocks, "none", fixed_effects="block, north", draws=100, **SETTINGS)
+    asked = SMALL.head(2).assign(block=["1", "2"], north=1.0)
+    as_text, as_numbers = (
+        hz.predict(fit, asked.assign(block=asked["block"].astype(kind)))["row_summary"]["mean"] for kind in (str, float)
+    )
+    np.testing.assert_array_equal(as_text, as_numbers)
+    with pytest.raises(FrameError, match="'north' expected a finite number, got 'far' in row 1"):
+        hz.predict(fit, asked.assign(north=["1", "far"]))
 
 
 def test_a_prior_that_no_pooling_cannot_take_is_named():
