@@ -560,6 +560,18 @@ def test_what_only_priors_can_tell_is_said():
         MODEL.build(ONE.drop_duplicates("sire"), "none")
 
 
+def test_what_is_to_be_said_of_data_is_said_once_whatever_the_priors():
+    """By a fit, and not by what reads one."""
+    own = {"sigma_E": Prior("LogNormal", mu=0.0, sigma=0.5), "a": Prior("Normal", mu=0.0, sigma=1.0)}
+    frame = ONE.drop_duplicates("sire")
+    with pytest.warns(FrameWarning) as said:
+        fit = hz.fit(MODEL, frame, "none", priors=own, **SETTINGS)
+    assert ["Only priors tell" in str(one.message) for one in said] == [True]
+    MODEL.priors(prepared(fit))
+    with pytest.raises(FrameError, match="rows that differ"):
+        hz.fit(MODEL, ONE.assign(response=3.0), "none", priors=own, **SETTINGS)
+
+
 @pytest.mark.parametrize("blocks", [3, 12])
 def test_numbers_that_may_be_labels_are_asked_about(blocks):
     """A word settles it, and so does a label; numbers that hardly come twice are no labels."""
