@@ -208,9 +208,27 @@ def _of_sites(labels, sire, dam, row, site, sites) -> None:
                 new |= {int(p) for p in (sire[k], dam[k]) if p >= 0}
 
 
+def shared_dams(data: xr.Dataset) -> str:
+    """A sentence where rows name a dam with several sires, and no pedigree says that she is one animal; else empty."""
+    known = (data.dam >= 0).values & ("pedigree.row" not in data.dims)
+    pairs = pd.DataFrame({"sire": data.sire.values[known], "dam": data.dam.values[known]})
+    sires = pairs.groupby("dam")["sire"].unique()
+    several = sires[sires.map(len) > 1]
+    if several.empty:
+        return ""
+    label = data["animal"].values
+    dam, first, second = (cell(label[i]) for i in (several.index[0], *several.iloc[0][:2]))
+    rest = f", and {several.size - 1} more," if several.size > 1 else ""
+    return (
+        f"Dam {dam}{rest} has offspring of several sires, {first} and {second}, and is taken for one animal that mated "
+        "with each: if dams are numbered within sires, label them uniquely."
+    )
+
+
 def _shared(name: str, label: object, sites) -> str:
     where = f"{listed(map(str, sites[:3]))}{' and more' if len(sites) > 3 else ''}"
     return (
-        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make "
-        "sites depend on one another (genotype by environment), which this model has not. Fit one site at a time."
+        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make sites depend on one "
+        "another (genotype by environment), which this model has not. If they are different animals, label them "
+        "uniquely; else fit one site at a time."
     )

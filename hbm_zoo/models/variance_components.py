@@ -156,7 +156,7 @@ def spread(data) -> float:
 
 
 def check(data):
-    """What a reader must know of the data: sites whose rows are equally related, rows that are not scored.
+    """What a reader must know of the data: equally related rows, rows that are not scored, dams of several sires.
 
     Raises
     ------
@@ -180,6 +180,8 @@ def check(data):
             f"{plural('Row', lost.size)} {listed(map(str, lost[:5]))}{' and more' if lost.size > 5 else ''}: "
             "each alone tells of a fixed effect, says nothing of the variances and is not scored row by row."
         )
+    if sentence := relatives.shared_dams(data):
+        yield sentence
 
 
 def matched_prior(priors):

@@ -272,6 +272,17 @@ def test_sites_that_share_relatives_are_refused():
         MODEL.data(PEDIGREED.assign(site=["A", "A", "A", "B"]), pedigree=FAMILIES)
 
 
+def test_dams_that_are_numbered_within_sires_are_asked_about():
+    """The same number is one dam, unless a pedigree says so itself or the label holds the sire."""
+    dams = ONE.assign(dam=np.resize(["d1", "d2"], len(ONE)))
+    with pytest.warns(FrameWarning, match="Dam 'd1', and 1 more, has offspring of several sires.*label them uniquely"):
+        MODEL.data(dams)
+    MODEL.data(dams.assign(dam=dams["sire"] + dams["dam"]))
+    MODEL.data(PEDIGREED, pedigree=FAMILIES.assign(dam=FAMILIES["dam"].replace("n", "m")))
+    with pytest.raises(FrameError, match="sites S01, S02 and S03.*different animals, label them uniquely; else fit"):
+        MODEL.data(SMALL.assign(sire=SMALL["sire"].str[-2:]))
+
+
 def test_an_own_estimate_is_that_of_the_analysis_of_variance_where_it_is_balanced():
     rng = np.random.default_rng(7)
     frame = pd.DataFrame({"site": "A", "sire": np.repeat(np.arange(8), 10)})
