@@ -14,8 +14,10 @@ with P = W diag(1/v) W', has residual (P y)_i / P_ii and variance 1 / P_ii (Dubr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import xarray as xr
@@ -182,9 +184,15 @@ def drawn(rng: np.random.Generator, one: Design, y: np.ndarray, sigma_A: np.ndar
     return a, ((y - a[:, one.row] - e) @ one.Q) @ one.Q.T
 
 
-def fresh(rng: np.random.Generator, one: Design, sigma_A: np.ndarray, sigma_E: np.ndarray):
-    """Breeding values [draw, animal] and errors [draw, row] before any data."""
-    a = sigma_A[:, None] * breeding_values(rng, one.sire, one.dam, one.mendelian, sigma_A.size)
+def fresh(
+    rng: np.random.Generator,
+    one: Design,
+    sigma_A: np.ndarray,
+    sigma_E: np.ndarray,
+    known: Mapping[int, np.ndarray] = MappingProxyType({}),
+):
+    """Breeding values [draw, animal] and errors [draw, row] before any data, but for what is known of some animals."""
+    a = breeding_values(rng, one.sire, one.dam, one.mendelian, sigma_A, known)
     return a, sigma_E[:, None] * rng.standard_normal((sigma_A.size, one.row.size))
 
 

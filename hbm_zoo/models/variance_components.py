@@ -76,7 +76,7 @@ What it assumes
   sigma_A, and h^2 is familial resemblance.
 * Parents that no row names a parent of are not related, and not selected.
 * Sites share no relatives: a sire at two sites makes them depend on one another.
-* Each row is an individual, not the mean of a plot.
+* Each row is an individual, not the mean of a plot. New rows are new animals, offspring of the parents that they name.
 * The prior of sigma_E is not harmless: where it is far off, intervals of sigma_A hold too seldom.
 
 References

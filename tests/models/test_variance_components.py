@@ -527,6 +527,25 @@ def test_new_rows_have_the_spread_of_the_site_and_its_mean():
     assert set(hz.predict(fit, n_new=2)["group_summary"]["case"].values) == {"never seen"}
 
 
+def test_new_offspring_of_a_known_sire_are_predicted_by_what_is_known_of_it():
+    """Half of its breeding value; nothing of a sire that is not known, and by nobody before there are data."""
+    frame, _ = MODEL.simulate(np.random.default_rng(4), sites=1, mu=1.2, tau=0.0, sires=(15, 15), offspring=(12, 12))
+    fit = hz.fit(MODEL, frame, "none", **SETTINGS)
+    ranked = hz.variance_components.breeding_values(fit).loc["S01", "breeding_value"].sort_values()
+    asked = pd.DataFrame({"site": "S01", "sire": [ranked.index[0], ranked.index[-1], "new"]})
+    rows = hz.predict(fit, asked)["row_summary"].dataset
+    expected = [*(ranked.iloc[[0, -1]] / 2), 0.0]
+    error = 4 * float(rows["sd"].max()) / np.sqrt(4000)
+    np.testing.assert_allclose(rows["mean"] - rows["mean"][2], expected, atol=1.5 * error)
+    assert abs(ranked.iloc[0] - ranked.iloc[-1]) / 2 > 6 * error
+    assert rows["sd"][2] > rows["sd"][:2].max()
+    level, data = MODEL.group_level, prepared(fit)
+    theta = xr.DataArray(np.full((4000, 1), 1.2), {"site": ["S01"]}, ("sample", "site"))
+    before = level.replicate(np.random.default_rng(1), theta, hyperparameters(fit), data, level.unseen(data))
+    by_sire = before.mean("sample").groupby(xr.DataArray(frame["sire"], dims="record")).mean()
+    assert float(by_sire.std()) < error
+
+
 # Frames.
 
 
@@ -579,6 +598,9 @@ def test_what_is_to_be_said_of_data_is_said_once_whatever_the_priors():
         fit = hz.fit(MODEL, frame, "none", priors=own, **SETTINGS)
     assert ["Only priors tell" in str(one.message) for one in said] == [True]
     MODEL.priors(prepared(fit))
+    with pytest.warns(FrameWarning) as said:
+        hz.calibrate(MODEL, frame, "none", simulations=2, draws=50, priors=own, random_seed=1, progressbar=False)
+    assert len(said) == 1
     with pytest.raises(FrameError, match="rows that differ"):
         hz.fit(MODEL, ONE.assign(response=3.0), "none", priors=own, **SETTINGS)
 
@@ -586,7 +608,8 @@ def test_what_is_to_be_said_of_data_is_said_once_whatever_the_priors():
 @pytest.mark.parametrize("blocks", [3, 12])
 def test_numbers_that_may_be_labels_are_asked_about(blocks):
     """A word settles it, and so does a label; numbers that hardly come twice are no labels."""
-    frame = SMALL.assign(block=np.arange(len(SMALL)) % blocks + 1, weight=np.arange(len(SMALL)))
+    frame, _ = MODEL.simulate(np.random.default_rng(2), sites=2, sires=(12, 12), offspring=(5, 5))
+    frame = frame.assign(block=np.arange(len(frame)) % blocks + 1, weight=np.arange(len(frame)))
     with pytest.warns(FrameWarning, match=f"'block' holds {blocks} whole numbers from 1 to {blocks} and is taken for"):
         line = MODEL.data(frame, fixed_effects="block")
     assert line.attrs["fixed_effects"] == "block (covariate)"
