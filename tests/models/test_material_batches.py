@@ -387,6 +387,15 @@ def test_one_campaign_has_one_level_with_or_without_its_column():
     np.testing.assert_array_equal(without["posterior"]["sigma_b"], named["posterior"]["sigma_b"])
 
 
+def test_batches_of_one_campaign_are_independent_and_of_two_are_not():
+    """Six are still too few for a standard error of a difference, which is another reason."""
+    frame = hz.load_data("dyestuff", MODEL)
+    table = hz.compare_poolings({name: hz.fit(MODEL, frame, name, **SETTINGS) for name in ("partial", "complete")})
+    assert np.isfinite(table["se"]).all()
+    assert table["note"].unique().tolist() == ["6 batches are too few for a standard error of a difference"]
+    assert np.isnan(hz.compare_poolings({"partial": hz.fit(MODEL, SMALL, **SETTINGS)})["se"].item())
+
+
 def test_the_same_label_in_two_campaigns_is_two_batches():
     assert MODEL.data(SMALL)["batch"].values.tolist() == ["A / 1", "A / 2", "B / 1", "B / 2"]
 
