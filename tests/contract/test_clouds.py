@@ -75,8 +75,8 @@ def curve(theta, data):
 
 
 def log_density(curve, h, data):
-    each = -((data.value - curve) ** 2) / (2 * h.sigma**2) - np.log(h.sigma * np.sqrt(2 * np.pi))
-    return (each * data.seen).sum("row")
+    squares, rows = ((data.value - curve) ** 2 * data.seen).sum("row"), data.seen.sum("row")
+    return -squares / (2 * h.sigma**2) - rows * np.log(h.sigma * np.sqrt(2 * np.pi))
 
 
 def half_life(theta):
@@ -154,8 +154,8 @@ def marginalized(data, prior):
 
 
 def log_marginal(value, seen, sigma, mu, cholesky, curve, given, log_q, pilot_mean, pilot_cholesky):
-    each = -((value[:, None] - curve) ** 2) / (2 * sigma**2) - pt.log(sigma * np.sqrt(2 * np.pi))
-    density = (each * seen[:, None]).sum(axis=-1)
+    squares, rows = ((value[:, None] - curve) ** 2 * seen[:, None]).sum(axis=-1), seen.sum(axis=-1)[:, None]
+    density = -squares / (2 * sigma**2) - rows * pt.log(sigma * np.sqrt(2 * np.pi))
     return features.log_marginal(density, given, log_q, mu, cholesky, pilot_mean, pilot_cholesky, 2).sum()
 
 
