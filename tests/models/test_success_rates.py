@@ -259,7 +259,7 @@ class Grid:
             mu, spread = np.linspace(-2.5, 0.5, 120), np.linspace(0.002, 2, 100)
             log_prior = stats.norm(0, 5).logpdf(mu)[:, None] + stats.halfnorm(scale=1).logpdf(spread)
             m, s = np.meshgrid(mu, spread, indexing="ij")
-            z = np.linspace(-8, 8, 161)
+            z = np.linspace(-8, 8, 65)
             p = special.expit(m[..., None] + s[..., None] * z)
             weight = stats.norm.pdf(z) * (z[1] - z[0])
             rows = frame[["successes", "trials"]].to_numpy()
@@ -273,7 +273,7 @@ class Grid:
 
     @staticmethod
     def _unit(y, n, p, weight):
-        likelihood = stats.binom.pmf(y, n, p) * weight
+        likelihood = special.comb(n, y) * p**y * (1 - p) ** (n - y) * weight
         total = likelihood.sum(axis=-1)
         return np.log(total), (likelihood * p).sum(axis=-1) / total
 
