@@ -294,7 +294,7 @@ def written(batters, tmp_path_factory):
     """The report and its comparisons by question: a few halves of the data are fitted again once."""
     _, fits, _ = batters
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_validation, "SPLITS", 6)
+        patch.setattr(cross_validation, "SPLITS", 3)
         folder = hz.report(fits, tmp_path_factory.mktemp("batters") / "report")
     table = pd.read_csv(folder / "comparison.csv", index_col=["question", "pooling"])
     return folder, {question: table.loc[question] for question in ("new_group", "new_observation")}
