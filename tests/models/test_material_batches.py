@@ -242,6 +242,9 @@ def test_what_speaks_against_the_classical_value_is_said():
 def test_a_bound_that_cannot_be_is_refused_by_name(alloy, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         tolerance_bound(alloy["partial"], **wrong)
+
+
+def test_a_bound_of_other_fits_is_refused_in_a_sentence(alloy):
     with pytest.raises(ValueError, match="No pooling says nothing of the next batch"):
         tolerance_bound(alloy["none"])
     with pytest.raises(ValueError, match="A plug-in estimate takes the spreads for known"):
@@ -323,12 +326,16 @@ def test_a_batch_to_come_is_of_its_campaign_or_of_none(alloy):
         hz.predict(fit, n_new=2)
 
 
-@pytest.mark.parametrize("kind", [int, str])
-@pytest.mark.parametrize("asked", [[1, 9], ["1", "X"], [1, "X"]])
-def test_a_campaign_is_known_whatever_its_label_is_written_as(kind, asked):
+@pytest.fixture(scope="module", params=[int, str])
+def numbered(request):
+    """A fit whose campaigns are named by numbers."""
     frame, _ = MODEL.simulate(np.random.default_rng(5), campaigns=3, batches=(2, 3), specimens=(3, 4))
-    frame = frame.assign(campaign=frame["campaign"].str[1:].astype(kind))
-    fit = hz.fit(MODEL, frame, draws=500, **SETTINGS)
+    return hz.fit(MODEL, frame.assign(campaign=frame["campaign"].str[1:].astype(request.param)), draws=500, **SETTINGS)
+
+
+@pytest.mark.parametrize("asked", [[1, 9], ["1", "X"], [1, "X"]])
+def test_a_campaign_is_known_whatever_its_label_is_written_as(numbered, asked):
+    fit = numbered
     new = hz.predict(fit, pd.DataFrame({"campaign": asked, "batch": ["99", "1"]}))["group_summary"].to_dataset()
     known, unknown = new["sd"].values
     h = fit["posterior"].to_dataset()
