@@ -18,7 +18,7 @@ import xarray as xr
 from hbm_zoo.group_level import contrasts
 from hbm_zoo.group_level.contrasts import experiment
 from hbm_zoo.group_level.nuisance import Nuisance, drawn, log_density_of
-from hbm_zoo.group_level.tabulated import mirrored, with_top
+from hbm_zoo.group_level.tabulated import mirrored
 
 WIDE = 240
 CELLS_AT_ONCE = 4_000_000
@@ -49,7 +49,7 @@ def tables(
     Returns
     -------
     xarray.Dataset
-        ``point``, ``likelihood`` [site, node], ``log_top`` [site]; ``log_sigma_E`` [site, node, deviate] and, before
+        ``point``, ``log_likelihood`` [site, node]; ``log_sigma_E`` [site, node, deviate] and, before
         any data, ``log_sigma_E_before`` [deviate].
     """
     before = np.log(quantiles)
@@ -62,7 +62,7 @@ def tables(
         name: (("site", *np.atleast_1d(rest)), np.stack([one[name] for one in found])) for name, rest in dims.items()
     }
     of_sites = xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", before)})
-    return with_top(of_sites.rename(quantiles="log_sigma_E"))
+    return of_sites.rename(quantiles="log_sigma_E")
 
 
 def _over_sigma_E(data: xr.Dataset, j: int, log_prior: Callable, ends: np.ndarray) -> Nuisance:
@@ -86,8 +86,7 @@ def emptied(data: xr.Dataset) -> xr.Dataset:
     """The same sites before their data: nothing is known of sigma_A, its prior of sigma_E; no animal has a name."""
     before = data.log_sigma_E_before.broadcast_like(data.log_sigma_E)
     return data.assign(
-        likelihood=xr.ones_like(data.likelihood),
-        log_top=0 * data.log_top,
+        log_likelihood=xr.zeros_like(data.log_likelihood),
         log_sigma_E=before.transpose(*data.log_sigma_E.dims),
     ).assign_coords(animal=np.full(data.sizes["animal"], ""))
 
@@ -104,19 +103,18 @@ def place(data: xr.Dataset, i: int) -> tuple[int, int]:
     return j, int((data["site_of"].values[:record] == j).sum())
 
 
-def without_rows(data: xr.Dataset, j: int, sigma_A: Callable) -> np.ndarray:
-    """Log of a site's likelihood without each of its rows [row, node], in units of its table; NaN of a row that cannot.
+def without_rows(data: xr.Dataset, j: int, point: np.ndarray, rows, sigma_A: Callable) -> np.ndarray:
+    """Log likelihood of a site at points, without each of some of its rows [row, point]; NaN of one that cannot be.
 
     The density of the contrasts without a row is theirs over p(y_i | the others, sigma_A, sigma_E), integrated over
     sigma_E anew.
     """
     one, y, _ = experiment(data, j)
-    of_node, which = np.unique(sigma_A(data["point"].values[j]), return_inverse=True)
+    at, which = np.unique(sigma_A(point), return_inverse=True)
     before = data["log_sigma_E_before"].values
     nuisance = _over_sigma_E(data, j, log_density_of(before), before[[0, -1]])
-    gained = nuisance.gained_without(of_node, lambda sigma_A, t: _rows(one, y, sigma_A, t))
-    with np.errstate(divide="ignore"):
-        return (np.log(data["likelihood"].values[j])[:, None] + gained[which]).T
+    without = nuisance.without(at, lambda sigma_A, t: _rows(one, y, sigma_A, t)[..., rows])
+    return without[which].T
 
 
 def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarray) -> np.ndarray:

@@ -176,13 +176,12 @@ def marginalized(data, prior):
     """Every year by its tabulated likelihood, all that its animals say of alpha: alpha and alpha_0 integrated out."""
     pm.CustomDist(
         "y",
-        data.log_top,
         data.point,
         prior("mu"),
         prior("tau"),
         logp=tabulated.log_sampled,
-        signature="(t),(t,k),(),()->(t,k)",
-        observed=data.likelihood,
+        signature="(t,k),(),()->(t,k)",
+        observed=data.log_likelihood,
         dims=("year", "node"),
     )
 

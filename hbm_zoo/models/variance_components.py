@@ -103,7 +103,7 @@ from hbm_zoo.group_level import contrasts, tabulated, variance_tables
 from hbm_zoo.group_level.left_out_rows import Rows
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
+from hbm_zoo.group_level.reported import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import relatives
 from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quantiles, to_json
@@ -283,13 +283,12 @@ def marginalized(data, prior):
     """Every site by its tabulated likelihood, which is all that the data say of a: a and sigma_E are integrated out."""
     pm.CustomDist(
         "y",
-        data.log_top,
         data.point,
         prior("mu"),
         prior("tau"),
         logp=tabulated.log_sampled,
-        signature="(l),(l,k),(),()->(l,k)",
-        observed=data.likelihood,
+        signature="(l,k),(),()->(l,k)",
+        observed=data.log_likelihood,
         dims=("site", "node"),
     )
 
