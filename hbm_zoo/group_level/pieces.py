@@ -82,7 +82,10 @@ class Pieces:
     @cached_property
     def log_mass(self) -> np.ndarray:
         """Log of the integral of L times the population."""
-        return np.where(self.point, self.log_height(self.mu), special.logsumexp(self.log_masses, axis=-1))
+        if not self.point.any():
+            return special.logsumexp(self.log_masses, axis=-1)
+        at_mu = self.log_height(self.mu)
+        return at_mu if self.point.all() else np.where(self.point, at_mu, special.logsumexp(self.log_masses, axis=-1))
 
     @cached_property
     def shares(self) -> np.ndarray:
@@ -127,7 +130,7 @@ class Pieces:
     def mean_log_likelihood(self) -> np.ndarray:
         level, slope = self.line
         each = self.shares * (level + slope * self.first)
-        return np.where(self.point, self.log_height(self.mu), each.sum(axis=-1))
+        return np.where(self.point, self.log_mass, each.sum(axis=-1))
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -150,8 +153,9 @@ class Pieces:
 
     def _piece(self, which: np.ndarray):
         """What arrays [..., piece] hold at one piece [...]."""
-        at = np.broadcast_to(which, self.shares.shape[:-1])[..., None]
-        return lambda values: np.take_along_axis(np.broadcast_to(values, self.shares.shape), at, axis=-1)[..., 0]
+        shape = np.broadcast_shapes(self.z[..., 1:].shape, self.line[0].shape)
+        at = np.broadcast_to(which, shape[:-1])[..., None]
+        return lambda values: np.take_along_axis(np.broadcast_to(values, shape), at, axis=-1)[..., 0]
 
     @cached_property
     def sums(self) -> np.ndarray:
