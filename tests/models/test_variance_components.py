@@ -659,6 +659,16 @@ def test_simulation_based_calibration(design):
     assert {"log_population", "tau", "sigma_A_new_mean"} <= set(result.table.index)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["none", "complete"])
+def test_the_other_poolings_are_calibrated_too(pooling):
+    """A hundred simulations: of sites that are alike, and of each alone."""
+    sizes = {"sites": 4, "sires": (10, 14), "offspring": (3, 6)}
+    frame, _ = MODEL.simulate(np.random.default_rng(1), **sizes)
+    settings = {"simulations": 100, "draws": 250, "random_seed": 2, "progressbar": False}
+    assert hz.calibrate(MODEL, frame, pooling, **settings).table["p_holm"].min() > 0.01
+
+
 def test_numbers_of_numpy_and_labels_as_numbers_are_understood():
     numbered = SMALL.assign(site=SMALL["site"].map({site: float(k) for k, site in enumerate(SMALL["site"].unique())}))
     fit = hz.fit(MODEL, numbered, "none", draws=100, **SETTINGS)
