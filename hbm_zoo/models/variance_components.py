@@ -45,7 +45,7 @@ half sibs), ``family`` (full sibs, their parents not named), or ``animal`` with 
 What the rows say of the variances is in their error contrasts, q_k ~ N(0, sigma_A^2 d_k + sigma_E^2),
 the density of restricted maximum likelihood, from eigenvalues that are found once. sigma_E,l is of the
 site alone and integrated out, so that the likelihood of a site is a function of a_l, tabulated once;
-against the population it is integrated with exact weights, and tau = 0 is no limit.
+against the population each piece of it is integrated exactly, and tau = 0 is no limit.
 
 No pooling gives each site the same normal of a in advance, with the mean and variance that the
 partial model expects; complete pooling is tau = 0: one sigma_A for all sites. sigma_E,l and b_l are of
