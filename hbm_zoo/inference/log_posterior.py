@@ -28,6 +28,7 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, graph_inputs, toposort
 from pytensor.tensor.random.type import RandomType
 
+from hbm_zoo.group_level.newton import STEP
 from hbm_zoo.inference.transforms import normal_tails
 
 CELLS_AT_ONCE = 400_000
@@ -57,6 +58,8 @@ class LogPosterior:
         The arrays of data, and numbers of the priors, that they ask for, by name.
     nodes
         Numbers held for each point and element of the data.
+    step
+        Length of the differences that stand for derivatives, as of `GroupLevel`.
     """
 
     model: pm.Model
@@ -68,6 +71,7 @@ class LogPosterior:
     of_prior_compiled: Callable
     data: Mapping[str, np.ndarray]
     nodes: int
+    step: float
 
     @property
     def cells(self) -> int:
@@ -121,7 +125,7 @@ def few_numbers(model: pm.Model) -> bool:
     return not model.discrete_value_vars and bool(model.free_RVs) and all(v.type.ndim == 0 for v in shown)
 
 
-def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int) -> LogPosterior:
+def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int, step: float = STEP) -> LogPosterior:
     """The posterior of a model of `few_numbers`.
 
     Parameters
@@ -132,6 +136,8 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int)
         Values for these, by name.
     nodes : int
         How many numbers the likelihood of a point takes for each element of the data.
+    step : float
+        Length of the differences that stand for derivatives.
     """
     model = normal_tails(model)
     u = pt.dmatrix("u")
@@ -166,6 +172,7 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int)
         of_prior_compiled=compiled([], drawn),
         data={v.name: np.empty(0, v.type.dtype) for v in held},
         nodes=nodes,
+        step=step,
     ).with_data(arrays, nodes)
 
 

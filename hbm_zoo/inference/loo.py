@@ -10,6 +10,9 @@ from scipy.special import expit, logsumexp
 
 #: Weights that differ by less, in nats, have no tail to smooth: their largest is little above their mean.
 EVEN_WEIGHTS = 0.5
+#: Means of the weights that the largest may be where their tail is seen to end. The k of a Pareto knows no scale: of a
+#: tail most of which is within 1e-4 of a plateau, and the rest a half above it, it is 2 though every weight is small.
+ENDED = 3
 
 
 def k_hat_threshold(samples: int) -> float:
@@ -91,11 +94,13 @@ def _without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[n
 def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights [..., sample] that sum to 1, their tail that of a Pareto; and its k-hat [...].
 
-    The k-hat of weights that hardly differ is -inf; infinite where it cannot be known.
+    The k-hat of weights that hardly differ is -inf, and 0 at most of those whose tail ends; infinite where it cannot be
+    known.
     """
     with np.errstate(invalid="ignore"):  # infinite ratios have no shares
         log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)
-    k_hat = np.full(log_ratios.shape[:-1], -np.inf)
+        ended = log_weights.max(axis=-1) < np.log(ENDED / log_ratios.shape[-1])
+    as_they_are, k_hat = log_weights.copy(), np.full(log_ratios.shape[:-1], -np.inf)
     least, most = log_ratios.min(axis=-1), log_ratios.max(axis=-1)
     undefined = ~np.isfinite(most)  # NaN among them, or infinite, or no sample has a weight
     k_hat[undefined] = np.inf
@@ -105,6 +110,8 @@ def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.
             log_weights[uneven], k_hat[uneven] = array_stats.psislw(-log_ratios[uneven], r_eff=reff, axis=-1)
         except ValueError:  # chains so stuck that a tail has one value: no weight can be trusted
             k_hat[uneven] = np.inf
+    log_weights[ended] = as_they_are[ended]
+    k_hat[ended] = np.minimum(k_hat[ended], 0.0)
     return log_weights, k_hat
 
 

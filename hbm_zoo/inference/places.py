@@ -26,7 +26,7 @@ FAR, NEARLY = 2 ** np.arange(2, 10, 0.25), 5.0
 MOST_PLACES, LEAST_HELD, LEAST_SHOULDER, CANDIDATES = 12, 1e-6, 1e-3, 5
 #: Nats by which posterior over mixture is larger somewhere than at the tops, beyond which a top is missing.
 TOO_THIN = 2.0
-#: Distance, in standard deviations of the lower one, up to which two tops are one.
+#: Distance, in standard deviations of the lower one, up to which two tops are one, or the step that found them.
 SAME_TOP = 0.1
 #: What is no curvature, and what stands for it; widths of a first mixture around a place, in units of its curvature,
 #: and of its defence, in units of the prior.
@@ -75,7 +75,7 @@ def places(posterior: LogPosterior) -> Places:
     """
     log_prior, log_likelihood = posterior.parts(posterior.of_prior)
     best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
-    starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best])
+    starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best], posterior.step)
     found = _distinct(posterior, *_climbed(posterior, starts))
     far, beside = _far_out(posterior, found)
     if (flanks := far[beside > TOO_THIN - NEARLY]).size:
@@ -105,7 +105,7 @@ def _overlooked(posterior: LogPosterior, found: Places, of_prior: np.ndarray) ->
 
 def _climbed(posterior: LogPosterior, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The tops above some starts, and minus the curvature there."""
-    return modes(_curves(posterior, np.ones(len(starts))), starts)
+    return modes(_curves(posterior, np.ones(len(starts))), starts, posterior.step)
 
 
 def _far_out(posterior: LogPosterior, found: Places) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +147,7 @@ def _known(grown: Places) -> bool:
 
 def _with_shoulder(posterior: LogPosterior, found: Places, start: np.ndarray) -> Places:
     """One more place, where it is not curved as wide as half its distance to the next top."""
-    _, _, curvature = derivatives(_curves(posterior, np.ones(1)), start)
+    _, _, curvature = derivatives(_curves(posterior, np.ones(1)), start, posterior.step)
     away = np.linalg.norm(found.where[: found.tops] - start, axis=1).min()
     return replace(
         found,
@@ -169,7 +169,7 @@ def _distinct(posterior: LogPosterior, where: np.ndarray, curvature: np.ndarray)
     kept: list[int] = []
     for i in np.argsort(-log_density):
         away = where[kept] - where[i]
-        known = (np.einsum("ki,ij,kj->k", away, curvature[i], away) < SAME_TOP**2).any()
+        known = (np.einsum("ki,ij,kj->k", away, curvature[i], away) < max(SAME_TOP, posterior.step) ** 2).any()
         if not known and volume[i] > volume.max() + np.log(LEAST_HELD):
             kept.append(int(i))
     return Places(where[kept], curvature[kept], log_density[kept], len(kept))

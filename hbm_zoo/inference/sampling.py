@@ -147,7 +147,7 @@ def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior 
     def compiled() -> LogPosterior | None:
         model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         of_few = few_numbers(model) and len(model.free_RVs) <= MOST_DIMENSIONS
-        return log_posterior(model, arrays, nodes) if of_few else None
+        return log_posterior(model, arrays, nodes, record.group_level.step) if of_few else None
 
     posterior = _kept(_POSTERIORS, key, compiled)
     return posterior and posterior.with_data(arrays, nodes)

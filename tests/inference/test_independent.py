@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp, softmax
 
 import hbm_zoo as hz
+from hbm_zoo.group_level.newton import STEP
 from hbm_zoo.inference import independent
 from hbm_zoo.inference import places as places_of
 from hbm_zoo.inference.independent import Weighted, effective, resampled, weighted
@@ -35,7 +36,7 @@ def standard_normal(x):
 class Density:
     """A posterior by its log density, for what needs no model."""
 
-    much = False
+    much, step = False, STEP
 
     def __init__(self, log_density, size, log_prior=standard_normal, of_prior=None):
         """Of a prior that is a standard normal unless another is given, with draws of it."""
@@ -106,6 +107,17 @@ def test_each_top_is_found_once():
     one = places(Density(lambda x: stats.norm(1, 0.2).logpdf(x).sum(axis=1), 2))
     np.testing.assert_allclose(one.where, [[1.0, 1.0]], atol=1e-4)
     np.testing.assert_allclose(one.curvature, [25 * np.eye(2)], rtol=1e-3, atol=1e-6)
+
+
+def test_a_curvature_is_seen_between_the_nodes_of_a_table():
+    """Log density of a table is linear between its nodes: differences shorter than their gap see an edge or nothing."""
+    nodes = np.linspace(-6, 6, 121)
+    table = Density(lambda x: np.interp(x[:, 0], nodes, stats.norm(1.03, 0.5).logpdf(nodes)), 1)
+    table.step = 0.3
+    found = places(table)
+    assert found.tops == 1
+    np.testing.assert_allclose(found.where, [[1.03]], atol=0.05)
+    np.testing.assert_allclose(found.curvature, [[[4.0]]], rtol=0.3)
 
 
 @pytest.mark.parametrize("conflict", CONFLICTS)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import xarray as xr
+from arviz_stats.base import array_stats
+from scipy import stats
 from scipy.special import logsumexp
 
 from hbm_zoo.inference.loo import EVEN_WEIGHTS, leave_one_out, smoothed
@@ -40,3 +42,19 @@ def test_units_that_hardly_matter_leave_the_tail_of_the_weights_as_it_is(samples
 def test_even_weights_and_units_that_hardly_matter_have_no_tail(samples):
     values, _ = samples
     assert (leave_one_out(values[1:])["k_hat"] == -np.inf).all()
+
+
+def test_a_tail_that_ends_near_the_mean_of_the_weights_is_bounded_however_it_is_shaped():
+    """Most of the tail lies on a plateau, the rest a quarter of a nat above: by its shape alone k-hat is above 2."""
+    x = np.random.default_rng(1).normal(size=8000)
+    plateau = 0.2 - 1e-4 * x**2 - 30 * np.maximum(x - 1.5, 0) ** 2
+    log_ratios = np.where(x > -2.2, plateau, 0.2 + 0.25 * np.exp(-((x + 3) ** 2)))
+    assert array_stats.psislw(-log_ratios)[1] > 0.7
+    log_weights, k_hat = smoothed(log_ratios[None])
+    assert k_hat[0] == 0
+    np.testing.assert_allclose(log_weights[0], log_ratios - logsumexp(log_ratios), rtol=1e-12)
+
+
+def test_a_tail_that_does_not_end_is_not_taken_for_one():
+    log_ratios = np.log1p(stats.genpareto(1.2).rvs(4000, random_state=3))
+    assert smoothed(log_ratios[None])[1][0] > 0.7
