@@ -45,14 +45,24 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    value: Any
     if name in _HOMES:
         value = getattr(import_module(f"hbm_zoo.{_HOMES[name]}"), name)
     elif name in NAMES:
         value = import_module(f"hbm_zoo.models.{name}")
+        value.__dir__ = lambda: _offered(value)
     else:
         raise AttributeError(f"module 'hbm_zoo' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _offered(page: Any) -> list[str]:
+    """What completion shows of a model's page: the record, how to build it, readers, its own formulas and verbs."""
+    own = {name for name, value in vars(page).items() if getattr(value, "__module__", "") == page.__name__}
+    readers = {reader.__name__ for reader in page.MODEL.extras.readers.values()}
+    verbs = getattr(vars(page).get("__getattr__"), "names", ())
+    return sorted({"MODEL", "build", *own, *readers, *verbs} - {"__getattr__"})
 
 
 def __dir__() -> list[str]:

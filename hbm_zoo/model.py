@@ -18,7 +18,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.group_level.level import MISSING, GroupLevel
-from hbm_zoo.priors import check_name, check_prior
+from hbm_zoo.priors import check_name, check_prior, given_as
 from hbm_zoo.words import choose, plural
 
 POOLINGS = ("none", "complete", "partial")
@@ -340,7 +340,8 @@ class HierarchicalModel:
         wanted = {name: kind for name, kind in self.inputs.items() if name in options or name not in may_lack}
         given = {name: inputs.given(self.name, name, kind, options) for name, kind in wanted.items()}
         columns = {**self.columns, **self.extras.further_columns(options)}
-        data = self.prepare(rules.check(frame, columns, self.name, self.key), **options | given)
+        readers = [reader.__name__ for reader in self.extras.readers.values()]
+        data = self.prepare(rules.check(frame, columns, self.name, self.key, readers), **options | given)
         if any(self.columns[name].optional for name in self.key):
             data.attrs[KEY] = rules.BETWEEN.join(name for name in self.key if name in frame.columns)
         return inputs.stored(data, given)
@@ -351,7 +352,7 @@ class HierarchicalModel:
         return {self.estimand: matched} if isinstance(matched, Prior) else matched
 
     def priors(
-        self, data: xr.Dataset, given: Mapping[str, Prior] | None = None, pooling: str = "none"
+        self, data: xr.Dataset, given: Mapping[str, Prior | str] | None = None, pooling: str = "none"
     ) -> dict[str, Prior]:
         """Every prior of the model under a pooling, the caller's in place of the defaults.
 
@@ -367,12 +368,13 @@ class HierarchicalModel:
         if pooling != "none" and not given:
             return dict(defaults)
         of_group = self.matched(defaults)
-        for name, prior in (given or {}).items():
+        given = {name: given_as(name, prior) for name, prior in (given or {}).items()}
+        for name, prior in given.items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
             check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
             if name in self.extras.absent(data):
                 raise ValueError(f"The prior of {name!r}: these data have nothing that it is of.")
-        resolved = defaults | dict(given or {})
+        resolved = defaults | given
         if pooling != "none":
             return {name: resolved[name] for name in defaults}
         return resolved if set(of_group) <= set(resolved) else self.matched(resolved) | resolved
@@ -388,7 +390,7 @@ class HierarchicalModel:
         frame: pd.DataFrame,
         pooling: str = "partial",
         parameterization: str | None = None,
-        priors: Mapping[str, Prior] | None = None,
+        priors: Mapping[str, Prior | str] | None = None,
         **options,
     ) -> pm.Model:
         """Write the model down as an ordinary ``pm.Model``.
@@ -401,8 +403,8 @@ class HierarchicalModel:
             Treat every group alone, lump them all, or learn how much to share.
         parameterization : str, optional
             How the group level is written. Default: the form on the page, the first listed.
-        priors : mapping of str to Prior, optional
-            Replacements by name of the default priors.
+        priors : mapping of str to Prior or str, optional
+            Replacements by name of the default priors, as `fit` takes them.
         **options
             What this model takes beside the frame.
 
@@ -494,4 +496,5 @@ def verbs_of(model: str, *names: str) -> Callable[[str], Any]:
             return getattr(import_module(f"hbm_zoo.diagnostics.{model}"), name)
         raise AttributeError(f"module 'hbm_zoo.models.{model}' has no attribute {name!r}")
 
+    __getattr__.names = names  # type: ignore[attr-defined]
     return __getattr__

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 
@@ -16,6 +18,11 @@ from pytensor import function
 from pytensor.compile.mode import Mode
 from scipy.integrate import tanhsinh
 
+CONTINUOUS = (
+    "AsymmetricLaplace Beta Cauchy ChiSquared ExGaussian Exponential Flat Gamma Gumbel HalfCauchy HalfFlat HalfNormal "
+    "HalfStudentT InverseGamma Kumaraswamy Laplace Logistic LogitNormal LogNormal Moyal Normal Pareto Rice SkewNormal "
+    "StudentT Triangular TruncatedNormal Uniform VonMises Wald Weibull"
+).split()
 # Of a formula that is evaluated once, rewriting takes longer than all else.
 ONCE = Mode("py", "minimum_compile")
 
@@ -106,6 +113,43 @@ def describe(prior: Prior) -> str:
     )
     plain = f"{prior.distribution}({inside})"
     return f"{prior.transform}({plain})" if prior.transform else plain
+
+
+def from_text(text: str) -> Prior:
+    """The prior that is written as ``HalfNormal(sigma=0.5)``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a continuous distribution's name with numbers given by name.
+
+    Examples
+    --------
+    >>> from_text("HalfNormal(sigma=0.5)").parameters
+    {'sigma': 0.5}
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        distribution = call.func.id  # type: ignore[attr-defined]
+        if call.args:  # type: ignore[attr-defined]
+            raise ValueError
+        given = {keyword.arg: float(ast.literal_eval(keyword.value)) for keyword in call.keywords}  # type: ignore[attr-defined]
+    except (SyntaxError, AttributeError, ValueError, TypeError):
+        raise ValueError(
+            f"expected a distribution with its numbers by name, such as HalfNormal(sigma=0.5), got {text!r}."
+        ) from None
+    if distribution not in CONTINUOUS:
+        near = difflib.get_close_matches(distribution, CONTINUOUS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"expected a continuous distribution of PyMC, got {distribution!r}.{hint}")
+    taken = [name for name in inspect.signature(getattr(pm, distribution).dist).parameters if "args" not in name]
+    for name in given:
+        if name not in taken:
+            raise ValueError(f"{distribution} takes {' or '.join(taken) or 'nothing'}, got {name!r} in {text!r}.")
+    try:
+        return Prior(distribution, **given)
+    except Exception as error:  # the library raises a class of its own for every mistake
+        raise ValueError(f"{text!r}: {str(error).splitlines()[0]}") from None
 
 
 def to_json(priors: Mapping[str, Prior]) -> str:
@@ -205,11 +249,26 @@ def check_name(name: str, names: list[str], model: str, elsewhere: str = "") -> 
         raise ValueError(f"{model} has no prior named {name!r}: expected one of {', '.join(names)}.{hint}")
 
 
+def given_as(name: str, prior: Prior | str) -> Prior:
+    """A prior as a caller gives it: a Prior, or its text.
+
+    Raises
+    ------
+    ValueError
+        If a text is no prior.
+    """
+    try:
+        return from_text(prior) if isinstance(prior, str) else prior
+    except ValueError as error:
+        raise ValueError(f"The prior of {name!r}: {error}") from None
+
+
 def check_prior(name: str, prior: Prior, support: tuple[float, float] | None) -> None:
     """Refuse what is not a proper prior on its parameter's support."""
     if not isinstance(prior, Prior):
         raise ValueError(
-            f"The prior of {name!r} must be a pymc_extras Prior such as Prior('HalfNormal', sigma=1), got {prior!r}."
+            f"The prior of {name!r} must be a pymc_extras Prior such as Prior('HalfNormal', sigma=1), or its text, "
+            f"got {prior!r}."
         )
     if prior.dims:
         raise ValueError(f"The prior of {name!r} must be for one number, got dims {prior.dims}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
 import inspect
@@ -13,14 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pymc as pm
 from pymc_extras.prior import Prior
 
-CONTINUOUS = (
-    "AsymmetricLaplace Beta Cauchy ChiSquared ExGaussian Exponential Flat Gamma Gumbel HalfCauchy HalfFlat HalfNormal "
-    "HalfStudentT InverseGamma Kumaraswamy Laplace Logistic LogitNormal LogNormal Moyal Normal Pareto Rice SkewNormal "
-    "StudentT Triangular TruncatedNormal Uniform VonMises Wald Weibull"
-).split()
+from hbm_zoo.priors import from_text
 
 
 def pairs(texts: Iterable[str], what: str) -> dict[str, str]:
@@ -57,45 +51,15 @@ def columns(texts: Iterable[str], names: Iterable[str]) -> dict[str, str]:
     return pairs(pieces, "--columns")
 
 
-def prior(text: str) -> Prior:
-    """``HalfNormal(sigma=0.5)`` as a prior.
-
-    Raises
-    ------
-    ValueError
-        If it is not a distribution's name with numbers given by name.
-
-    Examples
-    --------
-    >>> prior("HalfNormal(sigma=0.5)").parameters
-    {'sigma': 0.5}
-    """
-    try:
-        call = ast.parse(text, mode="eval").body
-        distribution = call.func.id  # type: ignore[attr-defined]
-        if call.args:  # type: ignore[attr-defined]
-            raise ValueError
-        numbers = {keyword.arg: float(ast.literal_eval(keyword.value)) for keyword in call.keywords}  # type: ignore[attr-defined]
-    except (SyntaxError, AttributeError, ValueError, TypeError):
-        raise ValueError(
-            f"--prior expected a distribution with its numbers by name, such as HalfNormal(sigma=0.5), got {text!r}."
-        ) from None
-    if distribution not in CONTINUOUS:
-        near = _nearest(distribution, CONTINUOUS)
-        raise ValueError(f"--prior expected a continuous distribution of PyMC, got {distribution!r}.{near}")
-    taken = [name for name in inspect.signature(getattr(pm, distribution).dist).parameters if "args" not in name]
-    for name in numbers:
-        if name not in taken:
-            raise ValueError(f"--prior {text!r}: {distribution} takes {' or '.join(taken) or 'nothing'}, got {name!r}.")
-    try:
-        return Prior(distribution, **numbers)
-    except Exception as error:  # the library raises a class of its own for every mistake
-        raise ValueError(f"--prior {text!r}: {str(error).splitlines()[0]}") from None
-
-
 def priors(texts: Iterable[str]) -> dict[str, Prior]:
     """``cv=HalfNormal(sigma=0.5)`` texts as priors by name."""
-    return {name: prior(text) for name, text in pairs(texts, "--prior").items()}
+    found = {}
+    for name, text in pairs(texts, "--prior").items():
+        try:
+            found[name] = from_text(text)
+        except ValueError as error:
+            raise ValueError(f"--prior {name}: {error}") from None
+    return found
 
 
 def options(texts: Iterable[str], takers: Iterable[Callable], as_text: Iterable[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +76,24 @@ def number(meaning: str) -> Rule:
     return Rule("a finite number", _finite, meaning)
 
 
-def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tuple[str, ...] = ()) -> pd.DataFrame:
+def check(
+    frame: pd.DataFrame,
+    columns: Mapping[str, Rule],
+    model: str,
+    key: tuple[str, ...] = (),
+    readers: Iterable[str] = (),
+) -> pd.DataFrame:
     """Return the model's columns of a frame, numbers as numbers, labels as labels; `key` together label a group.
+
+    ``readers`` make such a frame of those of other programs; they are named where a column is missing.
 
     Raises
     ------
     FrameError
         One sentence for each column at fault, with rows, expected and got.
     """
-    if not isinstance(frame, pd.DataFrame):
-        raise FrameError(f"{model} expected a pandas DataFrame, got {type(frame).__name__}.")
-    _check_columns(frame, columns, model)
+    _check_frame(frame, model)
+    _check_columns(frame, columns, model, readers)
     if frame.empty:
         raise FrameError(f"{model} expected at least one row, got an empty frame.")
     present = {name: rule for name, rule in columns.items() if name in frame.columns}
@@ -124,13 +131,26 @@ def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
     ]
 
 
-def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:
+def _check_frame(frame: object, model: str) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        hint = " Pass what its to_pandas() returns." if hasattr(frame, "to_pandas") else ""
+        kind = f"{type(frame).__module__.split('.')[0]} {type(frame).__name__}".removeprefix("builtins ")
+        raise FrameError(f"{model} expected a pandas DataFrame, got {kind}.{hint}")
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise FrameError(
+            f"{model} expected columns with one name each, got {frame.columns.nlevels} levels of them, such as "
+            f"{frame.columns[0]!r}. frame.columns.get_level_values(-1) are names of one level."
+        )
+
+
+def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, readers: Iterable[str]) -> None:
+    others = f" Frames of other kinds are read by {listed([f'{model}.{name}' for name in readers])}." if readers else ""
     for name, rule in columns.items():
         if name not in frame.columns and not rule.optional:
             near = difflib.get_close_matches(name, [str(c) for c in frame.columns], n=1, cutoff=0.4)
             hint = f" The nearest it has is {near[0]!r}." if near else ""
             have = ", ".join(repr(str(c)) for c in frame.columns) or "no columns"
-            raise FrameError(f"{model} expected a column {name!r} ({rule.meaning}), got {have}.{hint}")
+            raise FrameError(f"{model} expected a column {name!r} ({rule.meaning}), got {have}.{hint or others}")
         if list(frame.columns).count(name) > 1:
             raise FrameError(
                 f"{model} expected one column {name!r}, got {list(frame.columns).count(name)} of that name."

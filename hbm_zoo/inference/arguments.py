@@ -8,15 +8,35 @@ from typing import Any
 import numpy as np
 
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plural
 
 ENGINES = ("auto", "independent", "nuts")
+#: What others call an argument of `fit`, and what does not exist, in words.
+OTHER_WORDS = {
+    "seed": "random_seed",
+    "random_state": "random_seed",
+    "samples": "draws",
+    "iter": "draws",
+    "warmup": "tune",
+    "burn": "tune",
+    "prior": "priors",
+    "progress_bar": "progressbar",
+    "nuts_sampler": "engine",
+}
+PREDICTORS = ("covariates", "moderators", "predictors", "formula")
 OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
 def split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
     """The record under the options given, what is left of them for its data, and options of the sampler."""
     for name in given:
+        if name in OTHER_WORDS and name not in record.options:
+            raise ValueError(f"Unknown option of {record.name} {name!r}: it is called {OTHER_WORDS[name]!r} here.")
+        if name in PREDICTORS and name not in record.options:
+            raise ValueError(
+                f"Unknown option of {record.name} {name!r}: its {plural(record.group)} come from one population, which "
+                "no predictor divides."
+            )
         choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
     record, options = record.split({name: value for name, value in given.items() if name in record.options})
     return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}

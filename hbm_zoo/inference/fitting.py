@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -35,7 +36,7 @@ def fit(
     frame: pd.DataFrame,
     pooling: str = "partial",
     parameterization: str | None = None,
-    priors: Mapping[str, Prior] | None = None,
+    priors: Mapping[str, Prior | str] | None = None,
     draws: int = 1000,
     tune: int | None = None,
     chains: int = 4,
@@ -57,8 +58,8 @@ def fit(
     parameterization : str, optional
         How the group level is written while sampling. Default: integrated out; exact
         independent draws where no hyperparameter is left to sample.
-    priors : mapping of str to Prior, optional
-        Replacements by name of the default priors.
+    priors : mapping of str to Prior or str, optional
+        Replacements by name of the default priors; a text such as "HalfNormal(sigma=0.5)" is read as one.
     draws, chains : int
         Draws kept of each chain, and chains.
     tune : int, optional
@@ -159,7 +160,8 @@ def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFram
     Returns
     -------
     dict of str to xarray.DataTree
-        Keys ``none``, ``complete``, ``partial``: ``az.plot_forest(fits)`` works.
+        Keys ``none``, ``complete``, ``partial``: ``az.plot_forest(fits)`` works; ``az.compare`` takes the last two, for
+        where every group is alone no other tells anything of one that is left out.
 
     Raises
     ------
@@ -170,6 +172,13 @@ def fit_poolings(model: ModuleType | HierarchicalModel | str, frame: pd.DataFram
         raise ValueError("fit_poolings fits every pooling: leave out 'pooling', or call fit for one.")
     same["random_seed"] = settled_seed(same.get("random_seed"))
     return {pooling: fit(model, frame, pooling=pooling, **same) for pooling in poolings_of(model, frame)}
+
+
+_of_fit = inspect.signature(fit)
+fit_poolings.__signature__ = _of_fit.replace(  # type: ignore[attr-defined]
+    parameters=[parameter for name, parameter in _of_fit.parameters.items() if name != "pooling"],
+    return_annotation=dict[str, xr.DataTree],
+)
 
 
 def poolings_of(model: ModuleType | HierarchicalModel | str, frame: pd.DataFrame) -> tuple[str, ...]:
@@ -260,7 +269,10 @@ def _options(record: HierarchicalModel, data: xr.Dataset) -> dict[str, Any]:
 
 def _origin(frame: pd.DataFrame) -> dict[str, str]:
     """Where a frame came from, what its owner calls the columns, and what was noted in reading it."""
-    labels, notes = frame.attrs.get("labels", {}), frame.attrs.get("notes", [])
+    labels, notes = frame.attrs.get("labels"), frame.attrs.get("notes")
+    # A caller's own attributes may have these names, and hold anything.
+    labels = {str(ours): str(theirs) for ours, theirs in labels.items()} if isinstance(labels, Mapping) else {}
+    notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
     return {"source": str(frame.attrs.get("source", "")), "labels": json.dumps(labels), "notes": json.dumps(notes)}
 
 

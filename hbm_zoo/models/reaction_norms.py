@@ -125,6 +125,18 @@ def default_priors(data):
     }
 
 
+def far_center(data):
+    """A sentence where the center lies farther outside the environments than they are apart."""
+    low, high = float(data.x.min()), float(data.x.max())  # of the center
+    center, outside = data.attrs["center"], max(low, -high, 0.0)
+    if outside > high - low:
+        yield (
+            f"The center {center:g} lies {outside / (high - low):.3g} times the range of the environments, "
+            f"{center + low:g} to {center + high:g}, outside them. There intercepts are extrapolations that go with "
+            "the slopes, and the prior of rho narrows their spread: leave 'center' out, or choose one among them."
+        )
+
+
 def matched_prior(priors):
     """Normals with the mean and variance of one genotype's intercept and slope."""
     return {f"theta_{name}": _matched(priors, name) for name in COEFFICIENTS}
@@ -479,6 +491,6 @@ MODEL = HierarchicalModel(
     ),
     simulate=simulate,
     datasets={"barley_minnesota": Shipped(), "sleepstudy": Shipped()},
-    extras=Extras(path=shrink_together),
+    extras=Extras(path=shrink_together, check=far_center),
 )
 build = MODEL.build

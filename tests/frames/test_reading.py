@@ -252,7 +252,7 @@ def test_numbers_that_may_be_negative_have_decimal_commas_too(tmp_path):
 )
 def test_a_prior_that_is_none_is_refused(text, complaint):
     with pytest.raises(ValueError, match=complaint):
-        parsing.prior(text)
+        parsing.priors([f"tau={text}"])
 
 
 def test_a_prior_is_its_distribution_and_numbers():

@@ -30,7 +30,7 @@ REFUSED = {
         frame().rename(columns={"expected": "zz"}),
         "hospital_readmission expected a column 'expected' (readmissions expected from the case mix [patients]), "
         + HAVE
-        + "'zz'.",
+        + "'zz'. Frames of other kinds are read by hospital_readmission.from_hrrp.",
     ),
     "not a frame": (GOOD, "hospital_readmission expected a pandas DataFrame, got dict."),
     "empty frame": (frame().iloc[:0], "hospital_readmission expected at least one row, got an empty frame."),
