@@ -35,14 +35,14 @@ def with_article(noun: str) -> str:
 
 
 def plural(noun: str, count: int = 2) -> str:
-    """Several of a thing, unless there is one.
+    """Several of a thing, unless there is one; a name that ends in no letter, such as "Klinik-Nr.", has one form.
 
     Examples
     --------
-    >>> plural("hospital"), plural("batch"), plural("family"), plural("site", 1)
-    ('hospitals', 'batches', 'families', 'site')
+    >>> plural("hospital"), plural("batch"), plural("family"), plural("site", 1), plural("Klinik-Nr.")
+    ('hospitals', 'batches', 'families', 'site', 'Klinik-Nr.')
     """
-    if count == 1:
+    if count == 1 or not noun[-1:].isalpha():
         return noun
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"

@@ -23,10 +23,8 @@ from hbm_zoo.reporting.formatting import aligned, fixed, number
 from hbm_zoo.zoo import pages
 
 COLUMNS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "p": 1, "max_k_hat": 2}
-CERTAIN = 0.9
 ALIKE = 0.005  # kappas that are the same to two digits are in no order
 UNBROKEN = "\N{NO-BREAK SPACE}"  # textwrap does not break there
-MOST_NAMED = 10
 MOST_SHRUNKEN = 5
 MOST_SHRUNKEN_EACH = 3
 COLOURS = {"none": "yellow", "complete": "blue", "partial": "red", "empirical_bayes": "green"}
@@ -45,8 +43,8 @@ def show(found: Findings, console: Console) -> None:
     for answer in answers_of(found.record):
         table = found.answers[answer.verb]
         _line(answer.word, table if isinstance(table, str) else answer.sentence(table), console)
-    if found.threshold is not None:
-        _line("Threshold", _above(found), console)
+    for k, sentence in enumerate(found.standing_out):
+        _line("" if k else "Stand out", sentence, console)
     said_by_the_checks = found.passed and len(found.verdict) > 1
     _line("Verdict", " ".join(found.verdict[said_by_the_checks:]), console, "bold")
 
@@ -172,18 +170,6 @@ def _population(found: Findings) -> str:
         parts.append(_whole(f"{r.parameter} {number(r.mean)} ({ends}{number(r.lower)} to {number(r.upper)})"))
         ends = ""
     return "; ".join(parts) or "fixed in advance: nothing was learned of it"
-
-
-def _above(found: Findings) -> str:
-    """The groups that lie above the threshold with some certainty."""
-    chance = found.groups[f"p_above_{found.threshold:g}"]
-    sure = chance[chance > CERTAIN].sort_values(ascending=False, kind="stable")
-    names = [" ".join(map(str, label if isinstance(label, tuple) else (label,))) for label in sure.index[:MOST_NAMED]]
-    which = f": {', '.join(names)}{', ...' if len(sure) > MOST_NAMED else ''}" if names else ""
-    return (
-        f"P({found.record.estimand} > {found.threshold:g}) exceeds {CERTAIN} for {len(sure)} of {len(chance)} "
-        f"{words.plural(found.group, len(chance))}{which}"
-    )
 
 
 def _shrinkage(found: Findings, console: Console) -> None:

@@ -24,6 +24,7 @@ from hbm_zoo.words import plural
 SEPARATORS = ",;\t|"
 BYTE_ORDER = "\ufeff"
 MOST_LISTED = 20
+MOST_COLUMNS = 8
 #: How rows that cannot be used are left out.
 WAY_OUT = "Remove it from the file, or leave such rows out, counted and listed, by --drop-unusable."
 
@@ -82,8 +83,18 @@ def for_model(
     present = {name: rules[name] for name in labels}
     named = as_numbers(named, present)
     other = {ours: theirs for ours, theirs in labels.items() if ours != theirs}
-    named.attrs = {"source": source, "labels": other, "notes": frame.attrs["notes"]}
+    named.attrs = {"source": source, "labels": other, "notes": [*frame.attrs["notes"], *_unused(frame, labels)]}
     return usable(named, present, drop_unusable)
+
+
+def _unused(frame: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
+    """A sentence that names the columns which the model does not use."""
+    unused = [repr(str(name)) for name in frame.columns if name not in labels.values()]
+    if not unused:
+        return []
+    more = f" and {len(unused) - MOST_COLUMNS} more" if len(unused) > MOST_COLUMNS else ""
+    names = f"{', '.join(unused[:MOST_COLUMNS])}{more}"
+    return [f"{frame.attrs['source']}: the model does not use {plural('column', len(unused))} {names}."]
 
 
 def usable(frame: pd.DataFrame, rules: Mapping[str, Rule], drop_unusable: bool) -> pd.DataFrame:

@@ -72,9 +72,8 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     axes.plot(volume, own, "o", ms=size, mfc="white", mec=colour("own"), label="own estimate", zorder=2)
     axes.plot(volume, mean, "o", ms=size - 0.5, color=colour("partial"), alpha=0.8, label="partial pooling", zorder=3)
     _draw_limits(axes, limits, target, volume, own)
-    lower, upper = limits(target, volume, PROBABILITIES[-1])
-    beyond = (own < lower) | (own > upper)
-    out = np.maximum(own - upper, lower - own) / (upper - lower)
+    out = _how_far_out(limits, target, volume, own)
+    beyond = out > 0
     named = np.argsort(-out, kind="stable")[: min(MOST_NAMED, own.size if own.size <= MOST_NAMED else beyond.sum())]
     name_points(axes, volume[named], own[named], summary[dim].values[named])
     axes.set(xlabel=f"amount of data: {word(partial, volume_label(record, partial))}", ylabel=estimand_label(partial))
@@ -83,6 +82,23 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     figure.suptitle(f"{lie} beyond the 99.8 % limits of chance", fontsize="medium")
     legend_below(figure)
     return figure
+
+
+def beyond_limits(fits: Fits, model: HierarchicalModel | None = None) -> np.ndarray:
+    """Labels of the groups beyond the 99.8 % limits of `plot_funnel`; none where a model has no funnel."""
+    of = {fit.attrs["pooling"]: fit for fit in reversed(fits.values())}
+    record = model_of(next(iter(fits.values())), model)
+    if not {"complete", "partial"} <= set(of) or record.extras.control_limits is None or record.group_level.placed:
+        return np.array([])
+    summary, target = of["partial"]["group_summary"], float(of["complete"]["group_summary"].to_dataset()["mean"][0])
+    out = _how_far_out(record.extras.control_limits, target, summary["volume"].values, summary["own"].values)
+    return summary[record.group].values[out > 0]
+
+
+def _how_far_out(limits: Callable, target: float, volume: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """By how much of their width estimates lie beyond the outer limits; below 0 within them."""
+    lower, upper = limits(target, volume, PROBABILITIES[-1])
+    return np.maximum(own - upper, lower - own) / (upper - lower)
 
 
 def _limits(record: HierarchicalModel) -> Callable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -11,34 +13,37 @@ from hbm_zoo.inference.fits import Fits, check_together, word
 from hbm_zoo.plots.style import (
     Picture,
     alike,
+    both_ends,
     colour,
     estimand_label,
-    evenly,
     finish,
     group_name,
     interval_ends,
     legend_below,
     panels,
+    said_of_ends,
 )
 
 MOST_GROUPS = 100
 MANY = 25
 
 
-def plot_poolings(fits: Fits) -> Figure:
+def plot_poolings(fits: Fits, kept: Iterable = ()) -> Figure:
     """Draw each group's own estimate and its posterior mean and interval under each pooling.
 
     Parameters
     ----------
     fits : dict of str to xarray.DataTree
         As `fit_poolings` returns them; others, e.g. of `empirical_bayes`, may be added.
+    kept : iterable of labels, optional
+        Groups that are drawn wherever they lie in the order, however many groups there are.
 
     Returns
     -------
     matplotlib.figure.Figure
         Groups in the order of their partial-pooling mean; complete pooling, the same for
-        all, is a band. Beyond 100 groups, 100 evenly spaced in that order are drawn and the
-        title says so.
+        all, is a band. Beyond 100 groups, 100 are drawn: both ends of that order and, between them, those
+        that are to be kept; the title counts the others.
 
     Raises
     ------
@@ -61,19 +66,20 @@ def plot_poolings(fits: Fits) -> Figure:
     dim = fit.attrs["group"]
     group = word(fit, dim)
     parts = panels(leading["mean"], dim)
-    shown = min(leading.sizes[dim], MOST_GROUPS)
+    shown, keep = min(leading.sizes[dim], MOST_GROUPS), np.flatnonzero(np.isin(leading[dim].values, [*kept]))
     rows = sum(fit.attrs["pooling"] != "complete" for fit in fits.values())
     height = 1.8 + shown * ((0.16 + 0.12 * rows) if shown <= MANY else (0.05 + 0.06 * rows))
     figure = Picture(figsize=(max(7.0, 5.2 * len(parts)), max(3.6, height)), layout="constrained")
     for axes, (title, selection) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         chosen = {name: summary.sel(selection) for name, summary in summaries.items()}
-        order = evenly(np.argsort(chosen[leading_name]["mean"].values, kind="stable"), MOST_GROUPS)
+        order = both_ends(np.argsort(chosen[leading_name]["mean"].values, kind="stable"), keep, MOST_GROUPS)
         _draw_forest(axes, {name: summary.isel({dim: order}) for name, summary in chosen.items()}, fits, dim)
         axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=group)
     counted = f"{leading.sizes[dim]} {words.plural(group, leading.sizes[dim])}"
     title = f"{counted}: {estimand_label(fit)}, {_interval_in_words(leading)}"
     if shown < leading.sizes[dim]:
-        title += f"\n{shown} of them, evenly spaced in the order of {words.pooling(leading_name)}"
+        among = int(np.isin(order, keep).sum())
+        title += "\n" + said_of_ends(words.pooling(leading_name), order.size, leading.sizes[dim], among, keep.size)
     figure.suptitle(title, fontsize="medium")
     legend_below(figure)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -10,27 +12,31 @@ from scipy.stats import rankdata
 from hbm_zoo.inference.fits import Fits, check_together, word
 from hbm_zoo.plots.style import (
     Picture,
+    both_ends,
     colour,
     estimand_label,
-    evenly,
     finish,
     group_name,
     interval_ends,
     legend_below,
     panels,
+    said_of_ends,
 )
+from hbm_zoo.words import plural
 
 MOST_GROUPS = 100
 MANY = 25
 
 
-def plot_ranks(fits: Fits) -> Figure:
+def plot_ranks(fits: Fits, kept: Iterable = ()) -> Figure:
     """Draw each group's rank with its interval, beside the probability that it is the first.
 
     Parameters
     ----------
     fits : dict of str to xarray.DataTree, or one fit
         As `fit_poolings` returns them; ranks are partial pooling's, or the only fit's.
+    kept : iterable of labels, optional
+        Groups that are drawn wherever they lie in the order, however many groups there are.
 
     Returns
     -------
@@ -38,8 +44,8 @@ def plot_ranks(fits: Fits) -> Figure:
         Rank 1 is the largest estimand. Left, the posterior mean of the rank, its interval and the
         rank of the own estimate; right, P(first) and, where that is more than one group,
         P(among the first tenth). Rows are in the order of the mean rank (a pair of panels
-        for each coefficient); beyond 100 groups, 100 evenly spaced. The title says how wide a
-        typical interval is.
+        for each coefficient); beyond 100 groups, both ends of that order and those to be kept.
+        The title says how wide a typical interval is.
 
     Raises
     ------
@@ -53,13 +59,14 @@ def plot_ranks(fits: Fits) -> Figure:
     fit = next((fit for fit in ranked if fit.attrs["pooling"] == "partial"), ranked[0])
     summary, dim = fit["group_summary"].to_dataset(), fit.attrs["group"]
     parts = panels(summary["rank"], dim)
-    shown = min(summary.sizes[dim], MOST_GROUPS)
+    shown, keep = min(summary.sizes[dim], MOST_GROUPS), np.flatnonzero(np.isin(summary[dim].values, [*kept]))
     height = 1.8 + shown * (0.3 if shown <= MANY else 0.13)
     figure = Picture(figsize=(max(7.4, 6.2 * len(parts)), max(3.6, height)), layout="constrained")
     grid = figure.subplots(1, 2 * len(parts), squeeze=False, width_ratios=[3, 1] * len(parts))[0]
     for (title, selection), ranks, chances in zip(parts, grid[::2], grid[1::2], strict=True):
         here = summary.sel(selection).assign(own_rank=(dim, _own_rank(summary.sel(selection)["own"].values)))
-        rows = here.isel({dim: evenly(np.argsort(here["rank"].values, kind="stable"), MOST_GROUPS)})
+        order = both_ends(np.argsort(here["rank"].values, kind="stable"), keep, MOST_GROUPS)
+        rows = here.isel({dim: order})
         _draw_ranks(ranks, rows, dim, fit.attrs["pooling"])
         _draw_chances(chances, rows, summary.sizes[dim], fit.attrs["pooling"])
         ranks.set(
@@ -68,6 +75,10 @@ def plot_ranks(fits: Fits) -> Figure:
             xlim=(0.5, summary.sizes[dim] + 0.5),
         )
         ranks.set_title(_how_little(here, title, word(fit, dim)), fontsize="medium")
+    if shown < summary.sizes[dim]:
+        among = int(np.isin(order, keep).sum())
+        said = said_of_ends("mean ranks", order.size, summary.sizes[dim], among, keep.size)
+        figure.suptitle(f"{summary.sizes[dim]} {plural(word(fit, dim))}: {said}", fontsize="small")
     legend_below(figure)
     return figure
 

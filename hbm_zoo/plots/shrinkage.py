@@ -37,6 +37,7 @@ from hbm_zoo.words import plural
 
 MOST_GROUPS = 300
 MOST_LABELLED = 30
+EXTREMES = 3
 
 
 def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
@@ -57,7 +58,8 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
         have the same volume). Beyond 300 groups, 300 evenly spaced in that order. The target
         is the mean of the population, which is not complete pooling's estimate: both are drawn
         and labelled, as a line or, where they differ from group to group, a dash for each. A group
-        without an estimate of its own has no arrow.
+        without an estimate of its own has no arrow. Of more than 30 groups the three largest,
+        the three smallest and the three that move farthest are named.
 
     Raises
     ------
@@ -113,9 +115,20 @@ def _draw_arrows(axes, summary: xr.Dataset, dim: str, group: str, unit: str) -> 
         axes.annotate("", (at, end), (at, start), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.7}, zorder=0.5)
     if own.size <= MOST_LABELLED and x is volume:
         name_points(axes, x, np.where(known, own, mean), summary[dim].values)
-    elif own.size <= MOST_LABELLED:
+    elif own.size > MOST_LABELLED:
+        named = _extremes(own, mean)
+        name_points(axes, x[named], own[named], summary[dim].values[named])
+    else:
         axes.set_xticks(x, [group_name(label) for label in summary[dim].values], rotation=90, fontsize=SMALL)
     finish(axes)
+
+
+def _extremes(own: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The smallest and the largest estimates, and those that move farthest."""
+    known = np.flatnonzero(np.isfinite(own))
+    order = known[np.argsort(own[known], kind="stable")]
+    farthest = known[np.argsort(-abs(own - mean)[known], kind="stable")]
+    return np.unique([*order[:EXTREMES], *order[-EXTREMES:], *farthest[:EXTREMES]])
 
 
 def _draw_targets(axes, summary: xr.Dataset) -> None:

@@ -68,6 +68,31 @@ def panels(estimates: xr.DataArray, group: str) -> list[tuple[str, dict]]:
     return [(str(value), {dim: value}) for value in estimates[dim].values]
 
 
+def both_ends(order: np.ndarray, kept: np.ndarray, most: int) -> np.ndarray:
+    """The two ends of a long order, and between them those that are to be kept, the outermost first.
+
+    Examples
+    --------
+    >>> both_ends(np.arange(1000), np.array([500, 501]), 6).tolist()
+    [0, 1, 500, 501, 998, 999]
+    """
+    if order.size <= most:
+        return order
+    place = np.arange(order.size)
+    end = np.minimum(place, place[::-1])
+    wanted = np.isin(order, kept)
+    half = max(most // 4, (most - wanted.sum()) // 2)
+    between = np.flatnonzero(wanted & (end >= half))
+    outermost = between[np.argsort(end[between], kind="stable")[: most - 2 * half]]
+    return order[np.union1d(np.flatnonzero(end < half), outermost)]
+
+
+def said_of_ends(fit_order: str, drawn: int, of: int, kept: int, kept_in_all: int) -> str:
+    """In words, which of many groups a picture shows."""
+    named = f"with {kept} of the {kept_in_all} that stand out; " if kept_in_all else ""
+    return f"{drawn} of them, from both ends of the order of {fit_order};\n{named}{of - drawn} between are not drawn"
+
+
 def evenly(order: np.ndarray, most: int) -> np.ndarray:
     """At most so many of an order, evenly spaced, its ends included."""
     return order[np.linspace(0, order.size - 1, min(order.size, most)).round().astype(int)]

@@ -20,6 +20,8 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, ppf, to_json
 from hbm_zoo.reporting.answers import answers_of
 
+#: Probability beyond which a group is said to lie above a number, or below it; how many are named.
+CERTAIN, MOST_NAMED = 0.9, 10
 NOTHING = "Nothing is concluded: a fit broke off, and the others alone do not answer the question."
 QUESTIONS = ("new_group", "new_observation")
 
@@ -112,6 +114,38 @@ class Findings:
         return f"{source}{volume.size:,} {words.plural(self.group, volume.size)}, {unit} {spread}{chosen}"
 
     @property
+    def standing_out(self) -> list[str]:
+        """Which groups lie beyond the threshold asked for, or else the model's reference, and how sure that is."""
+        line = self.record.reference if self.threshold is None else self.threshold
+        if line is None or self.discoveries is not None or f"p_above_{line:g}" not in self.groups:
+            return []
+        said = []
+        for coefficient, table in self.parts.items():
+            above, what = table[f"p_above_{line:g}"], coefficient or self.record.estimand
+            said.append(self._beyond(above, f"{what} > {line:g}"))
+            if self.threshold is None:
+                said.append(self._beyond(1 - above, f"{what} < {line:g}"))
+        return said
+
+    def _beyond(self, chance: pd.Series, event: str) -> str:
+        """How many groups some event is nearly certain of, the surest by name."""
+        sure = chance[chance > CERTAIN].sort_values(ascending=False, kind="stable")
+        named = [f"{label} ({chance:.2f})" for label, chance in sure.iloc[:MOST_NAMED].items()]
+        more = f" and {len(sure) - MOST_NAMED} more" if len(sure) > MOST_NAMED else ""
+        which = f": {', '.join(named)}{more}" if named else ""
+        groups = words.plural(self.group, len(chance))
+        return f"P({event}) exceeds {CERTAIN} for {len(sure)} of {len(chance)} {groups}{which}"
+
+    @property
+    def certain(self) -> set:
+        """Labels of the groups that are said to lie beyond."""
+        line = self.record.reference if self.threshold is None else self.threshold
+        if line is None or f"p_above_{line:g}" not in self.groups:
+            return set()
+        beyond = [part.index[part[f"p_above_{line:g}"] > CERTAIN] for part in self.parts.values()]
+        return {label for labels in beyond for label in labels}
+
+    @property
     def parts(self) -> dict[str, pd.DataFrame]:
         """The groups table by coefficient of the estimand, each indexed by group alone; under "" if it has none."""
         others = [name for name in self.groups.index.names if name != self.group]
@@ -151,6 +185,13 @@ def findings(
         verdict=_verdict(fits, comparisons, record) if not failures else [NOTHING],
         threshold=threshold,
     )
+
+
+def _in_their_word(meaning: str, ours: str, theirs: str) -> str:
+    """A parameter's meaning, groups called what the data's owner calls them."""
+    for one, other in ((words.plural(ours), words.plural(theirs)), (ours, theirs)):
+        meaning = re.sub(rf"\b{one}\b", lambda _, other=other: other, meaning)
+    return meaning
 
 
 def _checked(fits: Fits) -> pd.DataFrame:
@@ -236,6 +277,6 @@ def _population(fits: Fits, record: HierarchicalModel) -> pd.DataFrame:
                 continue
             draws = fit["posterior"].dataset[parameter].values.ravel()
             low, high = np.quantile(draws, [tail, 1 - tail])
-            meaning = re.sub(rf"\b{record.group}", word(fit, record.group), about.meaning)
+            meaning = _in_their_word(about.meaning, record.group, word(fit, record.group))
             rows.append((name, parameter, draws.mean(), low, high, meaning))
     return pd.DataFrame(rows, columns=["pooling", "parameter", "mean", "lower", "upper", "meaning"])

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 import hbm_zoo as hz
 from hbm_zoo.inference.fits import Fits
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.plots.funnel import beyond_limits
 from hbm_zoo.reporting import definitions, tables
 from hbm_zoo.reporting.answers import Answer, answers_of
 from hbm_zoo.reporting.findings import Findings, findings
@@ -33,6 +34,8 @@ TEMPLATES = Environment(
 TEMPLATES.filters["escaped"] = tables.escaped
 TEMPLATES.globals["html"] = html
 DOTS_PER_INCH = 130
+#: Of numbers in files for people.
+DIGITS = "%.6g"
 QUESTIONS = {
     "new_group": "A new {group}",
     "new_observation": "The same {group}, again",
@@ -93,12 +96,12 @@ def write(found: Findings, target: Path) -> Path:
             (draft / template).write_text(text, encoding="utf-8")
         compared = {q: table for q, table in found.comparisons.items() if isinstance(table, pd.DataFrame)}
         if compared:
-            pd.concat(compared, names=["question", "pooling"]).to_csv(draft / "comparison.csv")
-        found.groups.to_csv(draft / "groups.csv")
+            pd.concat(compared, names=["question", "pooling"]).to_csv(draft / "comparison.csv", float_format=DIGITS)
+        found.groups.to_csv(draft / "groups.csv", float_format=DIGITS)
         if found.discoveries is not None:
-            found.discoveries.to_csv(draft / "discoveries.csv")
+            found.discoveries.to_csv(draft / "discoveries.csv", float_format=DIGITS)
         for answer, table in _answered(found):
-            table.to_csv(draft / f"{answer.verb}.csv")
+            table.to_csv(draft / f"{answer.verb}.csv", float_format=DIGITS)
         (draft / "fits").mkdir()
         for name, fit in found.fits.items():
             fit.to_netcdf(draft / "fits" / f"{name}.nc")
@@ -107,7 +110,10 @@ def write(found: Findings, target: Path) -> Path:
 
 def _figures(found: Findings) -> dict[str, Figure]:
     """The pictures that these fits and this model have."""
-    figures = {"poolings": hz.plot_poolings(found.fits)}
+    kept = found.certain | set(beyond_limits(found.fits, found.record))
+    figures = {"poolings": hz.plot_poolings(found.fits, kept)}
+    if found.discoveries is None and any("rank" in fit["group_summary"] for fit in found.fits.values()):
+        figures["ranks"] = hz.plot_ranks(found.fits, kept)
     if "partial" in found.fits and found.record.group_level.reliability is not None:
         figures["shrinkage"] = hz.plot_shrinkage(found.fits, found.record)
     one_target = found.record.extras.control_limits is not None and not found.record.group_level.placed
@@ -178,6 +184,7 @@ def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str
     """What each figure of each table and file means; `compared` are the columns of the comparisons."""
     volume, kappa = str(found.groups.columns[0]), found.record.group_level.kappa
     meanings = {
+        "Words": definitions.WORDS,
         "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in compared},
         "Groups": {str(c): definitions.define(str(c), volume, kappa) for c in found.groups.columns},
         "Checks": definitions.CHECKS,

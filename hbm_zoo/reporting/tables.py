@@ -61,12 +61,21 @@ def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
     columns |= {_heading(str(name)): few[name].map("{:.2f}".format).tolist() for name in further}
     if "rank" in table.columns:
         columns["rank"] = aligned(few["rank"].round()).tolist()
-    left_out = (
-        ""
-        if len(few) == len(table)
-        else f"The {half} largest and the {half} smallest; all {len(table)} are in groups.csv."
-    )
-    return pd.DataFrame(columns), left_out
+    shown = pd.DataFrame(columns)
+    if len(few) == len(table):
+        return shown, ""
+    left_out = f"The {half} largest and the {half} smallest; all {len(table)} are in groups.csv."
+    return _with_gaps(shown, [len(part) - 2 * half for part in findings.parts.values()], half), left_out
+
+
+def _with_gaps(shown: pd.DataFrame, between: list[int], half: int) -> pd.DataFrame:
+    """A row where others are left out, which says how many; `between` of each part of so many at both ends."""
+    pieces = []
+    for k, skipped in enumerate(between):
+        part = shown.iloc[2 * half * k : 2 * half * (k + 1)]
+        said = pd.DataFrame([[f"… {skipped} between …", *[""] * (shown.shape[1] - 1)]], columns=shown.columns)
+        pieces += [part.iloc[:half], said, part.iloc[half:]]
+    return pd.concat(pieces, ignore_index=True)
 
 
 def _ends(table: pd.DataFrame, half: int) -> pd.DataFrame:

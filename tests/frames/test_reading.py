@@ -144,7 +144,8 @@ def test_a_cell_over_several_lines_is_noted(tmp_path):
     frame = read(tmp_path / "file.csv", 'hospital,observed,expected,notes\nA,3,4,"see\nB,5,4,"\nC,1,2,\n')
     assert frame["hospital"].tolist() == ["A", "C"]
     assert frame.attrs["notes"] == [
-        "Line 2 of file.csv: the cell of 'notes' goes over several lines. Is a quote missing?"
+        "Line 2 of file.csv: the cell of 'notes' goes over several lines. Is a quote missing?",
+        "file.csv: the model does not use column 'notes'.",
     ]
 
 

