@@ -33,6 +33,8 @@ _HOMES = {
     "plot_shrinkage": "plots.shrinkage",
     "plot_ranks": "plots.ranks",
     "plot_funnel": "plots.funnel",
+    "plot_fits": "plots.fits",
+    "plot_coefficients": "plots.coefficients",
     "plot_estimates_over_heterogeneity": "plots.heterogeneity",
     "plot_tolerance_bound": "plots.tolerance",
     "plot_components": "plots.components",

@@ -17,6 +17,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import inputs, rules
+from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior, given_as
 from hbm_zoo.words import choose, plural
@@ -109,6 +110,8 @@ class Extras:
     check
         ``check(data)``: refuses a whole data set that lacks what the model needs, and gives a sentence for each thing
         that a reader of the results must know; it is asked once a fit, whatever the priors.
+    curve
+        The `Curve` of each group through its rows, for the pictures in the space of the data.
     further_columns
         ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
         rule.
@@ -123,6 +126,7 @@ class Extras:
     left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
     check: Callable[[xr.Dataset], Iterable[str]] = lambda data: ()
+    curve: Curve | None = None
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
 
 

@@ -71,6 +71,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.rules import FrameError, label, number
 from hbm_zoo.group_level import normal_regression
+from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import CorrelatedNormal
@@ -361,6 +362,18 @@ def shrink_together(t, means):
     return {"tau_intercept": t * means["tau_intercept"], "tau_slope": t * means["tau_slope"], "rho": means["rho"]}
 
 
+def rows(data):
+    """Whose each row is, and its environment and response."""
+    return data.of_genotype.values, data.x.values + data.attrs["center"], data.response.values
+
+
+def line_at(theta, x, data):
+    """Intercept + slope (environment - center)."""
+    return theta.sel(coefficient="intercept", drop=True) + theta.sel(coefficient="slope", drop=True) * (
+        x - data.attrs["center"]
+    )
+
+
 def spreads(data):
     """Sd of the responses, sd of the environments, distance of the center from their mean.
 
@@ -491,6 +504,10 @@ MODEL = HierarchicalModel(
     ),
     simulate=simulate,
     datasets={"barley_minnesota": Shipped(), "sleepstudy": Shipped()},
-    extras=Extras(path=shrink_together, check=far_center),
+    extras=Extras(
+        path=shrink_together,
+        check=far_center,
+        curve=Curve(axis="environment", response="response", rows=rows, at=line_at),
+    ),
 )
 build = MODEL.build

@@ -86,11 +86,13 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
 
 def beyond_limits(fits: Fits, model: HierarchicalModel | None = None) -> np.ndarray:
     """Labels of the groups beyond the 99.8 % limits of `plot_funnel`; none where a model has no funnel."""
-    of = {fit.attrs["pooling"]: fit for fit in reversed(fits.values())}
+    fits = check_together(fits)
+    of = {fit.attrs["pooling"]: fit for fit in fits.values()}
     record = model_of(next(iter(fits.values())), model)
     if not {"complete", "partial"} <= set(of) or record.extras.control_limits is None or record.group_level.placed:
         return np.array([])
-    summary, target = of["partial"]["group_summary"], float(of["complete"]["group_summary"].to_dataset()["mean"][0])
+    summary = of["partial"]["group_summary"].to_dataset()
+    target = float(of["complete"]["group_summary"].to_dataset()["mean"][0])
     out = _how_far_out(record.extras.control_limits, target, summary["volume"].values, summary["own"].values)
     return summary[record.group].values[out > 0]
 

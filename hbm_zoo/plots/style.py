@@ -81,7 +81,7 @@ def both_ends(order: np.ndarray, kept: np.ndarray, most: int) -> np.ndarray:
     place = np.arange(order.size)
     end = np.minimum(place, place[::-1])
     wanted = np.isin(order, kept)
-    half = max(most // 4, (most - wanted.sum()) // 2)
+    half = max(most // 4, (most - int(wanted.sum())) // 2)
     between = np.flatnonzero(wanted & (end >= half))
     outermost = between[np.argsort(end[between], kind="stable")[: most - 2 * half]]
     return order[np.union1d(np.flatnonzero(end < half), outermost)]

@@ -122,19 +122,23 @@ class Findings:
         said = []
         for coefficient, table in self.parts.items():
             above, what = table[f"p_above_{line:g}"], coefficient or self.record.estimand
-            said.append(self._beyond(above, f"{what} > {line:g}"))
+            sides = [(above, f"{what} > {line:g}")]
             if self.threshold is None:
-                said.append(self._beyond(1 - above, f"{what} < {line:g}"))
+                sides.append((1 - above, f"{what} < {line:g}"))
+            shown = [side for side in sides if (side[0] > CERTAIN).any()] or sides[:1]
+            said += [self._beyond(chance, event) for chance, event in shown]
         return said
 
     def _beyond(self, chance: pd.Series, event: str) -> str:
-        """How many groups some event is nearly certain of, the surest by name."""
-        sure = chance[chance > CERTAIN].sort_values(ascending=False, kind="stable")
-        named = [f"{label} ({chance:.2f})" for label, chance in sure.iloc[:MOST_NAMED].items()]
-        more = f" and {len(sure) - MOST_NAMED} more" if len(sure) > MOST_NAMED else ""
-        which = f": {', '.join(named)}{more}" if named else ""
-        groups = words.plural(self.group, len(chance))
-        return f"P({event}) exceeds {CERTAIN} for {len(sure)} of {len(chance)} {groups}{which}"
+        """How many groups some event is nearly certain of: the surest by name, or, if they are most, the others."""
+        sure = (chance > CERTAIN).to_numpy()
+        most = sure.sum() > len(chance) / 2
+        listed = chance[~sure if most else sure].sort_values(ascending=False, kind="stable")
+        named = [f"{label} ({chance:.2f})" for label, chance in listed.iloc[:MOST_NAMED].items()]
+        more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+        which = f"{', not for ' if most else ': '}{', '.join(named)}{more}" if named else ""
+        groups = f"{len(chance)} {words.plural(self.group, len(chance))}"
+        return f"P({event}) exceeds {CERTAIN} for {sure.sum()} of {groups}{which}"
 
     @property
     def certain(self) -> set:
@@ -190,7 +194,7 @@ def findings(
 def _in_their_word(meaning: str, ours: str, theirs: str) -> str:
     """A parameter's meaning, groups called what the data's owner calls them."""
     for one, other in ((words.plural(ours), words.plural(theirs)), (ours, theirs)):
-        meaning = re.sub(rf"\b{one}\b", lambda _, other=other: other, meaning)
+        meaning = re.sub(rf"\b{one}\b", other.replace("\\", r"\\"), meaning)
     return meaning
 
 

@@ -122,8 +122,18 @@ def _figures(found: Findings) -> dict[str, Figure]:
     if found.discoveries is not None:
         figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)
         figures["local_fdr"] = hz.plot_local_fdr(found.leading, model=found.record)
+    if found.record.extras.curve is not None:
+        figures["fits"] = hz.plot_fits(found.fits, kept, found.record)
+    if "partial" in found.fits and "none" in found.fits and _has_pairs(found):
+        figures["coefficients"] = hz.plot_coefficients(found.fits, found.record)
     drawn = [answer for answer, _ in _answered(found) if answer.picture]
     return figures | {answer.verb: answer.figure(found.leading, found.record) for answer in drawn}
+
+
+def _has_pairs(found: Findings) -> bool:
+    """Whether groups have several coefficients, and draws of them were kept."""
+    draws = [fit["posterior"].dataset.get(found.record.estimand) for fit in found.fits.values()]
+    return len(found.parts) > 1 and all(each is not None for each in draws)
 
 
 def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:

@@ -89,12 +89,23 @@ def test_the_box_answers_the_question_first(found, page, folder):
 
 def test_without_a_threshold_both_sides_of_the_reference_are_named(fits):
     without = findings(fits)
-    above = without.groups["p_above_1"]
-    assert [said.split(":")[0] for said in without.standing_out] == [
-        f"P(lam > 1) exceeds 0.9 for {(above > 0.9).sum()} of 6 wards",
-        f"P(lam < 1) exceeds 0.9 for {(above < 0.1).sum()} of 6 wards",
+    several = pd.Series([0.99, 0.97, 0.05, 0.5, 0.4, 0.3], index=without.groups.index)
+    both = replace(without, groups=without.groups.assign(p_above_1=several))
+    wards = [str(label) for label in several.index]
+    assert both.standing_out == [
+        f"P(lam > 1) exceeds 0.9 for 2 of 6 wards: {wards[0]} (0.99), {wards[1]} (0.97)",
+        f"P(lam < 1) exceeds 0.9 for 1 of 6 wards: {wards[2]} (0.95)",
     ]
-    assert without.certain == set(above.index[above > 0.9])
+    assert both.certain == set(several.index[:2])
+
+
+def test_of_what_nearly_all_do_the_others_are_named_and_an_empty_side_is_not(fits):
+    without = findings(fits)
+    nearly = pd.Series([0.99, 0.97, 0.95, 0.92, 0.91, 0.3], index=without.groups.index)
+    (said,) = replace(without, groups=without.groups.assign(p_above_1=nearly)).standing_out
+    assert said == f"P(lam > 1) exceeds 0.9 for 5 of 6 wards, not for {nearly.index[5]} (0.30)"
+    (said,) = replace(without, groups=without.groups.assign(p_above_1=0.5)).standing_out
+    assert said == "P(lam > 1) exceeds 0.9 for 0 of 6 wards"
 
 
 def test_what_is_left_out_of_a_long_table_is_counted_where_it_is_left_out(found):
