@@ -41,7 +41,7 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Record a piece: its file appears whole or not at all, whenever the process is killed."""
-        write_whole(self.files[name], content)
+        write_whole(self.files[name], content + hashlib.sha256(content).digest())
 
     def read(self, name: str) -> xr.DataTree:
         """The result of a piece, in memory."""
@@ -55,14 +55,14 @@ class Folder:
         return tree
 
     def attrs(self, name: str) -> dict[str, Any] | None:
-        """What the file of a piece says of the whole; None if there is no such file.
+        """What the file of a piece says of the whole; None if there is no such file, or not as it was written.
 
         Raises
         ------
         ValueError
             If the file is of another piece of that name: of other data, settings or seed.
         """
-        if not self.files[name].is_file():
+        if not _as_written(self.files[name]):
             return None
         try:
             with xr.open_dataset(self.files[name]) as root:
@@ -77,6 +77,15 @@ class Folder:
                 "Name another folder."
             )
         return attrs
+
+
+def _as_written(path: Path) -> bool:
+    """Whether a file is there and ends with the digest of what comes before, which those who read NetCDF pass over."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
 def write_whole(path: Path, content: bytes) -> None:
