@@ -108,6 +108,8 @@ def test_what_predicts_better_is_what_its_own_table_says(cases, name, question):
         degree = "within noise"
         if -row["elpd_diff"] > 2 * row["dse"]:
             degree = "clearly" if -row["elpd_diff"] > 4 else "hardly"
+        elif -row["elpd_diff"] >= 10 and row["one_unit"] > 0.2:
+            degree = f"by much but unevenly, one hospital making {100 * row['one_unit']:.0f} % of it"
         if row["one_unit"] > 0.5:
             degree = "mostly at one hospital"
         if gap == "0.0":
@@ -272,6 +274,16 @@ def ranking(one_unit=0.1, **rows):
             {"one_unit": 0.97, "complete": (0, 0, 0.1, 0), "partial": (-722.5, 676.4, 0.1, 0)},
             30,
             "it leads partial pooling mostly at one hospital (722.5 nats, se 676.4)",
+        ),
+        (
+            {"one_unit": 0.44, "complete": (0, 0, 0.1, 0), "partial": (-79.3, 44.5, 0.1, 0)},
+            13,
+            "it leads partial pooling by much but unevenly, one hospital making 44 % of it (79.3 nats, se 44.5)",
+        ),
+        (
+            {"one_unit": 0.44, "complete": (0, 0, 0.1, 0), "partial": (-9.3, 5.5, 0.1, 0)},
+            13,
+            "it leads partial pooling within noise (9.3 nats, se 5.5)",
         ),
         (
             {"complete": (0, 0, 0.1, 0), "partial": (-0.04, 0.01, 0.1, 0)},

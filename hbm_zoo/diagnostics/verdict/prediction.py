@@ -16,6 +16,8 @@ from hbm_zoo.words import listed, pooling, with_article
 STANDARD_ERRORS = 2
 LITTLE = 4
 MOST_OF_IT = 0.5
+#: Nats of a lead that nobody overlooks, and the share of one unit in it that makes its standard error say little.
+LARGE, UNEVEN = 10, 0.2
 
 
 def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -71,6 +73,8 @@ def _lead(name: str, row: pd.Series, unit: str) -> str:
         degree = f"mostly at one {unit}"
     elif is_behind(row):
         degree = "clearly"
+    elif not _exceeds_noise(row) and -row["elpd_diff"] >= LARGE and row["one_unit"] > UNEVEN:
+        degree = f"by much but unevenly, one {unit} making {100 * row['one_unit']:.0f} % of it"
     else:
         degree = "hardly" if _exceeds_noise(row) else "within noise"
     return f"{pooling(name)} {degree} ({abs(row['elpd_diff']):.1f} nats, se {row['dse']:.1f})"
