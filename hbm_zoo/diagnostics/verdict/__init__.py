@@ -51,15 +51,14 @@ def verdict(
 
     Notes
     -----
-    A lead is clear if it exceeds two of its standard errors (``se``) and 4 nats: smaller ones are
-    hardly leads, the former within noise; where one group makes most of it the standard error says
-    little, and that group is what is said. So does it where differences are skewed: a lead of 10 nats
-    or more of which one group makes a fifth is called large but uneven, not noise. With fewer than 10 groups no standard error is used (all
-    three: Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296), nor where groups depend on one
-    another. No pooling is not ranked on a new group, where only its prior speaks. The group that
-    moves farthest is the one whose posterior mean lies furthest from its own estimate. That distance
-    is, given hyperparameters, (1 - kappa) |own - target|, so that each factor is set against its
-    median over groups.
+    A lead is clear if it exceeds two of its standard errors (``se``) and 4 nats: smaller ones are hardly
+    leads, the former within noise; where one group makes most of it the standard error says little, and that
+    group is what is said. So does it where differences are skewed: a lead of 10 nats or more of which one
+    group makes a fifth is called large but uneven, not noise. With fewer than 10 groups no standard error is
+    used (all three: Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296), nor where groups depend on one
+    another. No pooling is not ranked on a new group, where only its prior speaks. The group that moves
+    farthest is the one whose posterior mean lies furthest from its own estimate. That distance is, given
+    hyperparameters, (1 - kappa) |own - target|, so that each factor is set against its median over groups.
 
     Examples
     --------
