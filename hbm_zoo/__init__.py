@@ -23,6 +23,7 @@ _HOMES = {
     "groups": "diagnostics.groups",
     "predict": "diagnostics.prediction",
     "empirical_bayes": "diagnostics.empirical_bayes",
+    "evidence": "diagnostics.evidence",
     "discoveries": "diagnostics.multiplicity",
     "verdict": "diagnostics.verdict",
     "calibrate": "diagnostics.calibration",

@@ -1,0 +1,186 @@
+"""How strong is the evidence that groups differ at all?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.diagnostics.cross_validation import lean
+from hbm_zoo.inference.chunks import log_joint
+from hbm_zoo.inference.fits import (
+    Fits,
+    check_together,
+    efficiency,
+    free,
+    hyperparameters,
+    model_of,
+    prepared,
+    priors_of,
+    word,
+)
+from hbm_zoo.inference.free_parameters import FreeParameters, log_density, log_evidence
+from hbm_zoo.inference.sampling import refit
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.priors import describe, to_json
+from hbm_zoo.words import listed, plural
+
+#: Of each family the numbers that grow with its scale, and those that shrink.
+GROWS = {
+    "HalfNormal": ("sigma",),
+    "HalfCauchy": ("beta",),
+    "HalfStudentT": ("sigma",),
+    "Uniform": ("lower", "upper"),
+    "Weibull": ("beta",),
+}
+#: What a log Bayes factor is called from so many nats on (Kass & Raftery 1995, section 3.2).
+DEGREES = ((5, "very strong"), (3, "strong"), (1, "positive"), (0, "not worth more than a bare mention"))
+SHRINKS = {"Exponential": ("lam",), "Gamma": ("beta",)}
+
+
+def evidence(
+    fits: Fits, scales: Sequence[float] = (0.5, 1.0, 2.0), model: HierarchicalModel | None = None
+) -> pd.DataFrame:
+    """The Bayes factor of partial over complete pooling, with the priors of the spreads as they are and rescaled.
+
+    Parameters
+    ----------
+    fits : dict of str to xarray.DataTree
+        As `fit_poolings` returns them; it must hold complete and partial pooling.
+    scales : sequence of float
+        By how much the scale of each spread's prior is multiplied; each but 1 takes a refit.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``scale``: ``prior`` of the spreads, ``log_bayes_factor`` = log p(y | partial pooling) - log p(y |
+        complete pooling) [nats] and its Monte Carlo error ``mcse``. ``attrs["verdict"]`` is a sentence.
+
+    Raises
+    ------
+    ValueError
+        If a pooling is missing; complete pooling is not partial pooling with spreads of 0; a spread's prior has no
+        density at 0, or an infinite one, so that the two are not nested; or its family has no scale that is known here.
+
+    Notes
+    -----
+    Kass & Raftery (1995), J Am Stat Assoc 90:773-795. Both probabilities are bridges (Meng & Wong 1996, Stat Sinica
+    6:831-860) from the posterior to a normal. A Bayes factor depends on the prior of the spreads however many data
+    there are: the wider it is, the more it is against a spread; hence the three rows. The default priors of most
+    models take their scales from the data, which then are used twice. The Savage-Dickey ratio is the same number, but
+    no draw lies near 0 where it is large.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> fits = hz.fit_poolings("vaccine_clinics", hz.load_data("bcg_vaccine"), random_seed=1, progressbar=False)
+    >>> hz.evidence(fits)["log_bayes_factor"].round(1).tolist()
+    [57.5, 57.8, 57.5]
+    """
+    fits = check_together(fits)
+    of = {fit.attrs["pooling"]: fit for fit in fits.values()}
+    if not {"complete", "partial"} <= set(of):
+        raise ValueError(f"evidence needs fits of complete and of partial pooling; got {', '.join(fits)}.")
+    record, partial = model_of(of["partial"], model), of["partial"]
+    spreads = _spreads(record, of["complete"], partial)
+    lumped, error = _log_evidence(record, of["complete"])
+    rows = {}
+    for scale in scales:
+        priors = {name: scaled(name, priors_of(partial)[name], scale) for name in spreads}
+        fit = partial if scale == 1 else _with_priors(record, partial, priors)
+        differing, mcse = _log_evidence(record, fit)
+        said = ", ".join(f"{name} ~ {describe(prior)}" for name, prior in priors.items())
+        rows[float(scale)] = {
+            "prior": said,
+            "log_bayes_factor": differing - lumped,
+            "mcse": float(np.hypot(mcse, error)),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("scale")
+    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)))
+    return table
+
+
+def _spreads(record: HierarchicalModel, complete: xr.DataTree, partial: xr.DataTree) -> list[str]:
+    """The hyperparameters that complete pooling sets to 0 and partial pooling learns, their priors looked at."""
+    fixed, learned = json.loads(complete.attrs["fixed"]), free(partial)
+    spreads = [name for name in learned if fixed.get(name) == 0 and record.parameters[name].support[0] == 0]
+    if record.heterogeneity not in spreads:
+        raise ValueError(
+            f"Complete pooling of {record.name} is not its partial pooling with {record.heterogeneity} = 0."
+        )
+    for name in spreads:
+        prior = priors_of(partial)[name]
+        if not np.isfinite(log_density(prior)(np.zeros(1))[0]):
+            raise ValueError(
+                f"The prior {describe(prior)} of {name!r} has no finite density above nothing at 0, which complete "
+                "pooling takes for certain: no Bayes factor compares the two. Give it a half-normal, say."
+            )
+    return spreads
+
+
+def scaled(name: str, prior: Prior, scale: float) -> Prior:
+    """A prior of a positive number with its scale multiplied.
+
+    Raises
+    ------
+    ValueError
+        If it is not known how that is written in the prior's family.
+
+    Examples
+    --------
+    >>> scaled("tau", Prior("Exponential", lam=2), 4).parameters
+    {'lam': 0.5}
+    """
+    family = prior.distribution
+    if prior.transform or family not in {*GROWS, *SHRINKS}:
+        known = listed([*GROWS, *SHRINKS])
+        raise ValueError(f"The scale of the prior {describe(prior)} of {name!r} is not known here, only of {known}.")
+    grown = {own: float(prior.parameters[own]) * scale for own in GROWS.get(family, ())}
+    shrunk = {own: float(prior.parameters[own]) / scale for own in SHRINKS.get(family, ())}
+    return Prior(family, **(prior.parameters | grown | shrunk))
+
+
+def _with_priors(record: HierarchicalModel, fit: xr.DataTree, priors: dict[str, Prior]) -> xr.DataTree:
+    """The same fit with other priors."""
+    other = lean(fit)
+    other.attrs["priors"] = to_json(priors_of(fit) | priors)
+    other["constant_data"] = fit["constant_data"]
+    tree = refit(other, prepared(fit), int(fit.attrs["seed"]), record)
+    for name, value in other.attrs.items():
+        tree.attrs.setdefault(name, value)
+    for group in ("constant_data", "observed_data"):
+        if group in fit.children:
+            tree[group] = fit[group]
+    return tree
+
+
+def _log_evidence(record: HierarchicalModel, fit: xr.DataTree) -> tuple[float, float]:
+    """Log p(y) under a fit's pooling and its Monte Carlo error [nats]."""
+    h, data = hyperparameters(fit), prepared(fit)
+    if not free(fit):
+        return float(log_joint(record, h, data).isel(sample=0)), 0.0
+    rng = np.random.default_rng(int(fit.attrs["seed"]))
+    return log_evidence(FreeParameters(record, fit), h, data, efficiency(fit), rng)
+
+
+def _sentence(table: pd.DataFrame, spreads: list[str], groups: str) -> str:
+    """What the Bayes factors say, and what moves them."""
+    factors = table["log_bayes_factor"]
+    first = 1.0 if 1.0 in factors.index else factors.index[0]
+    factor, error = factors[first], table["mcse"][first]
+    degree = next(word for least, word in DEGREES if abs(factor) >= least)
+    event = "differ" if factor > 0 else "are all the same"
+    others = factors.drop(index=first)
+    told = listed([f"{value:.1f} at {scale:g} times it" for scale, value in others.items()]) if len(others) else ""
+    of = f"at {first:g} times the scale of the prior of {listed(spreads)}" + (f", {told}" if told else "")
+    doubt = "; the prior decides which" if factors.min() < 0 < factors.max() else ""
+    return (
+        f"Evidence that {groups} {event} is {degree}: the log Bayes factor of partial over complete pooling is "
+        f"{factor:.1f} nats (MCSE {error:.2f}) {of}{doubt}."
+    )

@@ -1,0 +1,105 @@
+"""Bayes factors against quadrature, and what they refuse."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymc_extras.prior import Prior
+from scipy import integrate, stats
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics.evidence import scaled
+from hbm_zoo.inference.fits import priors_of
+from hbm_zoo.priors import ppf
+
+EFFECTS, ERRORS = np.array([0.1, 0.9, -0.6, 0.4]), np.array([0.3, 0.4, 0.2, 0.5])
+
+
+def clinics_fits(**more):
+    frame = pd.DataFrame({"clinic": [*"abcd"], "effect": EFFECTS, "standard_error": ERRORS})
+    what = {"random_seed": 1, "progressbar": False} | more
+    return {p: hz.fit("vaccine_clinics", frame, pooling=p, **what) for p in ("complete", "partial")}
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return clinics_fits()
+
+
+def by_quadrature(priors, scale):
+    """The log Bayes factor by scipy alone."""
+    mu, tau = priors["mu"].parameters, priors["tau"].parameters
+    known = stats.norm(mu["mu"], mu["sigma"])
+    spread = stats.halfnorm(scale=scale * tau["sigma"])
+
+    def marginal(mean, sd):
+        return stats.norm.pdf(EFFECTS, mean, np.hypot(ERRORS, sd)).prod()
+
+    reach = (mu["mu"] - 8 * mu["sigma"], mu["mu"] + 8 * mu["sigma"])
+    differing, _ = integrate.dblquad(
+        lambda m, t: marginal(m, t) * known.pdf(m) * spread.pdf(t), 0, 12 * spread.std(), *reach, epsabs=1e-12
+    )
+    lumped, _ = integrate.quad(lambda m: marginal(m, 0.0) * known.pdf(m), *reach, epsabs=1e-14, points=[0.0])
+    return np.log(differing / lumped)
+
+
+def test_it_is_the_ratio_of_two_integrals_at_each_scale(fits):
+    table = hz.evidence(fits, scales=(0.5, 1, 2))
+    for scale, row in table.iterrows():
+        expected = by_quadrature(priors_of(fits["partial"]), scale)
+        assert row["mcse"] < 0.02
+        assert row["log_bayes_factor"] == pytest.approx(expected, abs=4 * row["mcse"])
+    assert np.ptp(table["log_bayes_factor"]) > 20 * table["mcse"].max()  # a scale that is not used would be seen
+    assert table["prior"].is_unique
+
+
+def test_draws_of_chains_give_the_same(fits):
+    chains = clinics_fits(engine="nuts", draws=500)
+    one, other = (hz.evidence(each, scales=[1]).loc[1] for each in (fits, chains))
+    error = np.hypot(one["mcse"], other["mcse"])
+    assert one["log_bayes_factor"] == pytest.approx(other["log_bayes_factor"], abs=4 * error)
+
+
+def test_the_sentence_follows_the_numbers(fits):
+    table = hz.evidence(fits)
+    factor = table.loc[1.0, "log_bayes_factor"]
+    degree = next(w for least, w in ((5, "very strong"), (3, "strong"), (1, "positive"), (0, "not")) if factor >= least)
+    assert table.attrs["verdict"].startswith(f"Evidence that clinics differ is {degree}")
+    assert (
+        f"is {factor:.1f} nats (MCSE {table.loc[1.0, 'mcse']:.2f}) at 1 times the scale of the prior of tau"
+        in (table.attrs["verdict"])
+    )
+
+
+def test_what_is_not_nested_is_refused(fits):
+    with pytest.raises(ValueError, match="needs fits of complete and of partial pooling; got partial"):
+        hz.evidence(fits["partial"])
+    zero = {"partial": clinics_fits(priors={"tau": Prior("LogNormal", mu=0, sigma=1)}, draws=100)["partial"]}
+    with pytest.raises(ValueError, match="of 'tau' has no finite density above nothing at 0"):
+        hz.evidence(fits | zero)
+    other = fits["complete"].copy()
+    other.attrs = fits["complete"].attrs | {"fixed": json.dumps({"mu": 0.0})}
+    with pytest.raises(ValueError, match="is not its partial pooling with tau = 0"):
+        hz.evidence({"complete": other, "partial": fits["partial"]})
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        Prior("HalfNormal", sigma=1.5),
+        Prior("HalfCauchy", beta=2),
+        Prior("HalfStudentT", nu=3, sigma=2),
+        Prior("Uniform", lower=0, upper=3),
+        Prior("Weibull", alpha=1, beta=2),
+        Prior("Exponential", lam=2),
+        Prior("Gamma", alpha=1, beta=3),
+    ],
+)
+def test_a_prior_on_another_scale_has_its_quantiles_there(prior):
+    np.testing.assert_allclose(ppf(scaled("tau", prior, 3), 0.3), 3 * ppf(prior, 0.3), rtol=1e-6)
+
+
+def test_a_family_without_a_known_scale_is_refused():
+    with pytest.raises(ValueError, match=r"Beta\(alpha=1, beta=2\) of 'tau' is not known here, only of HalfNormal"):
+        scaled("tau", Prior("Beta", alpha=1, beta=2), 2)
