@@ -24,6 +24,7 @@ _HOMES = {
     "predict": "diagnostics.prediction",
     "empirical_bayes": "diagnostics.empirical_bayes",
     "evidence": "diagnostics.evidence",
+    "sensitivity": "diagnostics.sensitivity",
     "discoveries": "diagnostics.multiplicity",
     "verdict": "diagnostics.verdict",
     "calibrate": "diagnostics.calibration",

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pymc_extras.prior import Prior
 
-from hbm_zoo.diagnostics.cross_validation import lean
+from hbm_zoo.diagnostics.rescaled import scaled, with_priors
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import (
     Fits,
@@ -24,22 +23,12 @@ from hbm_zoo.inference.fits import (
     word,
 )
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, log_evidence
-from hbm_zoo.inference.sampling import refit
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.priors import describe, to_json
+from hbm_zoo.priors import describe
 from hbm_zoo.words import listed, plural
 
-#: Of each family the numbers that grow with its scale, and those that shrink.
-GROWS = {
-    "HalfNormal": ("sigma",),
-    "HalfCauchy": ("beta",),
-    "HalfStudentT": ("sigma",),
-    "Uniform": ("lower", "upper"),
-    "Weibull": ("beta",),
-}
 #: What a log Bayes factor is called from so many nats on (Kass & Raftery 1995, section 3.2).
 DEGREES = ((5, "very strong"), (3, "strong"), (1, "positive"), (0, "not worth more than a bare mention"))
-SHRINKS = {"Exponential": ("lam",), "Gamma": ("beta",)}
 
 
 def evidence(
@@ -93,7 +82,7 @@ def evidence(
     rows = {}
     for scale in scales:
         priors = {name: scaled(name, priors_of(partial)[name], scale) for name in spreads}
-        fit = partial if scale == 1 else _with_priors(record, partial, priors)
+        fit = partial if scale == 1 else with_priors(record, partial, priors)
         differing, mcse = _log_evidence(record, fit)
         said = ", ".join(f"{name} ~ {describe(prior)}" for name, prior in priors.items())
         rows[float(scale)] = {
@@ -122,42 +111,6 @@ def _spreads(record: HierarchicalModel, complete: xr.DataTree, partial: xr.DataT
                 "pooling takes for certain: no Bayes factor compares the two. Give it a half-normal, say."
             )
     return spreads
-
-
-def scaled(name: str, prior: Prior, scale: float) -> Prior:
-    """A prior of a positive number with its scale multiplied.
-
-    Raises
-    ------
-    ValueError
-        If it is not known how that is written in the prior's family.
-
-    Examples
-    --------
-    >>> scaled("tau", Prior("Exponential", lam=2), 4).parameters
-    {'lam': 0.5}
-    """
-    family = prior.distribution
-    if prior.transform or family not in {*GROWS, *SHRINKS}:
-        known = listed([*GROWS, *SHRINKS])
-        raise ValueError(f"The scale of the prior {describe(prior)} of {name!r} is not known here, only of {known}.")
-    grown = {own: float(prior.parameters[own]) * scale for own in GROWS.get(family, ())}
-    shrunk = {own: float(prior.parameters[own]) / scale for own in SHRINKS.get(family, ())}
-    return Prior(family, **(prior.parameters | grown | shrunk))
-
-
-def _with_priors(record: HierarchicalModel, fit: xr.DataTree, priors: dict[str, Prior]) -> xr.DataTree:
-    """The same fit with other priors."""
-    other = lean(fit)
-    other.attrs["priors"] = to_json(priors_of(fit) | priors)
-    other["constant_data"] = fit["constant_data"]
-    tree = refit(other, prepared(fit), int(fit.attrs["seed"]), record)
-    for name, value in other.attrs.items():
-        tree.attrs.setdefault(name, value)
-    for group in ("constant_data", "observed_data"):
-        if group in fit.children:
-            tree[group] = fit[group]
-    return tree
 
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree) -> tuple[float, float]:

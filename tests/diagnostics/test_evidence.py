@@ -9,7 +9,7 @@ from pymc_extras.prior import Prior
 from scipy import integrate, stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.evidence import scaled
+from hbm_zoo.diagnostics.rescaled import scaled
 from hbm_zoo.inference.fits import priors_of
 from hbm_zoo.priors import ppf
 

@@ -1,0 +1,65 @@
+"""The same fit with priors on other scales."""
+
+from __future__ import annotations
+
+import xarray as xr
+from pymc_extras.prior import Prior
+
+from hbm_zoo.diagnostics.cross_validation import lean
+from hbm_zoo.inference.fits import prepared, priors_of
+from hbm_zoo.inference.sampling import refit
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.priors import describe, to_json
+from hbm_zoo.words import listed
+
+#: Of each family the numbers that grow with its scale, and those that shrink.
+GROWS = {
+    "HalfNormal": ("sigma",),
+    "HalfCauchy": ("beta",),
+    "HalfStudentT": ("sigma",),
+    "Uniform": ("lower", "upper"),
+    "Weibull": ("beta",),
+    "Normal": ("sigma",),
+    "StudentT": ("sigma",),
+    "Cauchy": ("beta",),
+    "LogNormal": ("sigma",),
+}
+SHRINKS = {"Exponential": ("lam",), "Gamma": ("beta",)}
+
+FAMILIES = (*GROWS, *SHRINKS)
+
+
+def scaled(name: str, prior: Prior, scale: float) -> Prior:
+    """A prior with its scale multiplied: about 0 where that is its end, else about its centre, on its own line.
+
+    Raises
+    ------
+    ValueError
+        If it is not known how that is written in the prior's family.
+
+    Examples
+    --------
+    >>> scaled("tau", Prior("Exponential", lam=2), 4).parameters
+    {'lam': 0.5}
+    """
+    family = prior.distribution
+    if prior.transform or family not in FAMILIES:
+        known = listed(FAMILIES)
+        raise ValueError(f"The scale of the prior {describe(prior)} of {name!r} is not known here, only of {known}.")
+    grown = {own: float(prior.parameters[own]) * scale for own in GROWS.get(family, ())}
+    shrunk = {own: float(prior.parameters[own]) / scale for own in SHRINKS.get(family, ())}
+    return Prior(family, **(prior.parameters | grown | shrunk))
+
+
+def with_priors(record: HierarchicalModel, fit: xr.DataTree, priors: dict[str, Prior]) -> xr.DataTree:
+    """The same fit with other priors."""
+    other = lean(fit)
+    other.attrs["priors"] = to_json(priors_of(fit) | priors)
+    other["constant_data"] = fit["constant_data"]
+    tree = refit(other, prepared(fit), int(fit.attrs["seed"]), record)
+    for name, value in other.attrs.items():
+        tree.attrs.setdefault(name, value)
+    for group in ("constant_data", "observed_data"):
+        if group in fit.children:
+            tree[group] = fit[group]
+    return tree

@@ -1,0 +1,79 @@
+"""What narrower and wider priors change, against quadrature, and a prior that decides."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import hbm_zoo as hz
+from hbm_zoo.inference.fits import priors_of
+
+EFFECTS, ERRORS = np.array([0.1, 0.9, -0.6, 0.4]), np.array([0.3, 0.4, 0.2, 0.5])
+
+
+def clinics_fit(**more):
+    frame = pd.DataFrame({"clinic": [*"abcd"], "effect": EFFECTS, "standard_error": ERRORS})
+    return hz.fit("vaccine_clinics", frame, random_seed=1, progressbar=False, **more)
+
+
+def on_a_grid(priors, mu_scale=1.0, tau_scale=1.0):
+    """Posterior mean and sd of tau, and mean of each clinic's effect."""
+    known, sigma = priors["mu"].parameters, tau_scale * priors["tau"].parameters["sigma"]
+    mu = np.linspace(known["mu"] - 6 * known["sigma"], known["mu"] + 6 * known["sigma"], 601)[:, None]
+    tau = np.linspace(0, 7 * sigma, 801)
+    log_f = stats.norm.logpdf(mu, known["mu"], mu_scale * known["sigma"]) + stats.halfnorm.logpdf(tau, scale=sigma)
+    for y, se in zip(EFFECTS, ERRORS, strict=True):
+        log_f = log_f + stats.norm.logpdf(y, mu, np.hypot(se, tau))
+    weight = np.exp(log_f - log_f.max())
+    weight /= weight.sum()
+    mean = (weight * tau).sum()
+    of_clinics = [
+        (weight * (mu + tau**2 / (tau**2 + se**2) * (y - mu))).sum() for y, se in zip(EFFECTS, ERRORS, strict=True)
+    ]
+    return mean, np.sqrt((weight * (tau - mean) ** 2).sum()), np.array(of_clinics)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return clinics_fit()
+
+
+@pytest.fixture(scope="module")
+def table(fit):
+    return hz.sensitivity(fit)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_each_prior_on_another_scale_gives_what_quadrature_gives(fit, table, scale):
+    priors = priors_of(fit)
+    for name in ("mu", "tau"):
+        mean, sd, _ = on_a_grid(priors, **{f"{name}_scale": scale})
+        row = table.loc[name, scale]
+        assert row["tau"] == pytest.approx(mean, abs=5 * sd / np.sqrt(2000))
+    mean, sd, clinics = on_a_grid(priors)
+    other_mean, _, others = on_a_grid(priors, tau_scale=scale)
+    assert table.loc[("tau", scale), "moved"] == pytest.approx(abs(other_mean - mean) / sd, abs=0.1)
+    assert table.loc[("tau", scale), "groups_moved"] == pytest.approx(
+        max(abs(others - clinics) / fit["group_summary"]["sd"].values), abs=0.06
+    )
+
+
+def test_a_prior_that_decides_is_named(table):
+    worst = table.drop(index="as it is", level=0)[["moved", "groups_moved"]].max(axis=1).groupby(level=0).max()
+    assert worst["tau"] > 0.5 > worst["mu"]
+    assert table.attrs["verdict"].startswith(f"The prior decides, that of tau ({worst['tau']:.2f} posterior sd)")
+    assert (table.loc["tau", "power"] > 0.05).all()
+    assert (table.loc["mu", "power"] < 0.05).all()
+
+
+def test_with_many_trials_none_does_and_the_worst_is_named():
+    table = hz.sensitivity(hz.fit("vaccine_clinics", hz.load_data("bcg_vaccine"), random_seed=1, progressbar=False))
+    worst = table.drop(index="as it is", level=0)[["moved", "groups_moved"]].max(axis=1).groupby(level=0).max()
+    assert worst.max() < 0.5
+    assert table.attrs["verdict"].startswith("No prior decides")
+    assert f"by {worst.max():.2f} posterior sd at most (prior of {worst.idxmax()})" in table.attrs["verdict"]
+
+
+def test_without_a_free_hyperparameter_there_is_no_prior_to_look_at():
+    with pytest.raises(ValueError, match="No pooling leaves no hyperparameter free"):
+        hz.sensitivity(clinics_fit(pooling="none", draws=50))
