@@ -1,0 +1,97 @@
+"""Rows of groups whose simulator is wrong, and what the formulas of `discrepancy` need of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+#: What a row is of.
+ROWS = ("deflection", "f", "w", "position", "load", "seen", "of_specimen")
+
+
+def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
+    """What rows say: their points, and of each group what the formulas need.
+
+    Parameters
+    ----------
+    rows : xarray.Dataset
+        ``deflection``, which is y, ``f``, ``w``, the ``position`` and the ``load`` that the discrepancy depends on,
+        ``seen``, 1 where y is known and 0 where it is not, and ``of_specimen``, the position of a row's group [row];
+        attrs ``reach``, the distance over which loads are alike, infinite where all are.
+    labels : numpy.ndarray
+        Of the groups.
+
+    Returns
+    -------
+    xarray.Dataset
+        The rows and, by group, ``n`` rows, ``b_hat`` the group's own estimate, the squares ``rr`` of its residuals r,
+        and ``Xr`` = X' r [specimen, term]; ``G`` [design, term, also] and ``of_design``, which of these a group has;
+        ``apart``, the squared distance of points, and ``alike``, the correlation of their loads [point, near].
+    """
+    y, f, w, at, under, seen, of = (rows[name].values for name in ROWS)
+    places = pd.MultiIndex.from_arrays([at, under if np.isfinite(rows.attrs["reach"]) else np.zeros_like(under)])
+    point, points = places.factorize(sort=True)
+    x, P = (points.get_level_values(k).to_numpy(float) for k in (0, 1))
+    X = np.zeros((y.size, 1 + x.size))
+    X[:, 0], X[np.arange(y.size), 1 + point] = f, w
+    X *= seen[:, None]
+    order, starts = np.argsort(of, kind="stable"), np.searchsorted(np.sort(of), np.arange(labels.size + 1))
+    Gs, n, b_hat, rr, Xr = [], [], [], [], []
+    for first, last in zip(starts[:-1], starts[1:], strict=True):
+        mine = order[first:last]
+        mine = mine[np.lexsort((y[mine], w[mine], f[mine], point[mine]))]  # alike in any order of rows
+        here, own = X[mine], y[mine] * seen[mine]
+        G = here.T @ here
+        b_hat.append(here[:, 0] @ own / G[0, 0] if G[0, 0] > 0 else 0.0)
+        r = own - b_hat[-1] * here[:, 0]
+        Gs.append(G)
+        n.append(seen[mine].sum())
+        rr.append(r @ r)
+        Xr.append(np.append(0.0, (here.T @ r)[1:]))
+    design, different = pd.factorize(pd.Series([G.tobytes() for G in Gs]))
+    G = np.stack([Gs[np.flatnonzero(design == k)[0]] for k in range(len(different))])
+    apart, loads = ((values[:, None] - values) ** 2 for values in (x, P))
+    return xr.Dataset(
+        {name: ("row", rows[name].values) for name in ROWS}
+        | {"point_index": ("row", point.astype(np.int64))}
+        | {"n": ("specimen", np.array(n, float)), "b_hat": ("specimen", np.array(b_hat))}
+        | {"rr": ("specimen", np.array(rr)), "Xr": (("specimen", "term"), np.stack(Xr))}
+        | {"of_design": ("specimen", design.astype(np.int64)), "G": (("design", "term", "also"), G)}
+        | {"apart": (("point", "near"), apart)}
+        | {"alike": (("point", "near"), np.exp(-loads / (2 * rows.attrs["reach"] ** 2)))},
+        coords={"specimen": labels},
+        attrs=rows.attrs,
+    )
+
+
+def without_row(data, i):
+    """The data without one row; a group that had no other is gone."""
+    return _kept(data, np.arange(data.sizes["row"]) != i)
+
+
+def without_group(data, group, j):
+    """The data without one group, and without its rows."""
+    return _kept(data, data["of_specimen"].values != j)
+
+
+def _kept(data, keep):
+    rows = data[list(ROWS)].isel(row=keep)
+    left, of = np.unique(rows["of_specimen"].values, return_inverse=True)
+    return of_rows(rows.assign(of_specimen=("row", of)), data["specimen"].values[left])
+
+
+def emptied(data):
+    """The same groups before their data: no y is known."""
+    return of_rows(data[list(ROWS)].assign(seen=("row", np.zeros(data.sizes["row"]))), data["specimen"].values)
+
+
+def joined(*parts):
+    """The rows of several data sets; groups are known by their labels."""
+    labels = [part["specimen"].values.astype(str) for part in parts]
+    every = pd.unique(np.concatenate(labels))
+    of = [
+        pd.Index(every).get_indexer(mine)[part["of_specimen"].values] for mine, part in zip(labels, parts, strict=True)
+    ]
+    rows = xr.concat([part[list(ROWS)].drop_vars("specimen", errors="ignore") for part in parts], dim="row")
+    return of_rows(rows.assign(of_specimen=("row", np.concatenate(of))).assign_attrs(parts[0].attrs), every)
