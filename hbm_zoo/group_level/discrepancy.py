@@ -5,8 +5,8 @@
 
 f is what the simulator says at b = 1, u the discrepancy that all groups share, at a few points, v_j a group's own,
 which there need not be, w how a row scales them (Kennedy & O'Hagan 2001, J R Stat Soc B 63:425-464). Groups depend on
-one another by u alone. With x_j = X_j' (y_j - m f_j), X_j = [f_j, W_j], G_j = X_j' X_j, and L the factor of the covariance
-L L' of b_j and v_j, what a group has of its own is, given u and its data,
+one another by u alone. With x_j = X_j' (y_j - m f_j), X_j = [f_j, W_j], G_j = X_j' X_j, and L the factor of the
+covariance L L' of b_j and v_j, what a group has of its own is, given u and its data,
 
     N(K (x_j - G_j [0, u]) / sigma^2, K),    K = L (I + L' G_j L / sigma^2)^-1 L',
 
@@ -15,8 +15,8 @@ and, with that integrated out, what it says of u has the precision and the shift
     Q_j = (G_j - G_j K G_j / sigma^2) / sigma^2,    g_j = (x_j - G_j K x_j / sigma^2) / sigma^2,
 
 but for their first entries (Woodbury; Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, appendix
-A.3). So no matrix is larger than the number of points, whatever the number of rows, no covariance is inverted, and s = 0 and
-a = 0 are no limits. Groups with the same rows have one G, a `design`.
+A.3). So no matrix is larger than the number of points, whatever the number of rows, no covariance is inverted, and
+s = 0 and a = 0 are no limits. Groups with the same rows have one G, a `design`.
 
 Where all have one design, their differences are free of u whatever it is, and their mean is not: m f + W u is in it.
 

@@ -92,7 +92,7 @@ def _by_draw(formula: Callable, h: xr.Dataset, data: xr.Dataset, dims, theta: xr
     bare = [h[name].drop_vars(h[name].coords) for name in (*COMMON, OWN) if name in h]
     known = None if theta is None else theta.drop_vars(theta.coords)
     template = xr.broadcast(*bare, *([] if known is None else [known.isel(specimen=0)]))[0]
-    m, s, sigma, a, ell, *own = (value.broadcast_like(template).values.ravel() for value in bare)
+    m, s, sigma, a, ell, *own = (v.broadcast_like(template).transpose(*template.dims).values.ravel() for v in bare)
     arrays, J = [data[name].values for name in STATISTICS], data.sizes["specimen"]
     each_m, free = np.broadcast_to(m[:, None], (m.size, J)), np.ones(data.sizes["design"])
     if known is not None:
@@ -219,6 +219,17 @@ def leave_row_out(h, data, rows):
         return (0.5 * (np.log(precision) - LOG_2PI - alpha**2 / precision),)
 
     return _by_draw(log_density, h, data, (["row"],))[0]
+
+
+def rig(h, data):
+    """The discrepancy that all share, at each point, given the rows [..., point]."""
+
+    def of_points(given: _Given):
+        _, Q, _, g, _ = given.each
+        F, _, Fv, _ = given.after(Q, g)
+        return (F @ Fv[..., None])[..., 0], np.sqrt((F**2).sum(axis=-1))
+
+    return Normal(*_by_draw(of_points, h, data, (["point"], ["point"])))
 
 
 def discrepancies(rng, theta, h, data):

@@ -88,9 +88,11 @@ def readings(frame, w, reach: float = np.inf):
     rows = {name: columns[name] for name in ("deflection", "position", "load")}
     rows |= {"f": f, "w": w, "seen": np.ones(len(frame)), "of_specimen": of.astype(np.int64)}
     attrs = {"reach": float(reach), "length": float(frame["length"].max())}
-    return of_rows(
+    data = of_rows(
         xr.Dataset({name: ("row", values) for name, values in rows.items()}, attrs=attrs), np.asarray(labels)
     )
+    first = np.unique(of, return_index=True)[1]
+    return data.assign({name: ("specimen", columns[name][first]) for name in GEOMETRY})
 
 
 def _check(frame):

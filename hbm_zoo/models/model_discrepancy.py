@@ -25,7 +25,7 @@ on paper      in code              dims      unit        meaning
 y             ``deflection``       row       mm          one reading of a sensor
 x             ``position``         row       m           where: the distance from the support
 P             ``load``             row       N           the force at the tip
-L             ``length``                     m           of the beam; its width and thickness [mm] are
+L             ``length``           specimen  m           of the beam; its width and thickness [mm] are
                                                          the columns ``width`` and ``thickness``
 f             ``f``                row       mm GPa      what the model says at E = 1 GPa, by finite
                                                          elements: it is proportional to b
@@ -118,10 +118,11 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.rules import FrameError, label, number, positive
-from hbm_zoo.group_level import discrepancy, discrepancy_level, discrepancy_rows
+from hbm_zoo.group_level import discrepancy_level, discrepancy_rows
+from hbm_zoo.group_level.discrepancy import log_density, random_estimates
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import beam
 from hbm_zoo.models.beam import NAME
 from hbm_zoo.models.discrepancies import by_specimen, one_rig, without
@@ -322,8 +323,8 @@ def marginalized(data, prior, of_rig=("a", "ell")):
         data.apart,
         data.alike,
         *h,
-        logp=discrepancy.log_density,
-        random=discrepancy.random_estimates,
+        logp=log_density,
+        random=random_estimates,
         signature="(j),(j),(j,k),(j),(d,k,k),(p,p),(p,p)," + ",".join(["()"] * len(h)) + "->(j)",
         observed=data.b_hat,
         dims="specimen",
@@ -478,3 +479,4 @@ MODEL = HierarchicalModel(
     extras=Extras(contradiction=contradiction, left_out="{a_group} not seen before, on the same rig"),
 )
 build = MODEL.build
+__getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality")
