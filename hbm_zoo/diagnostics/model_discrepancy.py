@@ -219,6 +219,22 @@ def reality(
 
 def _of_rows(fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | None) -> pd.DataFrame:
     """Reality and its parts, of each row of a frame."""
+    drawn, seen, new = parts(fit, frame, model)
+    columns: dict[str, np.ndarray] = {}
+    for name, values in drawn.items():
+        columns[str(name)] = values.mean("sample").values
+        columns["sd" if name == "reality" else f"sd_of_{name}"] = values.std("sample").values
+        if name == "reality":
+            for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
+                columns[f"reality_{interval_name()}_{end}"] = values.quantile(tail, "sample").values
+    labels = {name: frame[name].to_numpy() for name in ("specimen", "position", "load")}
+    return pd.DataFrame(labels | columns | {"where": _where(seen, new)}, index=frame.index)
+
+
+def parts(
+    fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | None = None
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Joint draws of ``reality``, ``simulator`` and ``discrepancy`` [sample, row]; the rows seen, and the new ones."""
     record, seen = checked(fit, model), prepared(fit)
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise FrameError("reality expected a frame with at least one row.")
@@ -228,17 +244,7 @@ def _of_rows(fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | N
     b = record.group_level.conditional(h, both).over(xr.ones_like(h.m)).sample(rng)
     b = b.sel(specimen=new["specimen"].values.astype(str))
     simulator, delta = discrepancy_level.realities(rng, b, h, new, seen)
-    parts = {"reality": simulator + delta, "simulator": simulator, "discrepancy": delta}
-    columns: dict[str, np.ndarray] = {}
-    for name, drawn in parts.items():
-        values = drawn.transpose("sample", "row").values
-        columns[name] = values.mean(axis=0)
-        columns["sd" if name == "reality" else f"sd_of_{name}"] = values.std(axis=0)
-        if name == "reality":
-            for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
-                columns[f"reality_{interval_name()}_{end}"] = np.quantile(values, tail, axis=0)
-    labels = {name: frame[name].to_numpy() for name in ("specimen", "position", "load")}
-    return pd.DataFrame(labels | columns | {"where": _where(seen, new)}, index=frame.index)
+    return xr.Dataset({"reality": simulator + delta, "simulator": simulator, "discrepancy": delta}), seen, new
 
 
 def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:

@@ -164,8 +164,15 @@ def default_priors(data):
     Raises
     ------
     FrameError
-        If readings are all 0, against the force, or those of no material; or a specimen has none that tell of it.
+        If readings are all 0, against the force, or those of no material; a specimen has none that tell of it; or
+        there are too many sensors.
     """
+    if data.sizes["point"] > MOST_POINTS:
+        where = "positions" if data.attrs["load"] == PROPORTIONAL else "pairs of position and load"
+        raise FrameError(
+            f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
+            "are neighbours."
+        )
     m0, d = _compliance(data), _predicted(data)
     spacing, length = _spacing(data), float(data.attrs["length"])
     return {
@@ -250,7 +257,7 @@ def prepare(frame, load: str = PROPORTIONAL, support: str = PINNED, typical_load
     Raises
     ------
     FrameError
-        If a sensor is not on its beam, a specimen has two geometries, no row has a load, or there are too many sensors.
+        If a sensor is not on its beam, a specimen has two geometries, or no row has a load.
     """
     load, support = choose(load, (PROPORTIONAL, STATIONARY), "load"), choose(support, (PINNED, FREE), "support")
     P, x = (frame[name].to_numpy(float) for name in ("load", "position"))
@@ -260,12 +267,6 @@ def prepare(frame, load: str = PROPORTIONAL, support: str = PINNED, typical_load
         w = w * 2 * x / frame["length"].to_numpy(float)
     reach = typical_load if load == STATIONARY else np.inf
     data = beam.readings(frame, w, reach)
-    if data.sizes["point"] > MOST_POINTS:
-        where = "positions" if load == PROPORTIONAL else "pairs of position and load"
-        raise FrameError(
-            f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
-            "are neighbours."
-        )
     return data.assign_attrs(load=load, support=support, typical_load=typical_load)
 
 
