@@ -34,6 +34,7 @@ OPTIONS = {
 PRIORS = {"vague": None, "E to 3 %": {"m": Prior("Normal", mu=1 / E, sigma=0.03 / E)}}
 #: Predictions for a specimen of the rig: position [m] and load [N].
 ASKED = {"among the data": (0.45, 10.0), "beyond the last sensor": (1.0, 10.0), "beyond the loads": (0.8, 30.0)}
+CELLS = [*product(OPTIONS, PRIORS)]
 TAILS = [0.05, 0.95]
 HELD = ["E", "discrepancy", *ASKED]
 HEAD = (
@@ -50,7 +51,7 @@ def drawn(frame, options, priors, seed):
     free = [name for name in record.parameters if name not in fixed]
     found = importance(record, data, resolved, fixed, free, np.random.default_rng(seed))
     if found is None:
-        settings = {"draws": 500, "chains": 4, "tune": 1000, "seed": seed, "engine": "auto"}
+        settings = {"draws": 250, "chains": 4, "tune": 1000, "seed": seed, "engine": "auto"}
         fit = sampling.sample(record, data, "partial", None, resolved, settings, False, {})
     else:
         fit = xr.DataTree.from_dict({"posterior": xr.Dataset({n: (("chain", "draw"), v) for n, v in found.items()})})
@@ -92,20 +93,20 @@ def importance(record, data, priors, fixed, free, rng):
         lambda u: -np.maximum(log_posterior(u[None])[0], -1e9),
         [start[name] for _, name in free],
         method="Nelder-Mead",
-        options={"maxfev": 150},
+        options={"maxfev": 120},
     )
     centre, cov = best.x, 0.09 * np.eye(len(free))
-    for size in (500, 1000, 1000, 2000, 4000):
+    for size in (400, 600, 1000, 2000):
         of_t = stats.multivariate_t(centre, 1.2 * cov, df=5, seed=rng)
         u = of_t.rvs(size).reshape(size, -1)
         log_weight = log_posterior(u) - of_t.logpdf(u)
         log_weight, k_hat = array_stats.psislw(-log_weight)
         weight = softmax(log_weight)
         centre, cov = weight @ u, np.cov(u.T, aweights=weight) + 1e-6 * np.eye(len(free))
-    if not (k_hat < 0.7 and 1 / (weight**2).sum() > 400):
+    if not (k_hat < 0.7 and 1 / (weight**2).sum() > 300):
         return None
-    chosen = h_of(u[rng.choice(len(u), (4 * 500), p=weight)])
-    return {name: chosen[name].values.reshape(4, 500) for _, name in free}
+    chosen = h_of(u[rng.choice(len(u), 1000, p=weight)])
+    return {name: chosen[name].values.reshape(4, 250) for _, name in free}
 
 
 def study(cell):
@@ -118,7 +119,8 @@ def study(cell):
         truly(asked, np.full(len(asked), float(true.E[0])), name, SHARE, E, MIDDLE) for name in ("clamped", truth)
     )
     found = []
-    for (name, options), (known, priors) in product(OPTIONS.items(), PRIORS.items()):
+    for name, known in CELLS:
+        options, priors = OPTIONS[name], PRIORS[known]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit, light = drawn(frame, options, priors, seed)

@@ -94,8 +94,8 @@ def plot_modulus(
     -------
     matplotlib.figure.Figure
         Above, densities of 1/m (under no pooling, of the first specimen's E): the prior, the posterior, and that of
-        the simulator taken for the truth. Below, a row a specimen: what the model alone says, and E with its interval; beyond 40
-        specimens, the first 40.
+        the simulator taken for the truth. Below, a row a specimen: what the model alone says, and E with its interval;
+        beyond 40 specimens, the first 40.
 
     Raises
     ------
