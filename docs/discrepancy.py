@@ -29,7 +29,7 @@ OPTIONS = {
     "none": {"discrepancy": "none"},
     "pinned, proportional": {},
     "free, proportional": {"support": "free"},
-    "pinned, stationary": {"load": "stationary"},
+    "pinned, stationary": {"with_load": "stationary"},
 }
 PRIORS = {"vague": None, "E to 3 %": {"m": Prior("Normal", mu=1 / E, sigma=0.03 / E)}}
 #: Predictions for a specimen of the rig: position [m] and load [N].
@@ -125,8 +125,11 @@ def study(cell):
             warnings.simplefilter("ignore")
             fit, light = drawn(frame, options, priors, seed)
         of_rows, _, _ = parts(fit, asked)
-        low, high = of_rows.quantile(TAILS, "sample")["reality"].values
-        m, delta = np.quantile(hyperparameters(fit)["m"], TAILS), of_rows["discrepancy"][:, 0].quantile(TAILS).values
+        low, high = of_rows["reality"].quantile(TAILS, "sample").transpose("quantile", "row").values
+        m, delta = (
+            np.quantile(hyperparameters(fit)["m"], TAILS),
+            of_rows["discrepancy"].isel(row=0).quantile(TAILS).values,
+        )
         row = {"truth": truth, "option": name, "prior": known, "light": light}
         row |= {"E": m[0] <= 1 / E <= m[1], "E width": float(abs(np.diff(1 / m)[0])), "E middle": 2 / m.sum()}
         row |= {"discrepancy": delta[0] <= (there - of_model)[0] <= delta[1]}
@@ -154,7 +157,7 @@ def main(workers=2, rigs=RIGS):
     with ProcessPoolExecutor(workers, get_context("spawn")) as executor:
         for k, found in enumerate(executor.map(study, [(truth, seed) for seed in range(rigs) for truth in TRUTHS])):
             rows += found
-            if (k + 1) % (10 * len(TRUTHS)) == 0:
+            if (k + 1) % (5 * len(TRUTHS)) == 0:
                 page.write_text(text + table(pd.DataFrame(rows)) + "\n")
                 print(k + 1, flush=True)
 

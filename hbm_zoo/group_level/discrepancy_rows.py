@@ -26,8 +26,9 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     -------
     xarray.Dataset
         The rows and, by group, ``n`` rows, ``b_hat`` the group's own estimate, the squares ``rr`` of its residuals r,
-        and ``Xr`` = X' r [specimen, term]; ``G`` [design, term, also] and ``of_design``, which of these a group has;
-        ``apart``, the squared distance of points, and ``alike``, the correlation of their loads [point, near].
+        ``Xr`` = X' r [specimen, term], and its ``place`` among the groups of the rows; ``G`` [design, term, also] and
+        ``of_design``, which of these a group has; ``apart``, the squared distance of points, and ``alike``, the
+        correlation of their loads [point, near].
     """
     y, f, w, at, under, seen, of = (rows[name].values for name in ROWS)
     places = pd.MultiIndex.from_arrays([at, under if np.isfinite(rows.attrs["reach"]) else np.zeros_like(under)])
@@ -55,6 +56,7 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     return xr.Dataset(
         {name: ("row", rows[name].values) for name in ROWS}
         | {"point_index": ("row", point.astype(np.int64))}
+        | {"place": ("specimen", np.arange(labels.size))}
         | {"n": ("specimen", np.array(n, float)), "b_hat": ("specimen", np.array(b_hat))}
         | {"rr": ("specimen", np.array(rr)), "Xr": (("specimen", "term"), np.stack(Xr))}
         | {"of_design": ("specimen", design.astype(np.int64)), "G": (("design", "term", "also"), G)}
@@ -67,31 +69,34 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
 
 def without_row(data, i):
     """The data without one row; a group that had no other is gone."""
-    return _kept(data, np.arange(data.sizes["row"]) != i)
-
-
-def without_group(data, group, j):
-    """The data without one group, and without its rows."""
-    return _kept(data, data["of_specimen"].values != j)
-
-
-def _kept(data, keep):
-    rows = data[list(ROWS)].isel(row=keep)
+    rows = data[list(ROWS)].isel(row=np.arange(data.sizes["row"]) != i)
     left, of = np.unique(rows["of_specimen"].values, return_inverse=True)
     return of_rows(rows.assign(of_specimen=("row", of)), data["specimen"].values[left])
 
 
+def without_group(data, group, j):
+    """The data without one group, and without its rows."""
+    others = data.isel({group: np.arange(data.sizes[group]) != j})
+    return of_rows(_rows(others), others["specimen"].values)
+
+
 def emptied(data):
     """The same groups before their data: no y is known."""
-    return of_rows(data[list(ROWS)].assign(seen=("row", np.zeros(data.sizes["row"]))), data["specimen"].values)
+    rows = _rows(data)
+    return of_rows(rows.assign(seen=xr.zeros_like(rows["seen"])), data["specimen"].values)
 
 
 def joined(*parts):
     """The rows of several data sets; groups are known by their labels."""
-    labels = [part["specimen"].values.astype(str) for part in parts]
-    every = pd.unique(np.concatenate(labels))
-    of = [
-        pd.Index(every).get_indexer(mine)[part["of_specimen"].values] for mine, part in zip(labels, parts, strict=True)
-    ]
-    rows = xr.concat([part[list(ROWS)].drop_vars("specimen", errors="ignore") for part in parts], dim="row")
-    return of_rows(rows.assign(of_specimen=("row", np.concatenate(of))).assign_attrs(parts[0].attrs), every)
+    each = [(_rows(part), part["specimen"].values.astype(str)) for part in parts]
+    every = pd.Index(pd.unique(np.concatenate([labels for _, labels in each])))
+    of = [every.get_indexer(labels)[rows["of_specimen"].values] for rows, labels in each]
+    rows = xr.concat([rows for rows, _ in each], dim="row").assign(of_specimen=("row", np.concatenate(of)))
+    return of_rows(rows.assign_attrs(parts[0].attrs), every.to_numpy(str))
+
+
+def _rows(data):
+    """The rows of the groups that data still have: some may have been left out, and their rows have not."""
+    of = pd.Index(data["place"].values).get_indexer(data["of_specimen"].values)
+    rows = data[list(ROWS)].drop_vars("specimen", errors="ignore").assign(of_specimen=("row", of))
+    return rows.isel(row=of >= 0)

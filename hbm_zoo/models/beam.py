@@ -42,7 +42,7 @@ def deflection(position, load, length, width, thickness):
     array([ 416.67, 1333.33])
     """
     second_moment = (width / MM) * (thickness / MM) ** 3 / 12
-    return MM * load * length**3 / (GPA * second_moment) * _of_unit_beam(position / length)
+    return MM * load * length**3 / (GPA * second_moment) * _of_unit_beam(np.asarray(position / length))
 
 
 def _of_unit_beam(x: np.ndarray) -> np.ndarray:
@@ -108,5 +108,5 @@ def _check(frame):
         if (several > 1).any():
             which = several.index[several > 1][0]
             raise FrameError(
-                f"{NAME}: column {name!r} expected one value a specimen, got {several[which]} of {which!s}."
+                f"{NAME}: column {name!r} expected one value a specimen, got {several[which]} of {str(which)!r}."
             )

@@ -50,8 +50,8 @@ alike, their differences are free of the discrepancy whatever it is; their mean 
 in it, and it is the prior, and what is known of the rig, that tells the two apart. So an E is what its prior
 and these options make of it, and predictions between the sensors are not.
 
-Options: ``load="proportional"`` is a discrepancy that grows with the load, as that of a soft support does;
-``load="stationary"`` one that is alike at loads that are alike, over the typical load, w without P: it says
+Options: ``with_load="proportional"`` is a discrepancy that grows with the load, as that of a soft support does;
+``with_load="stationary"`` one that is alike at loads that are alike, over the typical load, w without P: it says
 nothing of loads far beyond those that were tried. ``support="pinned"`` has no discrepancy at the support
 itself; ``support="free"`` may have. ``typical_load`` [N] is the median load by default.
 
@@ -168,7 +168,7 @@ def default_priors(data):
         there are too many sensors.
     """
     if data.sizes["point"] > MOST_POINTS:
-        where = "positions" if data.attrs["load"] == PROPORTIONAL else "pairs of position and load"
+        where = "positions" if data.attrs["with_load"] == PROPORTIONAL else "pairs of position and load"
         raise FrameError(
             f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
             "are neighbours."
@@ -235,14 +235,14 @@ def contradiction(data, priors):
     )
 
 
-def prepare(frame, load: str = PROPORTIONAL, support: str = PINNED, typical_load: float | None = None):
+def prepare(frame, with_load: str = PROPORTIONAL, support: str = PINNED, typical_load: float | None = None):
     """The rows [row], what the model says of each, and what each specimen says [specimen].
 
     Parameters
     ----------
     frame : pandas.DataFrame
         Columns specimen, position, load, deflection, length, width, thickness.
-    load : {"proportional", "stationary"}
+    with_load : {"proportional", "stationary"}
         How the discrepancy depends on the load.
     support : {"pinned", "free"}
         Whether there is none at the support, or may be.
@@ -259,15 +259,16 @@ def prepare(frame, load: str = PROPORTIONAL, support: str = PINNED, typical_load
     FrameError
         If a sensor is not on its beam, a specimen has two geometries, or no row has a load.
     """
-    load, support = choose(load, (PROPORTIONAL, STATIONARY), "load"), choose(support, (PINNED, FREE), "support")
+    with_load = choose(with_load, (PROPORTIONAL, STATIONARY), "with_load")
+    support = choose(support, (PINNED, FREE), "support")
     P, x = (frame[name].to_numpy(float) for name in ("load", "position"))
     typical_load = _typical(P, typical_load)
-    w = np.ones_like(P) if load == STATIONARY else P / typical_load
+    w = np.ones_like(P) if with_load == STATIONARY else P / typical_load
     if support == PINNED:
         w = w * 2 * x / frame["length"].to_numpy(float)
-    reach = typical_load if load == STATIONARY else np.inf
+    reach = typical_load if with_load == STATIONARY else np.inf
     data = beam.readings(frame, w, reach)
-    return data.assign_attrs(load=load, support=support, typical_load=typical_load)
+    return data.assign_attrs(with_load=with_load, support=support, typical_load=typical_load)
 
 
 def _typical(P, typical_load):
