@@ -16,7 +16,6 @@ from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, options, prepared, priors_of, thinned
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.models.beam import GEOMETRY
 from hbm_zoo.priors import moments, quantiles
 
 POPULATION = "all specimens"
@@ -88,7 +87,7 @@ def upside_down() -> np.ndarray:
     return 1 - np.array([0.5, *interval_tails()])
 
 
-def _of_E(compliances: Sequence[float], what: str = "E") -> dict[str, float]:
+def _of_E(compliances: np.ndarray, what: str = "E") -> dict[str, float]:
     """Median and ends of E, from the quantiles of a compliance."""
     names = (what, *(f"{what}_{interval_name()}_{end}" for end in ("lb", "ub")))
     return {name: turned_over(b) for name, b in zip(names, compliances, strict=True)}
@@ -106,7 +105,7 @@ def least_squares(data: xr.Dataset) -> float:
 
 
 def discrepancy(
-    fit: xr.DataTree, positions: Sequence[float] | None = None, model: HierarchicalModel | None = None
+    fit: xr.DataTree, positions: Sequence[float] | np.ndarray | None = None, model: HierarchicalModel | None = None
 ) -> pd.DataFrame:
     """The discrepancy that the rig adds to the simulator under the typical load.
 
@@ -148,7 +147,7 @@ def discrepancy(
     if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
         raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
     h = thinned(hyperparameters(fit), DRAWS)
-    frame = _like_the_first(data, x, typical)
+    frame = _like_the_first(record, data, x, typical)
     new = record.prepared(frame, **_options(record, fit))
     both = joined(data, emptied(new))
     at = both["point_index"].values[-x.size :]
@@ -256,9 +255,9 @@ def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
     return [", ".join(words) or INSIDE for words in said]
 
 
-def _like_the_first(data: xr.Dataset, x: np.ndarray, load: float) -> pd.DataFrame:
+def _like_the_first(record: HierarchicalModel, data: xr.Dataset, x: np.ndarray, load: float) -> pd.DataFrame:
     """Rows of the first specimen's beam, at positions under a load."""
-    beam = {name: data[name].values[0] for name in GEOMETRY}
+    beam = {name: data[name].values[0] for name in record.columns if name in data and data[name].dims == ("specimen",)}
     return pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": load, "deflection": 0.0} | beam)
 
 

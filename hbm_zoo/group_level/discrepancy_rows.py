@@ -37,34 +37,33 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     X = np.zeros((y.size, 1 + x.size))
     X[:, 0], X[np.arange(y.size), 1 + point] = f, w
     X *= seen[:, None]
-    order, starts = np.argsort(of, kind="stable"), np.searchsorted(np.sort(of), np.arange(labels.size + 1))
-    Gs, n, b_hat, rr, Xr = [], [], [], [], []
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
-        mine = order[first:last]
-        mine = mine[np.lexsort((y[mine], w[mine], f[mine], point[mine]))]  # alike in any order of rows
-        here, own = X[mine], y[mine] * seen[mine]
-        G = here.T @ here
-        b_hat.append(here[:, 0] @ own / G[0, 0] if G[0, 0] > 0 else 0.0)
-        r = own - b_hat[-1] * here[:, 0]
-        Gs.append(G)
-        n.append(seen[mine].sum())
-        rr.append(r @ r)
-        Xr.append(np.append(0.0, (here.T @ r)[1:]))
-    design, different = pd.factorize(pd.Series([G.tobytes() for G in Gs]))
-    G = np.stack([Gs[np.flatnonzero(design == k)[0]] for k in range(len(different))])
+    each = [_of_group(X[of == j], y[of == j], seen[of == j]) for j in range(labels.size)]
+    n, b_hat, rr, Xr, Gs = (np.stack(parts) for parts in zip(*each, strict=True))
+    of_design, designs = pd.factorize(pd.Series([G.tobytes() for G in Gs]))
+    G = Gs[[int(np.argmax(of_design == k)) for k in range(len(designs))]]
     apart, loads = ((values[:, None] - values) ** 2 for values in (x, P))
     return xr.Dataset(
         {name: ("row", rows[name].values) for name in ROWS}
         | {"point_index": ("row", point.astype(np.int64))}
         | {"place": ("specimen", np.arange(labels.size))}
-        | {"n": ("specimen", np.array(n, float)), "b_hat": ("specimen", np.array(b_hat))}
-        | {"rr": ("specimen", np.array(rr)), "Xr": (("specimen", "term"), np.stack(Xr))}
-        | {"of_design": ("specimen", design.astype(np.int64)), "G": (("design", "term", "also"), G)}
+        | {"n": ("specimen", n), "b_hat": ("specimen", b_hat), "rr": ("specimen", rr)}
+        | {"Xr": (("specimen", "term"), Xr), "G": (("design", "term", "also"), G)}
+        | {"of_design": ("specimen", of_design.astype(np.int64))}
         | {"apart": (("point", "near"), apart)}
         | {"alike": (("point", "near"), np.exp(-loads / (2 * rows.attrs["reach"] ** 2)))},
         coords={"specimen": labels},
         attrs=rows.attrs,
     )
+
+
+def _of_group(X, y, seen):
+    """Count, own estimate, squares of the residuals r around it, X' r and X' X: of a group, rows in any order."""
+    order = np.lexsort((y, *X.T))
+    X, y = X[order], y[order] * seen[order]
+    G = X.T @ X
+    b_hat = X[:, 0] @ y / G[0, 0] if G[0, 0] > 0 else 0.0
+    r = y - b_hat * X[:, 0]
+    return seen.sum(), b_hat, r @ r, np.append(0.0, X[:, 1:].T @ r), G
 
 
 def without_row(data, i):
