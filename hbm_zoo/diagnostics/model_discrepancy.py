@@ -249,8 +249,9 @@ def parts(
 def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
     """Whether rows lie among those that were seen, in words."""
     far = new["position"].values > seen["position"].values.max() * (1 + 1e-9)
-    loads = seen["load"].values
-    heavy = (new["load"].values > loads.max() * (1 + 1e-9)) | (new["load"].values < min(loads.min(), 0.0))
+    loads, asked = seen["load"].values, new["load"].values
+    slack = 1e-9 * abs(loads).max()
+    heavy = (asked > max(loads.max(), 0.0) + slack) | (asked < min(loads.min(), 0.0) - slack)
     said = [[BEYOND_SENSORS] * int(x) + [BEYOND_LOADS] * int(P) for x, P in zip(far, heavy, strict=True)]
     return [", ".join(words) or INSIDE for words in said]
 

@@ -135,6 +135,8 @@ PINNED, FREE = "pinned", "free"
 MOST_POINTS = 60
 #: Young's moduli [GPa] of all that a beam is made of: softer than rubber, harder than diamond, is a wrong unit.
 SOFTEST, HARDEST = 1e-3, 2000.0
+#: Residuals over the median prediction below which readings are the model's own.
+EXACT = 1e-9
 #: Times which the compliance of the readings may lie off its prior's mean before a unit is asked for.
 FAR = 20.0
 
@@ -164,16 +166,16 @@ def default_priors(data):
     Raises
     ------
     FrameError
-        If readings are all 0, against the force, or those of no material; a specimen has none that tell of it; or
-        there are too many sensors.
+        If readings are all 0, against the force, or those of no material; a specimen has none that tell of it; there
+        are too many sensors; or readings are exactly the model's.
     """
-    if data.sizes["point"] > MOST_POINTS:
-        where = "positions" if data.attrs["with_load"] == PROPORTIONAL else "pairs of position and load"
-        raise FrameError(
-            f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
-            "are neighbours."
-        )
+    _check_sensors(data)
     m0, d = _compliance(data), _predicted(data)
+    if data.n.max() > 1 and float(data.rr.max()) <= (EXACT * d) ** 2:
+        raise FrameError(
+            f"{NAME}: column 'deflection' expected readings that err, got the model's own to the last digit: nothing "
+            "says how large sigma is."
+        )
     spacing, length = _spacing(data), float(data.attrs["length"])
     return {
         "m": Prior("Normal", mu=m0, sigma=m0 / 2),
@@ -182,6 +184,21 @@ def default_priors(data):
         "a": Prior("HalfNormal", sigma=d / 2),
         "ell": Prior("LogNormal", mu=float(np.log(spacing * length) / 2), sigma=float(np.log(length / spacing) / 4)),
     }
+
+
+def _check_sensors(data):
+    """Refuse a discrepancy at one place, which is a compliance, and one at very many."""
+    if "with_load" in data.attrs and np.unique(data.position.values).size < 2:
+        raise FrameError(
+            f"{NAME}: column 'position' expected two different ones or more, got one: nothing tells a discrepancy "
+            'there from the compliance. Take the model for the truth, discrepancy="none".'
+        )
+    if data.sizes["point"] > MOST_POINTS:
+        where = "positions" if data.attrs["with_load"] == PROPORTIONAL else "pairs of position and load"
+        raise FrameError(
+            f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
+            "are neighbours."
+        )
 
 
 def _compliance(data):

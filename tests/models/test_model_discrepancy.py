@@ -292,6 +292,8 @@ BAD = {
         RIG.head(70).assign(position=np.linspace(0.1, 0.9, 70), specimen=list("ab") * 35),
         "at most 60 different positions, got 70",
     ),
+    "no noise": (RIG.assign(deflection=MODEL.data(RIG).f.values / 60), "to the last digit"),
+    "one sensor": (RIG[RIG["position"] == 0.8], "'position' expected two different ones or more, got one"),
     "no rows": (RIG.head(0), "at least one row"),
 }
 
