@@ -1,4 +1,7 @@
-"""How often do intervals hold when the simulator is wrong? ``uv run python docs/discrepancy.py`` makes the table."""
+"""How often do intervals hold when the simulator is wrong? ``uv run python docs/discrepancy.py FILE`` makes the table.
+
+Finished rigs are kept in the file, and the same call goes on where an earlier one was stopped.
+"""
 
 import sys
 import warnings
@@ -13,7 +16,6 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from pymc_extras.prior import Prior
 from scipy import stats
-from scipy.optimize import minimize
 from scipy.special import softmax
 
 import hbm_zoo as hz
@@ -30,12 +32,15 @@ OPTIONS = {
     "pinned, proportional": {},
     "free, proportional": {"support": "free"},
     "pinned, stationary": {"with_load": "stationary"},
+    "by specimen, pinned, proportional": {"discrepancy": "by specimen"},
 }
 PRIORS = {"vague": None, "E to 3 %": {"m": Prior("Normal", mu=1 / E, sigma=0.03 / E)}}
 #: Predictions for a specimen of the rig: position [m] and load [N].
 ASKED = {"among the data": (0.45, 10.0), "beyond the last sensor": (1.0, 10.0), "beyond the loads": (0.8, 30.0)}
 CELLS = [*product(OPTIONS, PRIORS)]
 TAILS = [0.05, 0.95]
+#: Draws of the proposals, of which each is moved to where the one before it has found the posterior.
+ROUNDS = [400] * 12 + [800, 3000]
 HELD = ["E", "discrepancy", *ASKED]
 HEAD = (
     "| truth | discrepancy of the model | prior of E | rigs | E | discrepancy | among | beyond sensors | beyond loads |"
@@ -88,20 +93,15 @@ def importance(record, data, priors, fixed, free, rng):
         return np.where(np.isfinite(total), total, -np.inf)
 
     start = {"m": 0.0, "s": np.log(0.02 * scale["mu"]), "sigma": np.log(priors["sigma"].parameters["sigma"] / 5)}
-    start |= {"a": np.log(priors["a"].parameters["sigma"] / 2), "ell": priors["ell"].parameters["mu"]}
-    best = minimize(
-        lambda u: -np.maximum(log_posterior(u[None])[0], -1e9),
-        [start[name] for _, name in free],
-        method="Nelder-Mead",
-        options={"maxfev": 120},
-    )
-    centre, cov = best.x, 0.09 * np.eye(len(free))
-    for size in (400, 600, 1000, 2000):
+    if "a" in priors:
+        size = np.log(priors["a"].parameters["sigma"] / 2)
+        start |= {"a": size, "a_own": size - 3, "ell": priors["ell"].parameters["mu"]}
+    centre, cov = np.array([start[name] for _, name in free]), 0.25 * np.eye(len(free))
+    for size in ROUNDS:
         of_t = stats.multivariate_t(centre, 1.2 * cov, df=5, seed=rng)
         u = of_t.rvs(size).reshape(size, -1)
-        log_weight = log_posterior(u) - of_t.logpdf(u)
-        log_weight, k_hat = array_stats.psislw(-log_weight)
-        weight = softmax(log_weight)
+        log_weight, k_hat = array_stats.psislw(of_t.logpdf(u) - log_posterior(u))
+        weight = tempered(log_weight) if size < max(ROUNDS) else softmax(log_weight)
         centre, cov = weight @ u, np.cov(u.T, aweights=weight) + 1e-6 * np.eye(len(free))
     if not (k_hat < 0.7 and 1 / (weight**2).sum() > 300):
         return None
@@ -109,9 +109,18 @@ def importance(record, data, priors, fixed, free, rng):
     return {name: chosen[name].values.reshape(4, 250) for _, name in free}
 
 
+def tempered(log_weight):
+    """Weights to the power at which they are worth a tenth of the draws, 1 at most: early proposals lie far off."""
+    for power in 0.7 ** np.arange(60):
+        weight = softmax(power * log_weight)
+        if 1 / (weight**2).sum() > weight.size / 10:
+            return weight
+    return weight
+
+
 def study(cell):
     """Of one rig, by option and prior: whether 90 % intervals hold, how wide they are, where their middles lie."""
-    truth, seed = cell
+    seed, truth = cell
     frame, true = hz.model_discrepancy.simulate(np.random.default_rng(seed), E=E, share=SHARE, truth=truth)
     asked = frame[frame["specimen"] == "S1"].iloc[[0] * len(ASKED)]
     asked = asked.assign(**dict(zip(("position", "load"), np.transpose([*ASKED.values()]), strict=True)))
@@ -130,7 +139,7 @@ def study(cell):
             np.quantile(hyperparameters(fit)["m"], TAILS),
             of_rows["discrepancy"].isel(row=0).quantile(TAILS).values,
         )
-        row = {"truth": truth, "option": name, "prior": known, "light": light}
+        row = {"truth": truth, "seed": seed, "option": name, "prior": known, "light": light}
         row |= {"E": m[0] <= 1 / E <= m[1], "E width": float(abs(np.diff(1 / m)[0])), "E middle": 2 / m.sum()}
         row |= {"discrepancy": delta[0] <= (there - of_model)[0] <= delta[1]}
         for k, where in enumerate(ASKED):
@@ -149,18 +158,22 @@ def table(rows):
     return "\n".join(said)
 
 
-def main(workers=2, rigs=RIGS):
-    """Write the table anew after each ten rigs of every truth."""
-    page = Path(__file__).with_name("discrepancy.md")
+def main(file, workers=2, rigs=RIGS):
+    """Write the table anew after each five rigs of every truth."""
+    page, kept = Path(__file__).with_name("discrepancy.md"), Path(file)
     text = page.read_text().split(HEAD)[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n"
-    rows = []
-    with ProcessPoolExecutor(workers, get_context("spawn")) as executor:
-        for k, found in enumerate(executor.map(study, [(truth, seed) for seed in range(rigs) for truth in TRUTHS])):
-            rows += found
-            if (k + 1) % (5 * len(TRUTHS)) == 0:
-                page.write_text(text + table(pd.DataFrame(rows)) + "\n")
-                print(k + 1, flush=True)
+    rows = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=["truth", "seed"])
+    done = set(zip(rows["truth"], rows["seed"], strict=True))
+    cells = [cell for cell in product(range(int(rigs)), TRUTHS) if cell[::-1] not in done]
+    with ProcessPoolExecutor(int(workers), get_context("spawn")) as executor:
+        for k, found in enumerate(executor.map(study, cells), start=1):
+            found = pd.DataFrame(found)
+            found.to_csv(kept, mode="a", header=not kept.exists(), index=False)
+            rows = pd.concat([rows, found]) if len(rows) else found
+            if k % (5 * len(TRUTHS)) == 0 or k == len(cells):
+                page.write_text(text + table(rows) + "\n")
+                print(k, flush=True)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*sys.argv[1:])
