@@ -100,9 +100,13 @@ def importance(record, data, priors, fixed, free, rng):
     for size in ROUNDS:
         of_t = stats.multivariate_t(centre, 1.2 * cov, df=5, seed=rng)
         u = of_t.rvs(size).reshape(size, -1)
-        log_weight, k_hat = array_stats.psislw(of_t.logpdf(u) - log_posterior(u))
-        weight = tempered(log_weight) if size < max(ROUNDS) else softmax(log_weight)
+        log_weight = log_posterior(u) - of_t.logpdf(u)
+        if not np.isfinite(log_weight).any():
+            return None
+        weight = tempered(log_weight)
         centre, cov = weight @ u, np.cov(u.T, aweights=weight) + 1e-6 * np.eye(len(free))
+    log_weight, k_hat = array_stats.psislw(-log_weight)
+    weight = softmax(log_weight)
     if not (k_hat < 0.7 and 1 / (weight**2).sum() > 300):
         return None
     chosen = h_of(u[rng.choice(len(u), 1000, p=weight)])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.diagnostics.new_rows import options_again
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import discrepancy_level
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.discrepancy_rows import emptied, joined
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, options, prepared, priors_of, thinned
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments, quantiles
@@ -105,7 +106,10 @@ def least_squares(data: xr.Dataset) -> float:
 
 
 def discrepancy(
-    fit: xr.DataTree, positions: Sequence[float] | np.ndarray | None = None, model: HierarchicalModel | None = None
+    fit: xr.DataTree,
+    positions: Sequence[float] | np.ndarray | None = None,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
 ) -> pd.DataFrame:
     """The discrepancy that the rig adds to the simulator under the typical load.
 
@@ -115,6 +119,8 @@ def discrepancy(
         A fit of ``model_discrepancy``, but with discrepancy="none".
     positions : sequence of float, optional
         Distances from the support [m]. Default: those of the sensors.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own: a fit cannot store it.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
 
@@ -122,13 +128,14 @@ def discrepancy(
     -------
     pandas.DataFrame
         By position: ``discrepancy`` [mm], the posterior mean, with its interval and ``mcse``; ``simulator`` [mm], what
-        the simulator says of the specimens' mean compliance, and ``share``, the former over the latter; ``where``,
-        "among the data" or "beyond the last sensor". Of each mounting's own only what all share is in it.
+        the simulator says of the specimens' mean compliance, and ``share``, the former over the latter, NaN where a
+        simulator of one's own is not given and has not run; ``where``, "among the data" or "beyond the last sensor". Of
+        each mounting's own only what all share is in it.
 
     Raises
     ------
     ValueError
-        If the fit is of another model, has no discrepancy, or a position is not on the beam.
+        If the fit is of another model, has no discrepancy, a position is not on the beam, or the simulator is another.
 
     Examples
     --------
@@ -143,32 +150,35 @@ def discrepancy(
         raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
     sensors = np.unique(data["position"].values)
     x = sensors if positions is None else np.asarray(positions, float)
-    length, typical = float(data.attrs["length"]), float(data.attrs["typical_load"])
+    length = float(data.attrs["length"])
     if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
         raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
     h = thinned(hyperparameters(fit), DRAWS)
-    frame = _like_the_first(record, data, x, typical)
-    new = record.prepared(frame, **_options(record, fit))
+    new, f = _of_the_first(record, fit, data, x, simulator)
     both = joined(data, emptied(new))
     at = both["point_index"].values[-x.size :]
     w = xr.DataArray(new["w"].values, dims="point")
     of_rig = discrepancy_level.rig(h, both)
     of_rig = Normal(*(value.isel(point=at) * w for value in (of_rig.mean, of_rig.sd)))
     b = record.group_level.conditional(h, data).mean.mean("specimen")
-    simulator = float(b.mean()) * new["f"].values
+    simulated = float(b.mean()) * f
     mean = of_rig.mean.mean("sample").values
     columns = {"discrepancy": mean}
     for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
         columns[f"discrepancy_{interval_name()}_{end}"] = quantile(of_rig, tail).values
     columns["mcse"] = of_rig.mean.std("sample").values / np.sqrt(h.sizes["sample"] * efficiency(fit))
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns |= {"simulator": simulator, "share": mean / simulator}
+        columns |= {"simulator": simulated, "share": mean / simulated}
     columns["where"] = np.where(x > sensors.max(), BEYOND_SENSORS, INSIDE)
     return pd.DataFrame(columns, index=pd.Index(x, name="position"))
 
 
 def reality(
-    fit: xr.DataTree, frame: pd.DataFrame, without: xr.DataTree | None = None, model: HierarchicalModel | None = None
+    fit: xr.DataTree,
+    frame: pd.DataFrame,
+    without: xr.DataTree | None = None,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
 ) -> pd.DataFrame:
     """Predict what would be there without noise: simulator and discrepancy, alone and together.
 
@@ -180,6 +190,8 @@ def reality(
         Columns specimen, position, load, length, width, thickness; specimens of the fit, or new ones.
     without : xarray.DataTree, optional
         A fit of the same data with discrepancy="none", to be shown beside it.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own: a fit cannot store it.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
 
@@ -194,7 +206,7 @@ def reality(
     Raises
     ------
     FrameError, ValueError
-        If the fit is of another model, or the frame is not what the model takes.
+        If the fit is of another model, the frame is not what the model takes, or the simulator is not that of the fit.
 
     Examples
     --------
@@ -204,21 +216,23 @@ def reality(
     >>> reality(alone, frame.head(1).assign(position=1.0, load=30.0))["where"].item()
     'beyond the last sensor, beyond the loads'
     """
-    table = _of_rows(fit, frame, model)
+    table = _of_rows(fit, frame, simulator, model)
     if without is None:
         return table
     if "a" not in checked(without, model).extras.absent(prepared(without)):
         raise ValueError('without expected a fit with discrepancy="none".')
-    beside = _of_rows(without, frame, model)
+    beside = _of_rows(without, frame, simulator, model)
     kept = ["reality", "sd", *(f"reality_{interval_name()}_{end}" for end in ("lb", "ub"))]
     names = ["without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
     table[names] = beside[kept]
     return table
 
 
-def _of_rows(fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | None) -> pd.DataFrame:
+def _of_rows(
+    fit: xr.DataTree, frame: pd.DataFrame, simulator: Callable | None, model: HierarchicalModel | None
+) -> pd.DataFrame:
     """Reality and its parts, of each row of a frame."""
-    drawn, seen, new = parts(fit, frame, model)
+    drawn, seen, new = parts(fit, frame, simulator, model)
     columns: dict[str, np.ndarray] = {}
     for name, values in drawn.items():
         columns[str(name)] = values.mean("sample").values
@@ -231,13 +245,16 @@ def _of_rows(fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | N
 
 
 def parts(
-    fit: xr.DataTree, frame: pd.DataFrame, model: HierarchicalModel | None = None
+    fit: xr.DataTree,
+    frame: pd.DataFrame,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Joint draws of ``reality``, ``simulator`` and ``discrepancy`` [sample, row]; the rows seen, and the new ones."""
     record, seen = checked(fit, model), prepared(fit)
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise FrameError("reality expected a frame with at least one row.")
-    new = record.prepared(frame.assign(deflection=0.0), **_options(record, fit))
+    new = record.prepared(frame.assign(deflection=0.0), **_options(record, fit, simulator))
     h, rng = thinned(hyperparameters(fit), DRAWS), np.random.default_rng(int(fit.attrs["seed"]))
     both = joined(seen, emptied(new))
     b = record.group_level.conditional(h, both).over(xr.ones_like(h.m)).sample(rng)
@@ -256,15 +273,26 @@ def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
     return [", ".join(words) or INSIDE for words in said]
 
 
-def _like_the_first(record: HierarchicalModel, data: xr.Dataset, x: np.ndarray, load: float) -> pd.DataFrame:
-    """Rows of the first specimen's beam, at positions under a load."""
+def _of_the_first(
+    record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, x: np.ndarray, simulator: Callable | None
+) -> tuple[xr.Dataset, np.ndarray]:
+    """Rows of the first specimen's beam under the typical load, and f there, NaN where a simulator has not run."""
     beam = {name: data[name].values[0] for name in record.columns if name in data and data[name].dims == ("specimen",)}
-    return pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": load, "deflection": 0.0} | beam)
+    typical = float(data.attrs["typical_load"])
+    frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
+    frame = frame.assign(**beam)
+    if simulator is not None or "simulator.points" not in data:
+        new = record.prepared(frame, **_options(record, fit, simulator))
+        return new, new["f"].values
+    there = (data["of_specimen"] == 0) & np.isclose(data["load"], typical)
+    ran = dict(zip(data["position"].values[there], data["f"].values[there], strict=True))
+    options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
+    return record.prepared(frame, **options), np.array([ran.get(place, np.nan) for place in x])
 
 
-def _options(record: HierarchicalModel, fit: xr.DataTree) -> dict:
-    """What the rows of a fit were prepared with."""
-    return {name: value for name, value in options(fit).items() if name in record.options_of_data}
+def _options(record: HierarchicalModel, fit: xr.DataTree, simulator: Callable | None) -> dict:
+    """What the rows of a fit were prepared with, and its simulator, if it had one of its own."""
+    return options_again(record, fit, {} if simulator is None else {"simulator": simulator})
 
 
 def checked(fit: xr.DataTree, model: HierarchicalModel | None = None) -> HierarchicalModel:

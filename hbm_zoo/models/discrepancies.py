@@ -44,7 +44,7 @@ def without(record):
 
     return replace(
         record,
-        prepare=lambda frame: beam.readings(frame, np.zeros(len(frame))),
+        prepare=lambda frame, simulator=None: beam.readings(frame, np.zeros(len(frame)), simulator=simulator),
         variants=with_rig(record, no_rig),
         fixed={pooling: fixed_too(pooling) for pooling in record.fixed},
         group_level=replace(record.group_level, independent=True, joined=None),

@@ -55,6 +55,11 @@ Options: ``with_load="proportional"`` is a discrepancy that grows with the load,
 nothing of loads far beyond those that were tried. ``support="pinned"`` has no discrepancy at the support
 itself; ``support="free"`` may have. ``typical_load`` [N] is the median load by default.
 
+``simulator=`` is one of your own in place of the finite elements: a function of points [point, (position, load,
+length, width, thickness, compliance)] that gives deflections [mm] in proportion to the compliance; one that is not
+is refused, since nothing here would be exact. It runs once for each place, load and geometry; the fit keeps what it
+said there, and it is asked again, and whether it is the same, where new places are predicted.
+
 No pooling gives each specimen the same wide normal of b in advance; complete pooling is s = 0: one material.
 The rig is the same in all three: a discrepancy is no pooling, it is an option. One specimen alone can be
 fitted, without pooling: the calibration of a single experiment. A specimen that is left out is a new one on
@@ -117,26 +122,21 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.frames.inputs import SIMULATOR
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import discrepancy_level, discrepancy_rows
 from hbm_zoo.group_level.discrepancy import log_density, random_estimates
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
-from hbm_zoo.models import beam
+from hbm_zoo.models import beam, rigs
 from hbm_zoo.models.beam import NAME
 from hbm_zoo.models.discrepancies import by_specimen, one_rig, without
+from hbm_zoo.models.rigs import PROPORTIONAL, STATIONARY
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
-PROPORTIONAL, STATIONARY = "proportional", "stationary"
 PINNED, FREE = "pinned", "free"
-#: Points of a discrepancy: its covariance is factored for each draw.
-MOST_POINTS = 60
-#: Young's moduli [GPa] of all that a beam is made of: softer than rubber, harder than diamond, is a wrong unit.
-SOFTEST, HARDEST = 1e-3, 2000.0
-#: Residuals over the median prediction below which readings are the model's own.
-EXACT = 1e-9
 #: Times which the compliance of the readings may lie off its prior's mean before a unit is asked for.
 FAR = 20.0
 
@@ -161,22 +161,9 @@ A_OWN = Parameter("size of what each mounting adds to the discrepancy, sd [mm]",
 
 
 def default_priors(data):
-    """A compliance within a factor of two of the readings'; specimens alike to a tenth; a model wrong by half.
-
-    Raises
-    ------
-    FrameError
-        If readings are all 0, against the force, or those of no material; a specimen has none that tell of it; there
-        are too many sensors; or readings are exactly the model's.
-    """
-    _check_sensors(data)
-    m0, d = _compliance(data), _predicted(data)
-    if data.n.max() > 1 and float(data.rr.max()) <= (EXACT * d) ** 2:
-        raise FrameError(
-            f"{NAME}: column 'deflection' expected readings that err, got the model's own to the last digit: nothing "
-            "says how large sigma is."
-        )
-    spacing, length = _spacing(data), float(data.attrs["length"])
+    """A compliance within a factor of two of the readings'; specimens alike to a tenth; a model wrong by half."""
+    m0, d = rigs.compliance(data), rigs.predicted(data)
+    spacing, length = rigs.spacing(data), float(data.attrs["length"])
     return {
         "m": Prior("Normal", mu=m0, sigma=m0 / 2),
         "s": Prior("HalfNormal", sigma=m0 / 10),
@@ -184,54 +171,6 @@ def default_priors(data):
         "a": Prior("HalfNormal", sigma=d / 2),
         "ell": Prior("LogNormal", mu=float(np.log(spacing * length) / 2), sigma=float(np.log(length / spacing) / 4)),
     }
-
-
-def _check_sensors(data):
-    """Refuse a discrepancy at one place, which is a compliance, and one at very many."""
-    if "with_load" in data.attrs and np.unique(data.position.values).size < 2:
-        raise FrameError(
-            f"{NAME}: column 'position' expected two different ones or more, got one: nothing tells a discrepancy "
-            'there from the compliance. Take the model for the truth, discrepancy="none".'
-        )
-    if data.sizes["point"] > MOST_POINTS:
-        where = "positions" if data.attrs["with_load"] == PROPORTIONAL else "pairs of position and load"
-        raise FrameError(
-            f"{NAME} expected at most {MOST_POINTS} different {where}, got {data.sizes['point']}: average sensors that "
-            "are neighbours."
-        )
-
-
-def _compliance(data):
-    """That of all readings under the model alone."""
-    of_line = data.G.values[data.of_design.values, 0, 0]
-    if (of_line == 0).any():
-        which = data["specimen"].values[of_line == 0][0]
-        raise FrameError(f"{NAME}: specimen {which!s} has no reading under a load and off the support: leave it out.")
-    m0 = float((of_line * data.b_hat.values).sum() / of_line.sum())
-    if m0 <= 0:
-        raise FrameError(
-            f"{NAME}: column 'deflection' expected readings in the direction of the load, got the opposite on average, "
-            "or none at all: change the sign of one of the two columns."
-        )
-    if not SOFTEST < 1 / m0 < HARDEST:
-        raise FrameError(
-            f"{NAME}: the readings are those of a material with E = {1 / m0:.3g} GPa, and none has that. Expected "
-            "position and length in m, load in N, deflection, width and thickness in mm."
-        )
-    return m0
-
-
-def _predicted(data):
-    """Median size of what the model says at the compliance of the readings [mm]."""
-    f = data.f.values[data.f.values != 0]
-    return float(np.median(abs(f))) * _compliance(data)
-
-
-def _spacing(data):
-    """Of the sensors: the median distance of neighbours, a quarter of the length if there is one sensor [m]."""
-    places = np.unique(data.position.values)
-    length = float(data.attrs["length"])
-    return min(float(np.median(np.diff(places))), length / 4) if places.size > 1 else length / 4
 
 
 def matched_prior(priors):
@@ -242,7 +181,7 @@ def matched_prior(priors):
 
 def contradiction(data, priors):
     """Say so if the readings are those of another material by far: a unit is wrong, more likely than the model."""
-    m0, (mean, _) = _compliance(data), moments("m", priors["m"])
+    m0, (mean, _) = rigs.compliance(data), moments("m", priors["m"])
     if 1 / FAR < m0 / mean < FAR:
         return None
     return (
@@ -252,13 +191,18 @@ def contradiction(data, priors):
     )
 
 
-def prepare(frame, with_load: str = PROPORTIONAL, support: str = PINNED, typical_load: float | None = None):
+def prepare(
+    frame, simulator=None, with_load: str = PROPORTIONAL, support: str = PINNED, typical_load: float | None = None
+):
     """The rows [row], what the model says of each, and what each specimen says [specimen].
 
     Parameters
     ----------
     frame : pandas.DataFrame
         Columns specimen, position, load, deflection, length, width, thickness.
+    simulator : callable, optional
+        ``simulator(points)`` [point] [mm] at points [point, (position, load, length, width, thickness, compliance)], in
+        proportion to the last, instead of the finite elements.
     with_load : {"proportional", "stationary"}
         How the discrepancy depends on the load.
     support : {"pinned", "free"}
@@ -274,7 +218,8 @@ def prepare(frame, with_load: str = PROPORTIONAL, support: str = PINNED, typical
     Raises
     ------
     FrameError
-        If a sensor is not on its beam, a specimen has two geometries, or no row has a load.
+        If a sensor is not on its beam, a specimen has two geometries, no row has a load, or the simulator is not
+        linear in the compliance.
     """
     with_load = choose(with_load, (PROPORTIONAL, STATIONARY), "with_load")
     support = choose(support, (PINNED, FREE), "support")
@@ -284,7 +229,7 @@ def prepare(frame, with_load: str = PROPORTIONAL, support: str = PINNED, typical
     if support == PINNED:
         w = w * 2 * x / frame["length"].to_numpy(float)
     reach = typical_load if with_load == STATIONARY else np.inf
-    data = beam.readings(frame, w, reach)
+    data = beam.readings(frame, w, reach, simulator)
     return data.assign_attrs(with_load=with_load, support=support, typical_load=typical_load)
 
 
@@ -444,6 +389,8 @@ def truly(frame, moduli, truth, share, E, middle):
     return beam.deflection(x, P, *geometry) / moduli + share * of_tip * wrong
 
 
+ALTERNATIVES = {"discrepancy": {"shared": lambda record: record, "none": without, "by specimen": by_specimen}}
+
 MODEL = HierarchicalModel(
     name=NAME,
     question="How wrong is our simulator, and what may we still believe?",
@@ -457,6 +404,7 @@ MODEL = HierarchicalModel(
     reference=None,
     columns=COLUMNS,
     fewest_groups=1,
+    inputs={"simulator": SIMULATOR},
     parameters=PARAMETERS,
     default_priors=default_priors,
     matched_prior=matched_prior,
@@ -490,12 +438,10 @@ MODEL = HierarchicalModel(
         emptied=discrepancy_rows.emptied,
         joined=discrepancy_rows.joined,
     ),
-    alternatives={
-        "discrepancy": {"shared": lambda record: record, "none": without, "by specimen": by_specimen},
-    },
+    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={"simulated_rig": Shipped()},
-    extras=Extras(contradiction=contradiction, left_out="{a_group} not seen before, on the same rig"),
+    extras=Extras(check=rigs.check, contradiction=contradiction, left_out="{a_group} not seen before, on the same rig"),
 )
 build = MODEL.build
 __getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality")

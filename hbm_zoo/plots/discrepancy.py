@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -21,13 +23,17 @@ PRIOR_OUT, POSTERIOR_OUT = 0.1, 0.002
 MOST_SPECIMENS = 40
 
 
-def plot_discrepancy(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Figure:
+def plot_discrepancy(
+    fit: xr.DataTree, simulator: Callable | None = None, model: HierarchicalModel | None = None
+) -> Figure:
     """Draw the simulator, the readings, and the discrepancy between them.
 
     Parameters
     ----------
     fit : xarray.DataTree
         A fit of ``model_discrepancy`` that has a discrepancy.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own; without it what it said at the sensors is drawn.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
 
@@ -51,15 +57,18 @@ def plot_discrepancy(fit: xr.DataTree, model: HierarchicalModel | None = None) -
     """
     data = prepared(fit)
     length, typical = float(data.attrs["length"]), float(data.attrs["typical_load"])
-    table = discrepancy(fit, np.linspace(0, length, GRID), model)
+    everywhere = np.union1d(np.linspace(0, length, GRID), data["position"].values)
+    table = discrepancy(fit, everywhere, simulator, model)
+    simulated = table.dropna(subset="simulator")  # at the sensors alone, where a simulator of one's own is not given
     figure = Picture(figsize=(7.0, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     loads, sensors = data["load"].values, data["position"].values
     shown = np.isclose(loads, loads[abs(loads - typical).argmin()])
     kind, x = colour(fit.attrs["pooling"]), table.index
     above.plot(sensors[shown], data["deflection"].values[shown], "o", ms=3.5, mfc="white", mec=GREY, label="readings")
-    above.plot(x, table["simulator"], color=INK, ls="--", lw=1.2, label="simulator")
-    above.plot(x, table["simulator"] + table["discrepancy"], color=kind, lw=1.4, label="simulator and discrepancy")
+    above.plot(simulated["simulator"], color=INK, ls="--", lw=1.2, label="simulator")
+    both = simulated["simulator"] + simulated["discrepancy"]
+    above.plot(both, color=kind, lw=1.4, label="simulator and discrepancy")
     above.set_ylabel(f"{group_name(word(fit, 'deflection'))} at {typical:g} N [mm]", fontsize=SMALL)
     low, high = (table[f"discrepancy_{interval_name()}_{end}"] for end in ("lb", "ub"))
     below.fill_between(x, low, high, color=kind, alpha=0.25, lw=0)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.model_discrepancy import BEYOND_LOADS, BEYOND_SENSORS, INSIDE, POPULATION, parts
-from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.discrepancy import APART
 from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
 from hbm_zoo.models import beam
@@ -293,6 +293,16 @@ BAD = {
         "at most 60 different positions, got 70",
     ),
     "no noise": (RIG.assign(deflection=MODEL.data(RIG).f.values / 60), "to the last digit"),
+    "deflection in m": (RIG.assign(deflection=RIG["deflection"] / 1e3), r"E = 5.12e\+04 GPa, and none has that"),
+    "deflection in um": (RIG.assign(deflection=RIG["deflection"] * 1e3), "expected mm, got .* of a beam of 1000 mm"),
+    "length in mm": (RIG.assign(length=1e3), "none has that. Expected position and length in m"),
+    "a sensor beyond the beam": (RIG.assign(position=1.5 * RIG["position"]), "got 1.05 of 1 in row 6"),
+    "text": (RIG.assign(deflection=["broken"] + ["1.0"] * 143), "got 'broken' in row 0"),
+    "no length": (RIG.drop(columns="length"), r"expected a column 'length' \(length of the beam \[m\]\)"),
+    "a specimen without a load": (
+        RIG.assign(load=RIG["load"].where(RIG["specimen"] != "S2", 0.0)),
+        "S2 has no reading",
+    ),
     "one sensor": (RIG[RIG["position"] == 0.8], "'position' expected two different ones or more, got one"),
     "no rows": (RIG.head(0), "at least one row"),
 }
@@ -303,6 +313,21 @@ def test_a_bad_frame_is_refused_by_column_and_row(name):
     frame, sentence = BAD[name]
     with pytest.raises(FrameError, match=sentence):
         MODEL.build(frame)
+
+
+DOUBTFUL = {
+    "rows twice": (pd.concat([RIG, RIG.head(20)], ignore_index=True), "^Repeated to the last digit: 20 of 164"),
+    "a sign": (RIG.assign(load=[-5.0, *RIG["load"][1:]]), r"^Readings against the force: 1 of 144, .* S1 at 0\.1 m"),
+    "a soft beam": (RIG.assign(deflection=RIG["deflection"] * 10), "^Deflections are up to 27% of the length"),
+    "a lone sensor": (RIG[(RIG["specimen"] != "S3") | (RIG["position"] == 0.8)], "^One sensor only: specimen S3"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_a_reader_must_know_of_the_data_is_said(name):
+    frame, sentence = DOUBTFUL[name]
+    with pytest.warns(FrameWarning, match=sentence):
+        MODEL.data(frame)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +368,79 @@ def test_a_question_that_cannot_be_answered_is_refused(fits):
         verbs.reality(fits["known"], RIG.head(1).assign(position=3.0))
     with pytest.raises(ValueError, match="got one of hospital_readmission"):
         verbs.modulus(hz.fit("hospital_readmission", hz.load_data("three_hospitals"), "none", **SETTINGS))
+
+
+# A simulator of one's own.
+
+
+def tapered(points):
+    """A beam that is thinner towards its tip, by the unit load theorem: its inertia at x is I / (1 + x)."""
+    x, P, L, width, thickness, b = points.T
+    inertia = width * thickness**3 / 12 * 1e-12
+    moment = x**2 * L / 2 - x**3 / 6 + x**3 * L / 6 - x**4 / 12  # of (L - t) (x - t) (1 + t) from 0 to x
+    return 1e3 * P * b / (1e9 * inertia) * moment
+
+
+@pytest.fixture(scope="module")
+def by_simulator():
+    return hz.fit(MODEL, RIG, simulator=tapered, **SETTINGS)
+
+
+def test_a_simulator_takes_the_place_of_the_elements(by_simulator):
+    """Its answers are f; those of the beam given as a simulator change nothing."""
+    data = prepared(by_simulator)
+    x, P = RIG["position"].to_numpy(), RIG["load"].to_numpy()
+    t = (np.arange(2000) + 0.5) / 2000 * x[:, None]
+    by_sum = ((1 - t) * (x[:, None] - t) * (1 + t)).mean(axis=1) * x
+    np.testing.assert_allclose(data["f"], 1e3 * P * by_sum / (1e9 * 30 * 10**3 / 12 * 1e-12), rtol=1e-6)
+    np.testing.assert_allclose(data["simulator.values"][:, 0], tapered(data["simulator.points"].values))
+    same = MODEL.data(RIG, simulator=lambda points: points[:, 5] * beam.deflection(*points[:, :5].T))
+    xr.testing.assert_allclose(same[[*MODEL.data(RIG)]], MODEL.data(RIG))
+
+
+def test_new_places_are_simulated_again_and_only_by_the_same(by_simulator):
+    rows, verbs = RIG.head(1).assign(position=0.45), hz.model_discrepancy
+    table = verbs.reality(by_simulator, rows, simulator=tapered)
+    new = MODEL.data(rows.iloc[[0, 0]].assign(position=[0.45, 0.5]), simulator=tapered)
+    b = float(by_simulator["posterior"]["b"].sel(specimen="S1").mean())
+    assert table["simulator"].item() == pytest.approx(b * float(new["f"][0]), rel=0.05)
+    assert abs(table["reality"].item() - RIG[RIG["specimen"] == "S1"]["deflection"].iloc[3:5].mean()) < 0.2
+    predicted = hz.predict(by_simulator, rows, simulator=tapered)["row_summary"]["mean"].item()
+    assert predicted == pytest.approx(table["reality"].item(), abs=0.05)
+    with pytest.raises(ValueError, match="a fit cannot store a function: give it again as 'simulator'"):
+        verbs.reality(by_simulator, rows)
+    with pytest.raises(ValueError, match="'simulator' is not the simulator of the fit: at"):
+        verbs.reality(by_simulator, rows, simulator=lambda points: 1.01 * tapered(points))
+
+
+def test_where_a_simulator_is_not_given_again_it_is_shown_where_it_ran(by_simulator):
+    curve = hz.model_discrepancy.discrepancy(by_simulator, [0.4, 0.45])
+    assert curve["simulator"].isna().tolist() == [False, True]
+    assert curve["discrepancy"].notna().all()
+    again = hz.model_discrepancy.discrepancy(by_simulator, [0.4, 0.45], simulator=tapered)
+    assert again["simulator"].iloc[0] == curve["simulator"].iloc[0]
+    drawn = {line.get_label(): line for line in hz.plot_discrepancy(by_simulator).axes[0].lines}
+    np.testing.assert_allclose(drawn["simulator"].get_xdata(), np.unique(RIG["position"]))
+
+
+def test_a_fit_of_the_elements_takes_no_simulator_afterwards(fits):
+    with pytest.raises(ValueError, match="The fit was made without a 'simulator'"):
+        hz.model_discrepancy.reality(fits["known"], RIG.head(1), simulator=tapered)
+
+
+@pytest.mark.parametrize(
+    ("simulator", "sentence"),
+    [
+        (lambda points: tapered(points) / points[:, 5] ** 2, "in proportion to the compliance, its last input, got "),
+        (lambda points: tapered(points) + 1.0, "only what is linear is integrated exactly"),
+        (lambda points: np.full(len(points), np.nan), "expected one finite deflection .* got nan"),
+        (lambda points: points, "expected one finite deflection .* got 6 of each"),
+        ("lab:f", "'simulator' to be a function of points, got 'lab:f'"),
+    ],
+)
+def test_a_simulator_that_is_not_linear_is_refused(simulator, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MODEL.build(RIG, simulator=simulator)
 
 
 # Pictures.
