@@ -101,8 +101,7 @@ def turned_over(b: float) -> float:
 
 def least_squares(data: xr.Dataset) -> float:
     """The compliance of all readings, the simulator taken for the truth [1/GPa]."""
-    of_line = data.G.values[data.of_design.values, 0, 0]
-    return float((of_line * data.b_hat.values).sum() / of_line.sum())
+    return float((data.ff * data.b_hat).sum() / data.ff.sum())
 
 
 def discrepancy(

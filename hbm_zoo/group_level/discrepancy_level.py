@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.group_level.discrepancy import of_each, posterior_factor, root, shared
+from hbm_zoo.group_level.discrepancy import of_each, of_shared, posterior_factor, root, shared
 from hbm_zoo.group_level.discrepancy_rows import emptied, joined
 from hbm_zoo.group_level.normal import LOG_2PI
 from hbm_zoo.group_level.populations import Normal
@@ -18,7 +18,7 @@ from hbm_zoo.group_level.populations import Normal
 KAPPA = "1 - E[Var(b | y, h)] / Var(b | h), the discrepancy not known"
 #: Numbers of all matrices of some draws.
 AT_ONCE = 2_000_000
-STATISTICS = ("b_hat", "n", "rr", "Xr", "of_design", "G")
+STATISTICS = ("b_hat", "n", "rest", "q", "of_design", "T")
 COMMON, OWN = ("m", "s", "sigma", "a", "ell"), "a_own"
 
 
@@ -70,7 +70,7 @@ class _Given:
         return self.arrays[4]
 
     @property
-    def G(self):
+    def T(self):
         return self.arrays[5]
 
     @property
@@ -78,9 +78,14 @@ class _Given:
         """What each group says."""
         return of_each(self.m, self.s, self.sigma, self.own_root, *self.arrays, np)
 
-    def after(self, Q, g):
+    def after(self, A, g):
         """What all say of the discrepancy that they share."""
-        return shared(Q, g, self.a_root, self.design, np)
+        return shared(of_shared(A, np), g, self.a_root, self.design, np)
+
+    def own(self, L, R, A):
+        """Of what a design has of its own, given u: H, and a factor of its covariance."""
+        known = np.swapaxes(self.T, -1, -2) @ self.T / self.sigma[:, None, None, None] ** 2
+        return L @ np.swapaxes(A @ L, -1, -2) @ R, posterior_factor(known, L, np)[0]
 
 
 def _by_draw(formula: Callable, h: xr.Dataset, data: xr.Dataset, dims, theta: xr.DataArray | None = None):
@@ -114,9 +119,9 @@ def _by_draw(formula: Callable, h: xr.Dataset, data: xr.Dataset, dims, theta: xr
 
 def _apart_where_known(arrays: list[np.ndarray], known: np.ndarray) -> np.ndarray:
     """Give groups that are known and groups that are not designs of their own, in place; 0 for those of the known."""
-    of_design, G = arrays[-2:]
+    of_design, T = arrays[-2:]
     arrays[-2], kinds = pd.MultiIndex.from_arrays([of_design, known]).factorize()
-    arrays[-1] = G[kinds.get_level_values(0).to_numpy(int)]
+    arrays[-1] = T[kinds.get_level_values(0).to_numpy(int)]
     return 1.0 - kinds.get_level_values(1).to_numpy(float)
 
 
@@ -128,8 +133,8 @@ def _named(values: np.ndarray, template: xr.DataArray, inner: list[str], data: x
 
 def _log_joint(given: _Given):
     """Of each group without the others, and what is added as they share u."""
-    _, Q, _, g, log_each = given.each
-    _, _, Fv, half_log_det = given.after(Q, g)
+    _, _, A, _, g, log_each = given.each
+    _, _, Fv, half_log_det = given.after(A, g)
     return log_each, 0.5 * (Fv**2).sum(axis=-1) - half_log_det
 
 
@@ -152,14 +157,14 @@ def expected_log_likelihood(h, data):
 
 
 def _conditional(given: _Given):
-    K, Q, x, g, _ = given.each
-    F, _, Fv, _ = given.after(Q, g)
-    first, design, variance = K[:, :, 0], given.design, given.sigma[:, None] ** 2
-    to_u = -(first[:, :, None, :] @ given.G)[:, :, 0, 1:][:, design] / variance[..., None]
-    loading = to_u @ F
-    mean = given.m + (first[:, design] * x).sum(axis=-1) / variance + (loading @ Fv[..., None])[..., 0]
-    own = np.sqrt(first[:, design, 0])
-    return mean, np.sqrt(own**2 + (loading**2).sum(axis=-1)), own, loading
+    L, R, A, q, g, _ = given.each
+    F, _, Fv, _ = given.after(A, g)
+    H, own = given.own(L, R, A)
+    first, design = H[:, :, :1], given.design
+    loading = -(first @ given.T)[:, :, 0, 1:][:, design] @ F
+    mean = given.m + (first[:, design, 0] * q).sum(axis=-1) + (loading @ Fv[..., None])[..., 0]
+    of_own = np.sqrt((own[:, :, 0] ** 2).sum(axis=-1))[:, design]
+    return mean, np.sqrt(of_own**2 + (loading**2).sum(axis=-1)), of_own, loading
 
 
 def conditional(h, data):
@@ -177,12 +182,14 @@ def _kappa(sd, s):
 
 
 def _log_left_out(given: _Given):
-    _, Q, _, g, log_each = given.each
-    _, v, Fv, half_log_det = given.after(Q, g)
-    M = Q[:, given.design, 1:, 1:].sum(axis=1)
-    F, half_log_dets = posterior_factor(M[:, None] - Q[..., 1:, 1:], given.a_root[:, None], np)
-    others = (np.swapaxes(F, -1, -2)[:, given.design] @ (v[:, None] - g[..., 1:])[..., None])[..., 0]
-    gained = 0.5 * ((Fv**2).sum(axis=-1)[:, None] - (others**2).sum(axis=-1))
+    _, _, A, _, g, log_each = given.each
+    _, _, Fv, half_log_det = given.after(A, g)
+    J, designs = given.design.size, len(given.T)
+    others = np.bincount(given.design, minlength=designs) - np.eye(designs)  # of each design, for a group of each
+    F, half_log_dets = posterior_factor(np.einsum("dk,nkpq->ndpq", others, of_shared(A, np)), given.a_root[:, None], np)
+    v = (1 - np.eye(J)) @ g[..., 1:]
+    of_others = (np.swapaxes(F, -1, -2)[:, given.design] @ v[..., None])[..., 0]
+    gained = 0.5 * ((Fv**2).sum(axis=-1)[:, None] - (of_others**2).sum(axis=-1))
     return (log_each + gained - half_log_det[:, None] + half_log_dets[:, given.design],)
 
 
@@ -202,20 +209,20 @@ def leave_row_out(h, data, rows):
     X[:, 0], X[np.arange(y.size), 1 + point] = f, w
 
     def log_density(given: _Given):
-        K, Q, x, g, _ = given.each
-        F, _, Fv, _ = given.after(Q, g)
-        design, variance = given.design[of], given.sigma[:, None] ** 2
-        XK = np.empty((given.sigma.size, *X.shape))
-        XKG = np.empty_like(XK)
-        for d in range(given.G.shape[0]):
-            here = design == d
-            XK[:, here] = X[here] @ K[:, d]
-            XKG[:, here] = XK[:, here] @ given.G[d]
-        towards_u = ((X - XKG / variance[..., None]) / variance[..., None])[..., 1:] @ F
-        precision = (1 - (XK * X).sum(axis=-1) / variance) / variance - (towards_u**2).sum(axis=-1)
-        away = y - given.m[:, of] * f
-        alone = (away - (XK * x[:, of]).sum(axis=-1) / variance) / variance
-        alpha = alone - (towards_u @ Fv[..., None])[..., 0]
+        L, R, A, q, g, _ = given.each
+        F, _, Fv, _ = given.after(A, g)
+        H, own = given.own(L, R, A)
+        variance, size = given.sigma[:, None] ** 2, (given.sigma.size, y.size)
+        spread, told, left = np.empty(size), np.empty(size), np.empty((*size, X.shape[1]))
+        for d in range(len(given.T)):
+            here = given.design[of] == d
+            XH = X[here] @ H[:, d]
+            spread[:, here] = ((X[here] @ own[:, d]) ** 2).sum(axis=-1)
+            told[:, here] = (XH * q[:, of[here]]).sum(axis=-1)
+            left[:, here] = X[here] - XH @ given.T[d]
+        towards_u = (left / variance[..., None])[..., 1:] @ F
+        precision = (1 - spread / variance) / variance - (towards_u**2).sum(axis=-1)
+        alpha = (y - given.m[:, of] * f - told) / variance - (towards_u @ Fv[..., None])[..., 0]
         return (0.5 * (np.log(precision) - LOG_2PI - alpha**2 / precision),)
 
     return _by_draw(log_density, h, data, (["row"],))[0]
@@ -225,8 +232,8 @@ def rig(h, data):
     """The discrepancy that all share, at each point, given the rows [..., point]."""
 
     def of_points(given: _Given):
-        _, Q, _, g, _ = given.each
-        F, _, Fv, _ = given.after(Q, g)
+        _, _, A, _, g, _ = given.each
+        F, _, Fv, _ = given.after(A, g)
         return (F @ Fv[..., None])[..., 0], np.sqrt((F**2).sum(axis=-1))
 
     return Normal(*_by_draw(of_points, h, data, (["point"], ["point"])))
@@ -236,18 +243,17 @@ def discrepancies(rng, theta, h, data):
     """A draw of each group's discrepancy, u + v_j [..., specimen, point], given the rows and some b_j, by theta."""
 
     def draw(given: _Given):
-        K, Q, x, g, _ = given.each
-        F, _, Fv, _ = given.after(Q, g)
+        L, R, A, q, g, _ = given.each
+        F, _, Fv, _ = given.after(A, g)
         u = (F @ (Fv + rng.standard_normal(Fv.shape))[..., None])[..., 0]
         every = np.repeat(u[:, None], given.design.size, axis=1)
         if given.own_root is None:
             return (every,)
-        of_u = (given.G[..., 1:] @ u[:, None, :, None])[..., 0][:, given.design]
-        mean = (K[:, given.design] @ ((x - of_u) / given.sigma[:, None, None] ** 2)[..., None])[..., 0]
-        values, vectors = np.linalg.eigh(K)
-        half = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-        v = mean + (half[:, given.design] @ rng.standard_normal(mean.shape)[..., None])[..., 0]
-        return (every + v[..., 1:],)
+        H, own = given.own(L, R, A)
+        of_u = (given.T[..., 1:] @ u[:, None, :, None])[..., 0][:, given.design]
+        z = rng.standard_normal((*q.shape[:2], own.shape[-1]))
+        v = H[:, given.design] @ (q - of_u)[..., None] + own[:, given.design] @ z[..., None]
+        return (every + v[..., 1:, 0],)
 
     return _by_draw(draw, h, data, (["specimen", "point"],), theta)[0]
 

@@ -25,10 +25,10 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The rows and, by group, ``n`` rows, ``b_hat`` the group's own estimate, the squares ``rr`` of its residuals r,
-        ``Xr`` = X' r [specimen, term], and its ``place`` among the groups of the rows; ``G`` [design, term, also] and
-        ``of_design``, which of these a group has; ``apart``, the squared distance of points, and ``alike``, the
-        correlation of their loads [point, near].
+        The rows and, by group, ``n`` rows, ``b_hat`` the group's own estimate, ``q`` [specimen, term] of its residuals
+        and ``rest``, the squares that no discrepancy explains, ``ff``, the squares of f, and its ``place`` among the
+        groups of the rows; ``T`` [design, term, also] and ``of_design``, which of these a group has; ``apart``, the
+        squared distance of points, and ``alike``, the correlation of their loads [point, near].
     """
     y, f, w, at, under, seen, of = (rows[name].values for name in ROWS)
     places = pd.MultiIndex.from_arrays([at, under if np.isfinite(rows.attrs["reach"]) else np.zeros_like(under)])
@@ -38,16 +38,17 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     X[:, 0], X[np.arange(y.size), 1 + point] = f, w
     X *= seen[:, None]
     each = [_of_group(X[of == j], y[of == j], seen[of == j]) for j in range(labels.size)]
-    n, b_hat, rr, Xr, Gs = (np.stack(parts) for parts in zip(*each, strict=True))
-    of_design, designs = pd.factorize(pd.Series([G.tobytes() for G in Gs]))
-    G = Gs[[int(np.argmax(of_design == k)) for k in range(len(designs))]]
+    n, b_hat, rest, q, Ts = (np.stack(parts) for parts in zip(*each, strict=True))
+    of_design, designs = pd.factorize(pd.Series([T.tobytes() for T in Ts]))
+    T = Ts[[int(np.argmax(of_design == k)) for k in range(len(designs))]]
     apart, loads = ((values[:, None] - values) ** 2 for values in (x, P))
     return xr.Dataset(
         {name: ("row", rows[name].values) for name in ROWS}
         | {"point_index": ("row", point.astype(np.int64))}
         | {"place": ("specimen", np.arange(labels.size))}
-        | {"n": ("specimen", n), "b_hat": ("specimen", b_hat), "rr": ("specimen", rr)}
-        | {"Xr": (("specimen", "term"), Xr), "G": (("design", "term", "also"), G)}
+        | {"n": ("specimen", n), "b_hat": ("specimen", b_hat), "rest": ("specimen", rest)}
+        | {"q": (("specimen", "term"), q), "T": (("design", "term", "also"), T)}
+        | {"ff": ("specimen", (T[of_design][:, :, 0] ** 2).sum(axis=1))}
         | {"of_design": ("specimen", of_design.astype(np.int64))}
         | {"apart": (("point", "near"), apart)}
         | {"alike": (("point", "near"), np.exp(-loads / (2 * rows.attrs["reach"] ** 2)))},
@@ -57,13 +58,15 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
 
 
 def _of_group(X, y, seen):
-    """Count, own estimate, squares of the residuals r around it, X' r and X' X: of a group, rows in any order."""
+    """Count, own estimate, what of its residuals no column of X explains and q of them, and T: rows in any order."""
     order = np.lexsort((y, *X.T))
     X, y = X[order], y[order] * seen[order]
-    G = X.T @ X
-    b_hat = X[:, 0] @ y / G[0, 0] if G[0, 0] > 0 else 0.0
-    r = y - b_hat * X[:, 0]
-    return seen.sum(), b_hat, r @ r, np.append(0.0, X[:, 1:].T @ r), G
+    ff = X[:, 0] @ X[:, 0]
+    b_hat = X[:, 0] @ y / ff if ff > 0 else 0.0
+    r, (O, T) = y - b_hat * X[:, 0], np.linalg.qr(X)
+    q, missing = O.T @ r, X.shape[1] - len(T)
+    rest = r - O @ q
+    return seen.sum(), b_hat, rest @ rest, np.pad(q, (0, missing)), np.pad(T, ((0, missing), (0, 0)))
 
 
 def without_row(data, i):

@@ -161,7 +161,14 @@ A_OWN = Parameter("size of what each mounting adds to the discrepancy, sd [mm]",
 
 
 def default_priors(data):
-    """A compliance within a factor of two of the readings'; specimens alike to a tenth; a model wrong by half."""
+    """A compliance within a factor of two of the readings'; specimens alike to a tenth; a model wrong by half.
+
+    Raises
+    ------
+    FrameError
+        If no beam gives such readings.
+    """
+    rigs.check_readings(data)
     m0, d = rigs.compliance(data), rigs.predicted(data)
     spacing, length = rigs.spacing(data), float(data.attrs["length"])
     return {
@@ -280,10 +287,10 @@ def marginalized(data, prior, of_rig=("a", "ell")):
     pm.CustomDist(
         "y",
         data.n,
-        data.rr,
-        data.Xr,
+        data.rest,
+        data.q,
         data.of_design,
-        data.G,
+        data.T,
         data.apart,
         data.alike,
         *h,

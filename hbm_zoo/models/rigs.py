@@ -23,24 +23,55 @@ MOST_NAMED = 5
 
 
 def check(data):
-    """Refuse a rig whose readings tell of no compliance, or of no noise; say what else a reader must know.
+    """Refuse a rig that cannot tell what is asked, whatever it reads; say what else a reader must know.
 
     Raises
     ------
     FrameError
-        If readings are all 0, against the force, or those of no material; a specimen has none that tell of it; there
-        are too many sensors; a beam bends farther than it is long; or readings are exactly the model's.
+        If a specimen has no reading that tells of its compliance, or there are too few or too many sensors.
     """
     _check_sensors(data)
-    if data.n.max() > 1 and float(data.rr.max()) <= (EXACT * predicted(data)) ** 2:
+    if (data.ff == 0).any():
+        which = data["specimen"].values[data.ff == 0][0]
+        raise FrameError(f"{NAME}: specimen {which!s} has no reading under a load and off the support: leave it out.")
+    rows = _rows(data)
+    return [*_bent(rows), *_against(rows, _least_squares(data)), *_repeated(rows), *_alone(rows, data)]
+
+
+def check_readings(data):
+    """Refuse readings that no beam gives.
+
+    Raises
+    ------
+    FrameError
+        If readings are all 0, against the force, those of no material or of a beam that bends farther than it is long,
+        or exactly the model's.
+    """
+    rows = _rows(data)
+    off = rows["deflection"] - data.b_hat.values[rows["of_specimen"]] * rows["f"]
+    if data.n.max() > 1 and float((off**2).max()) <= (EXACT * predicted(data)) ** 2:
         raise FrameError(
             f"{NAME}: column 'deflection' expected readings that err, got the model's own to the last digit: nothing "
             "says how large sigma is."
         )
+    worst = rows.loc[_share(rows).idxmax()]
+    if abs(worst["deflection"]) > worst["length"]:
+        raise FrameError(
+            f"{NAME}: column 'deflection' expected mm, got {worst['deflection']:g} of a beam of {worst['length']:g} "
+            "mm, which does not bend that far."
+        )
+
+
+def _rows(data):
+    """The readings, each with the label of its specimen and the length of its beam [mm]."""
     rows = pd.DataFrame({name: data[name].values for name in ("of_specimen", "position", "load", "deflection", "f")})
-    rows = rows.assign(specimen=data["specimen"].values[rows["of_specimen"]])
-    rows = rows.assign(length=MM * data.length.values[rows["of_specimen"]])
-    return [*_too_far(rows), *_against(rows, compliance(data)), *_repeated(rows), *_alone(rows, data)]
+    of = rows["of_specimen"].to_numpy()
+    return rows.assign(specimen=data["specimen"].values[of], length=MM * data.length.values[of])
+
+
+def _share(rows):
+    """Deflections as a share of the length."""
+    return rows["deflection"].abs() / rows["length"]
 
 
 def _check_sensors(data):
@@ -58,19 +89,12 @@ def _check_sensors(data):
         )
 
 
-def _too_far(rows):
+def _bent(rows):
     """Deflections that are no small share of the length."""
-    share = rows["deflection"].abs() / rows["length"]
-    worst = rows.loc[share.idxmax()]
-    if share.max() > 1:
-        raise FrameError(
-            f"{NAME}: column 'deflection' expected mm, got {worst['deflection']:g} of a beam of {worst['length']:g} "
-            "mm, which does not bend that far."
-        )
-    if share.max() > SLENDER:
+    if (most := _share(rows).max()) > SLENDER:
         yield (
-            f"Deflections are up to {share.max():.0%} of the length: beams that bend that far are stiffer than a model "
-            "that is linear."
+            f"Deflections are up to {most:.0%} of the length: beams that bend that far are stiffer than a model that "
+            "is linear."
         )
 
 
@@ -106,12 +130,8 @@ def _alone(rows, data):
 
 
 def compliance(data):
-    """That of all readings under the model alone [1/GPa]."""
-    of_line = data.G.values[data.of_design.values, 0, 0]
-    if (of_line == 0).any():
-        which = data["specimen"].values[of_line == 0][0]
-        raise FrameError(f"{NAME}: specimen {which!s} has no reading under a load and off the support: leave it out.")
-    m0 = float((of_line * data.b_hat.values).sum() / of_line.sum())
+    """That of all readings under the model alone, if there is a material that has it [1/GPa]."""
+    m0 = _least_squares(data)
     if m0 <= 0:
         raise FrameError(
             f"{NAME}: column 'deflection' expected readings in the direction of the load, got the opposite on average, "
@@ -123,6 +143,10 @@ def compliance(data):
             "position and length in m, load in N, deflection, width and thickness in mm."
         )
     return m0
+
+
+def _least_squares(data):
+    return float((data.ff * data.b_hat).sum() / data.ff.sum())
 
 
 def predicted(data):

@@ -7,7 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import xarray as xr
-from scipy import stats
+from scipy import linalg, stats
 
 from hbm_zoo.group_level import discrepancy, discrepancy_level, discrepancy_rows
 
@@ -104,7 +104,7 @@ def compiled(size):
 
 def test_the_form_that_is_sampled_has_the_same_density_and_the_gradient_of_differences(h, data):
     names = [name for name in NAMES if name in h]
-    statistics = [data[name].values for name in ("b_hat", "n", "rr", "Xr", "of_design", "G", "apart", "alike")]
+    statistics = [data[name].values for name in ("b_hat", "n", "rest", "q", "of_design", "T", "apart", "alike")]
     f, at = compiled(len(names)), np.array([h[name].values[0] for name in names])
     density, gradient = f(*statistics, at)
     assert density == pytest.approx(Dense(h, 0, data).log_density(), rel=1e-8, abs=1e-8)
@@ -137,6 +137,21 @@ def test_specimens_given_the_rows_are_the_matrix_s(h, data):
         np.testing.assert_allclose(one[0], mean, rtol=1e-8)
         np.testing.assert_allclose(np.diag(one[1] ** 2) + one[2] @ one[2].T, cov, rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(after.sd.isel(sample=k) ** 2, np.diag(cov), rtol=1e-7, atol=1e-14)
+
+
+def test_however_small_the_noise_the_density_is_that_of_contrasts():
+    """At a noise of 1e-5, where the matrix has lost its digits: its root by QR of [factors; noise], none squared."""
+    for own in (False, True):
+        h, data = h_of(0.2, 1e-5, 0.4, 0.3, own=own).isel(sample=[0]), data_of()
+        points, at = np.unique(X, return_inverse=True)
+        C = np.exp(-(np.subtract.outer(points, points) ** 2) / (2 * 0.35**2))
+        root = np.linalg.cholesky((1 - discrepancy.APART) * C + discrepancy.APART * np.eye(points.size))
+        factors = [0.2 * F[:, None] * np.equal.outer(OF, range(4)), 0.4 * W[:, None] * root[at]]
+        factors += [0.3 * own * W[:, None] * root[at] * (OF == j)[:, None] for j in range(4)]
+        R = np.linalg.qr(np.vstack([*(f.T for f in factors), 1e-5 * np.eye(Y.size)]), mode="r")
+        z = linalg.solve_triangular(R.T, Y - 1.3 * F, lower=True)
+        exact = -0.5 * z @ z - np.log(abs(np.diag(R))).sum() - 0.5 * Y.size * np.log(2 * np.pi)
+        assert discrepancy_level.log_joint(h, data).item() == pytest.approx(exact, rel=1e-9)
 
 
 def test_draws_and_density_are_joint():

@@ -1,9 +1,11 @@
 """Model discrepancy: density, limits, quadrature, the experiment's lessons, one specimen, frames, verbs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
@@ -13,7 +15,7 @@ from scipy.special import softmax
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.model_discrepancy import BEYOND_LOADS, BEYOND_SENSORS, INSIDE, POPULATION, parts
 from hbm_zoo.frames.rules import FrameError, FrameWarning
-from hbm_zoo.group_level.discrepancy import APART
+from hbm_zoo.group_level.discrepancy import APART, log_density, random_estimates
 from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
 from hbm_zoo.models import beam
 from hbm_zoo.models.model_discrepancy import TRUTHS, truly
@@ -139,7 +141,8 @@ def test_the_fit_is_the_grid(fits):
     axes = [np.linspace(float(h[name].min()), float(h[name].max()) * 1.05, 45) for name in ("m", "s", "sigma")]
     m, s, sigma = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
     priors = {name: prior.parameters for name, prior in MODEL.under(discrepancy="none").priors(data).items()}
-    n, of_line, b_hat, rr = 24, data.G.values[0, 0, 0], data.b_hat.values[:, None], data.rr.values.sum()
+    n, of_line, b_hat = 24, data.ff.values[0], data.b_hat.values[:, None]
+    rr = float(((data.deflection - data.b_hat[data.of_specimen.values].values * data.f) ** 2).sum())
     log_p = stats.norm(m, np.sqrt(s**2 + sigma**2 / of_line)).logpdf(b_hat).sum(axis=0)
     log_p += -0.5 * rr / sigma**2 - 6 * (n - 1) * np.log(sigma)
     log_p += stats.norm(priors["m"]["mu"], priors["m"]["sigma"]).logpdf(m)
@@ -229,6 +232,34 @@ def test_a_proposal_that_has_no_weight_leaves_what_is_left_out_defined(fits):
     h, data = proposals(fit), prepared(fit)
     assert h.sizes["sample"] == proposed.sizes["proposal"] - 3
     assert np.isfinite(MODEL.group_level.leave_row_out(h, data, np.arange(2))).all()
+
+
+def refitted(frame, record, priors, pooling):
+    """Log density of each specimen under a fit of the others, and its Monte Carlo error."""
+    options, data = dict(record.chosen), record.data(frame)
+    for name in data["specimen"].values:
+        fit = hz.fit(MODEL, frame[frame["specimen"] != name], pooling, priors=priors, **options, **SETTINGS)
+        h = hyperparameters(fit)
+        density = np.exp(record.group_level.log_left_out(h, data).sel(specimen=name).values)
+        error = density.std() / density.mean() / np.sqrt(density.size * efficiency(fit))
+        yield np.log(density.mean()), error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("discrepancy", ["shared", "none", "by specimen"])
+@pytest.mark.parametrize("pooling", ["partial", "complete"])
+def test_a_specimen_left_out_is_predicted_as_by_a_refit(discrepancy, pooling):
+    """The sum over specimens, by weights of one fit and by refits, within 4 errors of both."""
+    places = {"positions": (0.2, 0.5, 0.8), "loads": (5.0, 10.0)}
+    frame, _ = MODEL.simulate(np.random.default_rng(5), specimens=4, **places)
+    record = MODEL.under(discrepancy=discrepancy)
+    priors = {n: p for n, p in record.priors(record.data(frame)).items() if n in record.parameters}
+    priors = {n: p for n, p in priors.items() if not (discrepancy == "none" and n in ("a", "ell"))}
+    fit = hz.fit(MODEL, frame, pooling, priors=priors, discrepancy=discrepancy, **SETTINGS)
+    found = hz.compare_poolings({pooling: fit}).loc[pooling]
+    left_out, errors = np.transpose([*refitted(frame, record, priors, pooling)])
+    assert abs(found["elpd"] - left_out.sum()) < 4 * np.hypot(found["mcse"], np.linalg.norm(errors))
+    assert np.linalg.norm(errors) < 0.1
 
 
 # Limits and options.
@@ -465,13 +496,30 @@ def test_pictures_draw_what_the_tables_say(fits):
 
 # Calibration.
 
+DESIGN, _ = MODEL.simulate(np.random.default_rng(3), specimens=3, positions=(0.2, 0.4, 0.6, 0.8), loads=(5.0, 10.0))
+MANY = {"simulations": 200, "draws": 250, "random_seed": 1, "progressbar": False}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("discrepancy", ["shared", "none", "by specimen"])
 @pytest.mark.parametrize("pooling", ["partial", "none", "complete"])
 def test_each_pooling_is_calibrated(discrepancy, pooling):
-    frame, _ = MODEL.simulate(np.random.default_rng(3), specimens=3, positions=(0.2, 0.4, 0.6, 0.8), loads=(5.0, 10.0))
-    how = {"simulations": 200, "draws": 250, "random_seed": 1, "progressbar": False}
-    result = hz.calibrate(MODEL, frame, pooling, discrepancy=discrepancy, **how)
+    result = hz.calibrate(MODEL, DESIGN, pooling, discrepancy=discrepancy, **MANY)
     assert result.table["p_holm"].min() > 0.01
     assert result.failed <= 10
+
+
+def each_on_its_own_rig(data, prior):
+    """The marginal form with an error: as if no two specimens had a discrepancy in common."""
+    m, s, sigma, a, ell = (prior(name) for name in ("m", "s", "sigma", "a", "ell"))
+    given = [data.n, data.rest, data.q, data.of_design, data.T, data.apart, data.alike, m, s, sigma, 0 * a, ell, a]
+    signature = "(j),(j),(j,k),(j),(d,k,k),(p,p),(p,p),(),(),(),(),(),()->(j)"
+    functions = {"logp": log_density, "random": random_estimates, "signature": signature}
+    pm.CustomDist("y", *given, **functions, observed=data.b_hat, dims="specimen")
+
+
+@pytest.mark.slow
+def test_a_discrepancy_that_is_not_shared_is_not_calibrated():
+    variants = MODEL.variants | {"partial": {**MODEL.variants["partial"], "marginalized": each_on_its_own_rig}}
+    wrong = replace(MODEL, variants=variants, alternatives={})
+    assert hz.calibrate(wrong, DESIGN, **MANY).table["p_holm"].min() < 1e-4
