@@ -8,6 +8,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from hbm_zoo.group_level.discrepancy import root
+from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.model import Parameter
 from hbm_zoo.models import beam
 
@@ -47,7 +48,7 @@ def without(record):
         prepare=lambda frame, simulator=None: beam.readings(frame, np.zeros(len(frame)), simulator=simulator),
         variants=with_rig(record, no_rig),
         fixed={pooling: fixed_too(pooling) for pooling in record.fixed},
-        group_level=replace(record.group_level, independent=True, joined=None),
+        group_level=replace(record.group_level, kappa=GroupLevel.kappa, independent=True, joined=None),
         datasets={},
         extras=replace(record.extras, absent=lambda data: tuple(NOTHING), left_out=type(record.extras)().left_out),
     )

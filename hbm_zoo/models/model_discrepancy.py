@@ -430,6 +430,7 @@ MODEL = HierarchicalModel(
     },
     group_level=GroupLevel(
         kind="in closed form",
+        kappa=discrepancy_level.KAPPA,
         independent=False,
         population=lambda h: Normal(h.m, h.s),
         conditional=discrepancy_level.conditional,

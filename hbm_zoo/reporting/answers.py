@@ -122,11 +122,13 @@ def _modulus(table: pd.DataFrame) -> str:
 
 
 def _wrong(table: pd.DataFrame) -> str:
-    """How far the simulator is off at the last sensor, and whether that is told from nothing."""
-    last, x = table.iloc[-1], table.index[-1]
-    low, high = (last[c] for c in table if c.startswith("discrepancy_eti"))
-    said = f"{last['discrepancy']:.2f} mm ({low:.2f} to {high:.2f}) at the last sensor, {x:g} m, under the typical load"
-    return f"{said}; not told from 0, for a softer material would do the same" if low < 0 < high else said
+    """How far the simulator is off at the last sensor, and where that is told from nothing."""
+    low, high = (table[c] for c in table if c.startswith("discrepancy_eti"))
+    mean, least, most, x = table["discrepancy"].iloc[-1], low.iloc[-1], high.iloc[-1], table.index[-1]
+    told = ((low > 0) | (high < 0)).sum()
+    said = f"{mean:.2f} mm ({least:.2f} to {most:.2f}) at the last sensor, {x:g} m, under the typical load; told from "
+    said += f"0 at {told} of {len(table)} sensors"
+    return f"{said}, at the last not, for a softer material would do the same" if least < 0 < most else said
 
 
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
