@@ -18,6 +18,8 @@ SOFTEST, HARDEST = 1e-3, 1300.0
 EXACT = 1e-9
 #: Deflection over length beyond which a beam is no longer linear.
 SLENDER = 0.1
+#: Residuals over their median size beyond which chance has not made one: 6 sds of a normal.
+FAR_OFF = 9.0
 #: Specimens that a sentence names at most.
 MOST_NAMED = 5
 
@@ -99,8 +101,9 @@ def _bent(rows):
 
 
 def _against(rows, m0):
-    """Readings as if the force had pulled the other way."""
-    against = rows[rows["deflection"] * np.sign(rows["f"]) < -m0 * rows["f"].abs() / 2]
+    """Readings as if the force had pulled the other way, and not by chance."""
+    off = (rows["deflection"] - m0 * rows["f"]).abs()
+    against = rows[(rows["deflection"] * rows["f"] < 0) & (off > FAR_OFF * off.median())]
     if len(against):
         first = against.iloc[0]
         yield (
