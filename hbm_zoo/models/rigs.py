@@ -93,7 +93,7 @@ def _check_sensors(data):
 
 def _bent(rows):
     """Deflections that are no small share of the length."""
-    if (most := _share(rows).max()) > SLENDER:
+    if SLENDER < (most := _share(rows).max()) <= 1:
         yield (
             f"Deflections are up to {most:.0%} of the length: beams that bend that far are stiffer than a model that "
             "is linear."

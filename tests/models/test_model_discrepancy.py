@@ -38,6 +38,8 @@ POINT |= {"t": np.array([-0.4, 1.1]), "b": np.array([0.0165, 0.0158]), "z": np.a
 POINT |= {"z_own": np.array([[0.1, 0.5, -0.7], [1.0, -0.2, 0.3]])}
 VARIANTS = [("shared", pooling, form) for pooling, forms in MODEL.variants.items() for form in forms]
 VARIANTS += [(kind, "partial", form) for kind in ("none", "by specimen") for form in MODEL.variants["partial"]]
+QUICK = [("shared", "partial", "noncentered"), ("shared", "partial", "marginalized"), ("shared", "none", "centered")]
+CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in VARIANTS]
 
 
 # The beam.
@@ -101,7 +103,7 @@ def by_scipy(kind, pooling, form, point):
     return log_p + stats.norm(b[of] * f + w * delta[of, point_index], sigma).logpdf(y).sum()
 
 
-@pytest.mark.parametrize(("kind", "pooling", "form"), VARIANTS)
+@pytest.mark.parametrize(("kind", "pooling", "form"), CASES)
 def test_each_variant_has_the_density_and_gradient_of_the_page(kind, pooling, form):
     record = MODEL.under(discrepancy=kind)
     priors = {name: prior for name, prior in PRIORS.items() if name in record.parameters}
