@@ -212,7 +212,7 @@ def test_replicates_are_the_matrix_s_draws_given_the_rows():
         rows = {"deflection": 0 * x, "f": f, "w": w, "position": x, "load": load, "seen": np.ones(4), "of_specimen": of}
         rows = xr.Dataset({name: ("row", value) for name, value in rows.items()}, attrs=seen.attrs)
         new = discrepancy_rows.of_rows(rows, np.array(["b", "new"]))
-        many = h.isel(sample=np.zeros(20_000, int))
+        many = h.isel(sample=np.zeros(5_000, int))
         both = discrepancy_rows.joined(seen, discrepancy_rows.emptied(new))
         b = discrepancy_level.conditional(many, both).sample(np.random.default_rng(5)).sel(specimen=["b", "new"])
         y = discrepancy_level.replicate(np.random.default_rng(6), b, many, new, seen).transpose("sample", "row").values
