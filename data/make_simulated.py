@@ -52,7 +52,22 @@ def simulated_half_sibs() -> pd.DataFrame:
     return frame.assign(true_sigma_A=truth["sigma_A"].sel(site=frame["site"].to_numpy()).values).round(4)
 
 
+def simulated_rig() -> pd.DataFrame:
+    """Six beams of E about 70 GPa, 24 readings each, on a support that turns: half as much again at the tip [mm]."""
+    rng = np.random.default_rng(20240114)
+    frame, truth = hz.model_discrepancy.simulate(rng, specimens=6, E=70.0, cv=0.04, share=0.3, sigma=0.05)
+    return frame.assign(true_b=truth["b"].sel(specimen=frame["specimen"].to_numpy()).values).round(6)
+
+
+MAKERS = (
+    simulated_readmissions,
+    simulated_platform_trial,
+    simulated_genes,
+    simulated_alloy,
+    simulated_half_sibs,
+    simulated_rig,
+)
+
 if __name__ == "__main__":
-    makers = (simulated_readmissions, simulated_platform_trial, simulated_genes, simulated_alloy, simulated_half_sibs)
-    for make in makers:
+    for make in MAKERS:
         make().to_csv(FOLDER / f"{make.__name__}.csv", index=False)

@@ -41,6 +41,8 @@ _HOMES = {
     "plot_tolerance_bound": "plots.tolerance",
     "plot_components": "plots.components",
     "plot_selection": "plots.selection",
+    "plot_modulus": "plots.discrepancy",
+    "plot_discrepancy": "plots.discrepancy",
     "plot_volcano": "plots.volcano",
     "plot_local_fdr": "plots.local_fdr",
 }

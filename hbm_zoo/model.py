@@ -262,6 +262,11 @@ class HierarchicalModel:
         return [name for name in self._asked if name != "frame"]
 
     @property
+    def may_lack(self) -> set[str]:
+        """The further inputs that ``prepare`` can do without."""
+        return {name for name in self.inputs if self._asked[name].default is not inspect.Parameter.empty}
+
+    @property
     def _asked(self) -> Mapping[str, inspect.Parameter]:
         """The arguments of ``prepare``."""
         return inspect.signature(self.prepare).parameters
@@ -340,8 +345,7 @@ class HierarchicalModel:
         """The same of rows that need not be a whole data set; further inputs are kept beside the data."""
         for name in options:
             choose(name, self.options_of_data, f"option of the data of {self.name}")
-        may_lack = {name for name in self.inputs if self._asked[name].default is not inspect.Parameter.empty}
-        wanted = {name: kind for name, kind in self.inputs.items() if name in options or name not in may_lack}
+        wanted = {name: kind for name, kind in self.inputs.items() if name in options or name not in self.may_lack}
         given = {name: inputs.given(self.name, name, kind, options) for name, kind in wanted.items()}
         columns = {**self.columns, **self.extras.further_columns(options)}
         readers = [reader.__name__ for reader in self.extras.readers.values()]

@@ -56,7 +56,7 @@ def read(
         extra = _names(n_new, known_labels)
         return NewRows(groups=extra, never_seen=tuple(extra))
 
-    options = _options(record, fit, again)
+    options = options_again(record, fit, again)
     frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
     labels = text(record.labels(frame))
     known = labels.isin(known_labels)
@@ -90,11 +90,11 @@ def _names(n_new: int, taken: Collection[str]) -> list[str]:
     return list(islice((name for i in count(1) if (name := f"new {i}") not in taken), n_new))
 
 
-def _options(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, Any]) -> dict:
+def options_again(record: HierarchicalModel, fit: xr.DataTree, again: Mapping[str, Any]) -> dict:
     """What the data of the fit were prepared with, e.g. their center; further frames as they were stored."""
     data = prepared(fit)
     asked = {name: data.attrs[name] for name in record.options_of_data if data.attrs.get(name, "") != ""}
-    return asked | inputs.restored(data, record.inputs, again)
+    return asked | inputs.restored(data, record.inputs, again, record.may_lack)
 
 
 def _completed(

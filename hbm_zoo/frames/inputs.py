@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,16 +103,23 @@ def largest(data: xr.Dataset) -> int:
     return max((size for dim, size in data.sizes.items() if "." not in str(dim)), default=1)
 
 
-def restored(data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, Any]) -> dict[str, Any]:
+def restored(
+    data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, Any], may_lack: Collection[str] = ()
+) -> dict[str, Any]:
     """What came beside the frame: frames as they were stored, simulators as given again and recognised.
 
-    A frame given again takes the place of the stored one: it may have rows for what is new.
+    A frame given again takes the place of the stored one: it may have rows for what is new. Those that a model
+    ``may_lack`` need not have come.
 
     Raises
     ------
     ValueError
-        If a simulator is not given again, or does not repeat its stored answers.
+        If a simulator is not given again, or does not repeat its stored answers, or there was none.
     """
+    lacking = {name for name in may_lack if isinstance(kinds[name], str) and f"{name}.points" not in data}
+    for name in lacking & set(again):
+        raise ValueError(f"The fit was made without a {name!r}, and what is new cannot have one.")
+    kinds = {name: kind for name, kind in kinds.items() if name not in lacking}
     frames = {name: kind for name, kind in kinds.items() if not isinstance(kind, str) and f"{name}.row" in data.dims}
     stored = {name: _frame(name, data, kind) for name, kind in frames.items()}
     simulators = {name: _same(name, data, again.get(name)) for name, kind in kinds.items() if isinstance(kind, str)}

@@ -110,11 +110,13 @@ def efficiency(fit: xr.DataTree) -> float:
 def proposals(fit: xr.DataTree) -> xr.Dataset | None:
     """The hyperparameters [sample] that independent draws were made of, and the logs of their weights, ``log_ratio``.
 
-    They lie farther apart than the draws, and are independent, which is what leaving data out needs.
+    They lie farther apart than the draws, and are independent, which is what leaving data out needs. Those without any
+    weight, where no density is defined, are not among them: what data left out have there is not defined either.
     """
     if "proposals" not in fit.children:
         return None
     proposed = fit["proposals"].to_dataset().rename(proposal="sample")
+    proposed = proposed.isel(sample=np.flatnonzero(proposed["log_ratio"] > -np.inf))
     return xr.broadcast(proposed.assign(json.loads(fit.attrs["fixed"])))[0]
 
 

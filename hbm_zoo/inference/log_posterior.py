@@ -27,6 +27,7 @@ from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, graph_inputs, toposort
 from pytensor.tensor.random.type import RandomType
+from threadpoolctl import ThreadpoolController
 
 from hbm_zoo.group_level.newton import STEP
 from hbm_zoo.inference.transforms import normal_tails
@@ -96,7 +97,8 @@ class LogPosterior:
         """Log p(x) and log p(y | x) [point, each] [nats]; -inf, both, where one is not defined."""
         step, u = max(1, CELLS_AT_ONCE // self.cells), self.centre + self.scale * x
         densities = self.densities(self.much)
-        with np.errstate(all="ignore"):
+        # Of matrices as small as these, one by one, threads that wait for each other take ten times as long.
+        with np.errstate(all="ignore"), _threads().limit(limits=None if self.much else 1):
             parts = [densities(u[i : i + step], *self.data.values()) for i in range(0, len(u), step)]
         log_prior, log_joint = (np.concatenate(each) for each in zip(*parts, strict=True))
         defined = np.isfinite(log_joint) & np.isfinite(log_prior)
@@ -117,6 +119,12 @@ class LogPosterior:
         low, centre, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=0)
         scale = (high - low) / 2
         return replace(self, centre=centre, scale=scale, of_prior=(drawn - centre) / scale, data=data, nodes=nodes)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Those of linear algebra; to find its libraries takes longer than a density."""
+    return ThreadpoolController()
 
 
 def few_numbers(model: pm.Model) -> bool:

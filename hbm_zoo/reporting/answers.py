@@ -104,6 +104,33 @@ def _surviving(table: pd.DataFrame) -> str:
     return f"{said}. Regressions year by year have none of {len(none)}{_some(none)}" if len(none) else said
 
 
+def _modulus(table: pd.DataFrame) -> str:
+    """What is known of E, what the prior knew, and what a discrepancy that all share leaves alone."""
+    first, name = table.iloc[0], table.index[0]
+    (low, high), (least, most) = ([first[c] for c in table if c.startswith(f"{what}_eti")] for what in ("E", "prior"))
+    said = (
+        f"E of {name} {first['E']:.3g} GPa ({low:.3g} to {high:.3g}), {first['model_alone']:.3g} were the simulator "
+        f"the truth; the prior held {least:.3g} to {most:.3g}"
+    )
+    apart = table.get("sd_of_difference", pd.Series(dtype=float)).dropna()
+    if apart.empty or apart.median() > table["sd"].median() / 2:
+        return said
+    return (
+        f"{said}. How specimens differ is known to {apart.median():.1%}, free of a discrepancy that all share; their "
+        f"mean only to {table['sd'].iloc[0]:.0%}, and there the prior of m decides with it"
+    )
+
+
+def _wrong(table: pd.DataFrame) -> str:
+    """How far the simulator is off at the last sensor, and where that is told from nothing."""
+    low, high = (table[c] for c in table if c.startswith("discrepancy_eti"))
+    mean, least, most, x = table["discrepancy"].iloc[-1], low.iloc[-1], high.iloc[-1], table.index[-1]
+    told = ((low > 0) | (high < 0)).sum()
+    said = f"{mean:.2f} mm ({least:.2f} to {most:.2f}) at the last sensor, {x:g} m, under the typical load; told from "
+    said += f"0 at {told} of {len(table)} sensors"
+    return f"{said}, at the last not, for a softer material would do the same" if least < 0 < most else said
+
+
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -118,6 +145,39 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "promise": "What the number says. How often it holds was measured: docs/tolerance.md of the package.",
             },
             texts=("promise",),
+        ),
+    ),
+    "model_discrepancy": (
+        Answer(
+            verb="modulus",
+            picture="plot_modulus",
+            heading="What is known of the material",
+            word="Modulus",
+            sentence=_modulus,
+            meanings={
+                "model_alone": "Young's modulus by least squares, the simulator taken for the truth [GPa].",
+                "E": "Posterior median of Young's modulus [GPa]; it has no mean.",
+                "prior": "The prior's median [GPa]; an end is infinite where the prior allows no compliance.",
+                "learned": "1 - Var(. | y) / Var(.) of the compliance: what the readings took off its prior variance.",
+                "sd": "Posterior sd of the compliance, as a share of its mean.",
+                "sd_of_difference": "Posterior sd of a specimen's difference from the mean of all, as a share of its "
+                "compliance: free of a discrepancy that all share.",
+            },
+        ),
+        Answer(
+            verb="discrepancy",
+            picture="plot_discrepancy",
+            heading="How wrong the simulator is",
+            word="Discrepancy",
+            sentence=_wrong,
+            meanings={
+                "discrepancy": "Posterior mean of what the rig adds to the simulator under the typical load [mm].",
+                "mcse": "Monte Carlo error of the mean.",
+                "simulator": "What the simulator says of the specimens' mean compliance [mm].",
+                "share": "The former over the latter.",
+                "where": "Whether a sensor stood there or nearer to the tip.",
+            },
+            texts=("where",),
         ),
     ),
     "selection_gradients": (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NAMES = (
     "hospital_readmission",
     "material_batches",
+    "model_discrepancy",
     "reaction_norms",
     "selection_gradients",
     "spike_slab_genes",

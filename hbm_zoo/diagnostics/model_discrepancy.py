@@ -1,0 +1,308 @@
+"""Verbs of `model_discrepancy` alone: what is known of the material, of the rig, and of readings to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.diagnostics.new_rows import options_again
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level import discrepancy_level
+from hbm_zoo.group_level.averages import quantile
+from hbm_zoo.group_level.discrepancy_rows import emptied, joined
+from hbm_zoo.group_level.populations import Normal
+from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.summary import interval_name, interval_tails
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.priors import moments, quantiles
+
+POPULATION = "all specimens"
+INSIDE, BEYOND_SENSORS, BEYOND_LOADS = "among the data", "beyond the last sensor", "beyond the loads"
+DRAWS = 2000
+
+
+def modulus(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.DataFrame:
+    """Young's modulus of the material and of each specimen, and how much of it the readings have told.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy``.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        First row: 1/m, of the population; then the specimens. ``model_alone`` [GPa], of least squares, the simulator
+        taken for the truth; ``E`` [GPa], the posterior median, with its interval; ``prior`` [GPa], the prior's median,
+        with its interval; ``learned`` = 1 - Var(. | y) / Var(.) of the compliance, what the readings took off its prior
+        variance, all hyperparameters averaged; ``sd`` and ``sd_of_difference``, of a specimen's compliance and of its
+        difference from the mean of the specimens, as shares of it. The latter is free of a discrepancy that all share.
+
+    Raises
+    ------
+    ValueError
+        If the fit is of another model.
+
+    Notes
+    -----
+    1/E is normal given the hyperparameters, so that E has no mean: a quantile of E is one of 1/E turned over, infinite
+    where that is not positive (Kennedy & O'Hagan 2001, J R Stat Soc B 63:425-464, on what a discrepancy does to it).
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", discrepancy="none", random_seed=1, progressbar=False)
+    >>> modulus(alone)[["model_alone", "E"]].round(0).loc["S1"].tolist()
+    [56.0, 56.0]
+    """
+    record, data = checked(fit, model), prepared(fit)
+    h, priors, rng = hyperparameters(fit), priors_of(fit), np.random.default_rng(int(fit.attrs["seed"]))
+    after = record.group_level.conditional(h, data)
+    b = after.sample(rng).transpose("sample", "specimen").values
+    of_one = priors.get("b") or record.matched(priors)["b"]
+    between = (b - b.mean(axis=1, keepdims=True)).std(axis=0) if b.shape[1] > 1 else [np.nan]
+    rows = {}
+    if fit.attrs["pooling"] != "none":
+        drawn, (_, before) = h.m.values, moments("m", priors["m"])
+        rows[POPULATION] = {"model_alone": turned_over(least_squares(data))} | _of_E(np.quantile(drawn, upside_down()))
+        rows[POPULATION] |= _of_E(quantiles(priors["m"], upside_down()), "prior")
+        rows[POPULATION] |= {"learned": 1 - drawn.var() / before, "sd": drawn.std() / drawn.mean()}
+    _, before = moments("b", of_one)
+    turned = np.stack([quantile(after, p).values for p in upside_down()], axis=1)
+    for j, name in enumerate(data["specimen"].values):
+        rows[name] = {"model_alone": turned_over(float(data.b_hat[j]))} | _of_E(turned[j])
+        rows[name] |= _of_E(quantiles(of_one, upside_down()), "prior")
+        rows[name] |= {"learned": 1 - b[:, j].var() / before, "sd": b[:, j].std() / b[:, j].mean()}
+        rows[name]["sd_of_difference"] = between[j] / b[:, j].mean()
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("specimen")
+
+
+def upside_down() -> np.ndarray:
+    """Of a compliance: the probabilities below its quantiles that are E's median, lower and upper end."""
+    return 1 - np.array([0.5, *interval_tails()])
+
+
+def _of_E(compliances: np.ndarray, what: str = "E") -> dict[str, float]:
+    """Median and ends of E, from the quantiles of a compliance."""
+    names = (what, *(f"{what}_{interval_name()}_{end}" for end in ("lb", "ub")))
+    return {name: turned_over(b) for name, b in zip(names, compliances, strict=True)}
+
+
+def turned_over(b: float) -> float:
+    """E = 1/b; infinite where no compliance is left."""
+    return float(1 / b) if b > 0 else np.inf
+
+
+def least_squares(data: xr.Dataset) -> float:
+    """The compliance of all readings, the simulator taken for the truth [1/GPa]."""
+    return float((data.ff * data.b_hat).sum() / data.ff.sum())
+
+
+def discrepancy(
+    fit: xr.DataTree,
+    positions: Sequence[float] | np.ndarray | None = None,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
+) -> pd.DataFrame:
+    """The discrepancy that the rig adds to the simulator under the typical load.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy``, but with discrepancy="none".
+    positions : sequence of float, optional
+        Distances from the support [m]. Default: those of the sensors.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own: a fit cannot store it.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By position: ``discrepancy`` [mm], the posterior mean, with its interval and ``mcse``; ``simulator`` [mm], what
+        the simulator says of the specimens' mean compliance, and ``share``, the former over the latter, NaN where a
+        simulator of one's own is not given and has not run; ``where``, "among the data" or "beyond the last sensor". Of
+        each mounting's own only what all share is in it.
+
+    Raises
+    ------
+    ValueError
+        If the fit is of another model, has no discrepancy, a position is not on the beam, or the simulator is another.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False)
+    >>> discrepancy(alone, [0.8, 1.0])["where"].tolist()
+    ['among the data', 'beyond the last sensor']
+    """
+    record, data = checked(fit, model), prepared(fit)
+    if "a" in record.extras.absent(data):
+        raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
+    sensors = np.unique(data["position"].values)
+    x = sensors if positions is None else np.asarray(positions, float)
+    length = float(data.attrs["length"])
+    if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
+        raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
+    h = thinned(hyperparameters(fit), DRAWS)
+    new, f = _of_the_first(record, fit, data, x, simulator)
+    both = joined(data, emptied(new))
+    at = both["point_index"].values[-x.size :]
+    w = xr.DataArray(new["w"].values, dims="point")
+    of_rig = discrepancy_level.rig(h, both)
+    of_rig = Normal(*(value.isel(point=at) * w for value in (of_rig.mean, of_rig.sd)))
+    b = record.group_level.conditional(h, data).mean.mean("specimen")
+    simulated = float(b.mean()) * f
+    mean = of_rig.mean.mean("sample").values
+    columns = {"discrepancy": mean}
+    for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
+        columns[f"discrepancy_{interval_name()}_{end}"] = quantile(of_rig, tail).values
+    columns["mcse"] = of_rig.mean.std("sample").values / np.sqrt(h.sizes["sample"] * efficiency(fit))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns |= {"simulator": simulated, "share": mean / simulated}
+    columns["where"] = np.where(x > sensors.max(), BEYOND_SENSORS, INSIDE)
+    return pd.DataFrame(columns, index=pd.Index(x, name="position"))
+
+
+def reality(
+    fit: xr.DataTree,
+    frame: pd.DataFrame,
+    without: xr.DataTree | None = None,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
+) -> pd.DataFrame:
+    """Predict what would be there without noise: simulator and discrepancy, alone and together.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy``.
+    frame : pandas.DataFrame
+        Columns specimen, position, load, length, width, thickness; specimens of the fit, or new ones.
+    without : xarray.DataTree, optional
+        A fit of the same data with discrepancy="none", to be shown beside it.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own: a fit cannot store it.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By row of the frame: ``reality`` [mm], posterior mean, ``sd`` and interval; its parts ``simulator``, b f, and
+        ``discrepancy``, posterior means, each with its sd: as they are hardly told apart, their sum is known better
+        than either; ``where`` the row lies: "among the data", "beyond the last sensor", "beyond the loads", or both.
+        Beside it, if asked for, ``without`` with ``sd_without`` and interval.
+
+    Raises
+    ------
+    FrameError, ValueError
+        If the fit is of another model, the frame is not what the model takes, or the simulator is not that of the fit.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False)
+    >>> reality(alone, frame.head(1).assign(position=1.0, load=30.0))["where"].item()
+    'beyond the last sensor, beyond the loads'
+    """
+    table = _of_rows(fit, frame, simulator, model)
+    if without is None:
+        return table
+    if "a" not in checked(without, model).extras.absent(prepared(without)):
+        raise ValueError('without expected a fit with discrepancy="none".')
+    beside = _of_rows(without, frame, simulator, model)
+    kept = ["reality", "sd", *(f"reality_{interval_name()}_{end}" for end in ("lb", "ub"))]
+    names = ["without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
+    table[names] = beside[kept]
+    return table
+
+
+def _of_rows(
+    fit: xr.DataTree, frame: pd.DataFrame, simulator: Callable | None, model: HierarchicalModel | None
+) -> pd.DataFrame:
+    """Reality and its parts, of each row of a frame."""
+    drawn, seen, new = parts(fit, frame, simulator, model)
+    columns: dict[str, np.ndarray] = {}
+    for name, values in drawn.items():
+        columns[str(name)] = values.mean("sample").values
+        columns["sd" if name == "reality" else f"sd_of_{name}"] = values.std("sample").values
+        if name == "reality":
+            for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
+                columns[f"reality_{interval_name()}_{end}"] = values.quantile(tail, "sample").values
+    labels = {name: frame[name].to_numpy() for name in ("specimen", "position", "load")}
+    return pd.DataFrame(labels | columns | {"where": _where(seen, new)}, index=frame.index)
+
+
+def parts(
+    fit: xr.DataTree,
+    frame: pd.DataFrame,
+    simulator: Callable | None = None,
+    model: HierarchicalModel | None = None,
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Joint draws of ``reality``, ``simulator`` and ``discrepancy`` [sample, row]; the rows seen, and the new ones."""
+    record, seen = checked(fit, model), prepared(fit)
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        raise FrameError("reality expected a frame with at least one row.")
+    new = record.prepared(frame.assign(deflection=0.0), **_options(record, fit, simulator))
+    h, rng = thinned(hyperparameters(fit), DRAWS), np.random.default_rng(int(fit.attrs["seed"]))
+    both = joined(seen, emptied(new))
+    b = record.group_level.conditional(h, both).over(xr.ones_like(h.m)).sample(rng)
+    b = b.sel(specimen=new["specimen"].values.astype(str))
+    simulator, delta = discrepancy_level.realities(rng, b, h, new, seen)
+    return xr.Dataset({"reality": simulator + delta, "simulator": simulator, "discrepancy": delta}), seen, new
+
+
+def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
+    """Whether rows lie among those that were seen, in words."""
+    far = new["position"].values > seen["position"].values.max() * (1 + 1e-9)
+    loads, asked = seen["load"].values, new["load"].values
+    slack = 1e-9 * abs(loads).max()
+    heavy = (asked > max(loads.max(), 0.0) + slack) | (asked < min(loads.min(), 0.0) - slack)
+    said = [[BEYOND_SENSORS] * int(x) + [BEYOND_LOADS] * int(P) for x, P in zip(far, heavy, strict=True)]
+    return [", ".join(words) or INSIDE for words in said]
+
+
+def _of_the_first(
+    record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, x: np.ndarray, simulator: Callable | None
+) -> tuple[xr.Dataset, np.ndarray]:
+    """Rows of the first specimen's beam under the typical load, and f there, NaN where a simulator has not run."""
+    beam = {name: data[name].values[0] for name in record.columns if name in data and data[name].dims == ("specimen",)}
+    typical = float(data.attrs["typical_load"])
+    frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
+    frame = frame.assign(**beam)
+    if simulator is not None or "simulator.points" not in data:
+        new = record.prepared(frame, **_options(record, fit, simulator))
+        return new, new["f"].values
+    there = (data["of_specimen"] == 0) & np.isclose(data["load"], typical)
+    ran = dict(zip(data["position"].values[there], data["f"].values[there], strict=True))
+    options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
+    return record.prepared(frame, **options), np.array([ran.get(place, np.nan) for place in x])
+
+
+def _options(record: HierarchicalModel, fit: xr.DataTree, simulator: Callable | None) -> dict:
+    """What the rows of a fit were prepared with, and its simulator, if it had one of its own."""
+    return options_again(record, fit, {} if simulator is None else {"simulator": simulator})
+
+
+def checked(fit: xr.DataTree, model: HierarchicalModel | None = None) -> HierarchicalModel:
+    """The record of a fit of `model_discrepancy`.
+
+    Raises
+    ------
+    ValueError
+        If it is of another model.
+    """
+    record = model_of(fit, model)
+    if not {"m", "s", "sigma", "a", "ell"} <= set(record.parameters):
+        raise ValueError(f"This is of fits of model_discrepancy, got one of {record.name}.")
+    return record
