@@ -93,6 +93,8 @@ class Extras:
         alone puts a group's own estimate, were all groups at the target.
     readers
         Functions that read other files, by name.
+    simulated
+        The options by which a frame of ``simulate`` is fitted, as `Shipped` has them of a data set.
     """
 
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
@@ -101,6 +103,7 @@ class Extras:
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
     readers: Mapping[str, Callable] = field(default_factory=dict)
+    simulated: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ class HierarchicalModel:
         The columns that together label a group; by default the one with the name of the group.
     response
         The column of the frame that holds the data, what `predict` predicts.
+    measured
+        ``measured(frame)``: which rows have a response; the others say what was done to a group, such as a dose.
     location, heterogeneity
         The hyperparameters that say where the population sits and how wide it is.
     reference
@@ -217,6 +222,7 @@ class HierarchicalModel:
     fewest_groups: int = 2
     estimand_label: str = ""
     response: str = ""
+    measured: Callable[[pd.DataFrame], pd.Series] = lambda frame: pd.Series(True, index=frame.index)
     alternatives: Mapping[str, Mapping[str, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
         default_factory=dict
     )

@@ -71,6 +71,18 @@ def ppf(prior: Prior, p: float) -> float:
         return float(_quantile_function(prior)(p))
 
 
+def log_density(prior: Prior, x: np.ndarray) -> np.ndarray:
+    """Log density of a prior at x [nats].
+
+    Examples
+    --------
+    >>> log_density(lkj(1.0), np.array([0.3])).round(4).tolist()
+    [-0.6931]
+    """
+    with pm.Model():
+        return function([], pm.logp(prior.create_variable("x"), np.asarray(x, float)), mode="FAST_COMPILE")()
+
+
 def describe(prior: Prior) -> str:
     """A prior in one line: ``LogNormal(mu=0, sigma=0.5)``."""
     inside = ", ".join(

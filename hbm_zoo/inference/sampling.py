@@ -16,7 +16,7 @@ from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import model_of, priors_of
 from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
-from hbm_zoo.inference.nodes import reweighted
+from hbm_zoo.inference.nodes import apart, reweighted
 from hbm_zoo.inference.places import Places, places
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
@@ -140,7 +140,8 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
 
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
-    key, nodes = _key(record, data, pooling, parameterization, priors), record.group_level.cells(data)
+    key = _key(record, data, pooling, parameterization, priors)
+    nodes = record.group_level.cells(apart(data)[0])  # those that are among the data are counted there
     arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
 
     def compiled() -> LogPosterior | None:

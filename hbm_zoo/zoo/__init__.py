@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NAMES = (
     "hospital_readmission",
     "material_batches",
+    "population_pk",
     "reaction_norms",
     "spike_slab_genes",
     "success_rates",
