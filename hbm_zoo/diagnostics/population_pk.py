@@ -25,7 +25,7 @@ from hbm_zoo.inference.nodes import apart, as_groups, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.models.events import joined
+from hbm_zoo.models.events import check_doses, joined
 from hbm_zoo.models.routes import ROUTES, Route, correlations_of
 from hbm_zoo.priors import log_density
 from hbm_zoo.words import choose, plural
@@ -179,7 +179,7 @@ def personalise(
     Raises
     ------
     FrameError
-        If the rows are not those of one patient who is new to the fit.
+        If the rows are not those of one patient, with a dose, who is new to the fit.
 
     Notes
     -----
@@ -190,6 +190,7 @@ def personalise(
     """
     record = _checked(fit, model, "personalise")
     data = all_brought(record, fit, rows)
+    check_doses(data)
     labels = data["patient"].values.tolist()
     if len(labels) != 1:
         raise FrameError(f"personalise expected the rows of one patient, got {len(labels)}: {', '.join(labels[:5])}.")

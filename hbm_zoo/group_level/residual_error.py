@@ -16,11 +16,6 @@ import numpy as np
 SIGMAS = ("sigma_add", "sigma_prop")
 
 
-def sd(f, sigma_add, sigma_prop):
-    """Of a measurement of which f is expected."""
-    return (sigma_add**2 + (sigma_prop * f) ** 2) ** 0.5
-
-
 @dataclass(frozen=True)
 class Scaled:
     """One of the two sigmas is 0: sd = sigma f^power, with power 0 or 1.
@@ -35,6 +30,10 @@ class Scaled:
 
     fixed: dict[str, float]
     power: int
+
+    def sd(self, f, sigma_add, sigma_prop):
+        """Of a measurement of which f is expected."""
+        return (sigma_add + sigma_prop) * f**self.power
 
     def sums(self, f: np.ndarray, y: np.ndarray, used: np.ndarray) -> np.ndarray:
         """All that sigma does not change, of f [..., row]: squares, and the logs of their scales [..., part]."""
@@ -53,6 +52,10 @@ class Combined:
     """Neither is 0: each row counts by itself."""
 
     fixed: ClassVar[dict[str, float]] = {}
+
+    def sd(self, f, sigma_add, sigma_prop):
+        """Of a measurement of which f is expected."""
+        return (sigma_add**2 + (sigma_prop * f) ** 2) ** 0.5
 
     def sums(self, f: np.ndarray, y: np.ndarray, used: np.ndarray) -> np.ndarray:
         """What is expected of each row [..., part]."""

@@ -64,9 +64,9 @@ def with_history(new: xr.Dataset, seen: xr.Dataset) -> xr.Dataset:
         return new
     known = pd.Index([str(label) for label in seen["patient"].values])
     where = known.get_indexer([str(label) for label in new["patient"].values])
-    before = seen[list(DOSE)].isel(patient=np.maximum(where, 0)).drop_vars("patient")
+    before = seen[list(DOSE)].isel(patient=np.maximum(where, 0)).drop_vars("patient", errors="ignore")
     before["amount"] = before.amount * xr.DataArray(where >= 0, dims="patient")
-    ours = new[list(DOSE)].drop_vars("patient")
+    ours = new[list(DOSE)].drop_vars("patient", errors="ignore")
     again = xr.ones_like(ours.amount, dtype=bool)
     for name in DOSE:
         again = again & (ours[name] == before[name].rename(dose="earlier"))

@@ -117,7 +117,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.rules import FrameError, FrameWarning, label, not_negative, number, or_empty, positive
 from hbm_zoo.group_level import features
-from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS, sd
+from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import events
 from hbm_zoo.models.routes import CORRELATIONS, IV, ORAL, correlations_of
@@ -373,8 +373,11 @@ def samples(route, data, prior, theta):
     f = route.curve(data.given, data.since, data.lasting, *individual, xp=pt).sum(axis=-1)
     j, i = data.of_patient, data.of_row
     used, f = data.used[j, i], f[j, i]
+    scatter = ERRORS[data.error].sd(f, *map(prior, SIGMAS))
+    # PyMC stops where an sd is 0 or undefined, and those who climb from far out could not turn back.
+    scatter = pt.switch(scatter > 0, scatter, np.finfo(float).tiny)
     # A sample that is left out is 0, as expected, with an sd of 1: a constant.
-    scatter = pt.switch(used > 0, sd(f, *map(prior, SIGMAS)), 1.0)
+    scatter = pt.switch(used > 0, scatter, 1.0)
     pm.Normal("y", f * used, scatter, observed=data.concentration * used, dims="observation")
 
 
@@ -575,4 +578,4 @@ MODEL = HierarchicalModel(
 )
 build = MODEL.build
 simulate = MODEL.simulate
-__getattr__ = verbs_of("population_pk", "flip_flop", "personalise", "curve", "exposure", "dose_for")
+__getattr__ = verbs_of("population_pk", "FlipFlopWarning", "flip_flop", "personalise", "curve", "exposure", "dose_for")

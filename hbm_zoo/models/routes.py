@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from hbm_zoo.group_level import one_compartment
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.level import GroupLevel
-from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS, sd
+from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
 from hbm_zoo.group_level.weighted import MultivariateNormal
 from hbm_zoo.models import events
 from hbm_zoo.priors import moments
@@ -52,6 +52,7 @@ class Route:
     names: tuple[str, ...]
     curve: Callable
     size: int = 1024
+    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     # The population.
 
@@ -102,7 +103,7 @@ class Route:
         """New samples [..., observation] at the times of ``new``; of a known patient, after the doses of the fit."""
         data = events.with_history(new, seen)
         f = self.expected(theta, data).isel(patient=data.of_patient, row=data.of_row)
-        drawn = xr.apply_ufunc(rng.normal, *xr.broadcast(f, sd(f, h.sigma_add, h.sigma_prop)))
+        drawn = xr.apply_ufunc(rng.normal, *xr.broadcast(f, _error(data).sd(f, h.sigma_add, h.sigma_prop)))
         return drawn.drop_vars("patient", errors="ignore")
 
     def mirrored(self, theta, log_ratio=0.0):
@@ -140,8 +141,43 @@ class Route:
     @cached_property
     def group_level(self) -> GroupLevel:
         """What is known of a patient given the hyperparameters."""
-        of_cloud = self.cloud.group_level(without_group=events.without_patient, kappa=KAPPA)
+        of_cloud = self.cloud.group_level(
+            without_group=events.without_patient,
+            leave_row_out=self.leave_row_out,
+            without_row=self.without_row,
+            kappa=KAPPA,
+        )
         return replace(of_cloud, replicate=self.replicate)
+
+    def leave_row_out(self, h: xr.Dataset, data: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
+        """Log density of each sample given the others of its patient [sample, observation] [nats].
+
+        p(y_i | y_-i, h) = 1 / E[1 / p(y_i | theta_j)] over what is known of theta_j after all of them.
+        """
+        return xr.concat([self._without_others(h, data, int(i)) for i in rows], dim="observation")
+
+    def _without_others(self, h: xr.Dataset, data: xr.Dataset, i: int) -> xr.DataArray:
+        j, row = data.of_patient.values[i], data.of_row.values[i]
+        one = data.isel(patient=[j])
+        if one.used.values[0, row] == 0:  # a sample that is left out
+            return 0.0 * h.sigma_add
+        if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
+            self._last[:] = h, data, j, self.cloud.conditional(h, one)
+        known = self._last[3]
+        f = self.expected(known.theta, one.isel(row=[row])).isel(row=0)
+        scatter = _error(data).sd(f, h.sigma_add, h.sigma_prop)
+        log_density = -0.5 * ((data.concentration.values[i] - f) / scatter) ** 2 - np.log(scatter * np.sqrt(2 * np.pi))
+        left_out = -known.log_expectation(-log_density.where(known.weight > 0, 0.0))
+        return left_out.isel(patient=0, drop=True)
+
+    def without_row(self, data: xr.Dataset, i: int) -> xr.Dataset:
+        """The data without one sample; the nodes stay, and what is expected of the others there."""
+        here = {"patient": data.of_patient.values[i], "row": data.of_row.values[i]}
+        masks = {name: data[name].copy() for name in ("seen", "used")}
+        for mask in masks.values():
+            mask[here] = 0.0
+        others = data.assign(masks).isel(observation=np.arange(data.sizes["observation"]) != i)
+        return others.assign(predicted=self._sums(data.theta, others)) if "theta" in data else others
 
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
         """The means of the priors, patients' logs independent."""

@@ -1,6 +1,7 @@
 """Population pharmacokinetics: densities, integrals against quadrature, the flip-flop, references, frames."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.models.routes import ORAL, Route
-from hbm_zoo.priors import moments
+from hbm_zoo.diagnostics.population_pk import log_prior, mirrored
+from hbm_zoo.frames.rules import FrameWarning
+from hbm_zoo.inference import fits
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.models.routes import IV, ORAL, Route
+from hbm_zoo.priors import log_density, moments, to_json
 
 MODEL = hz.population_pk.MODEL
 FOLDER = Path(__file__).parents[1] / "reference"
@@ -81,7 +86,7 @@ def covariance(names):
     return np.outer(omega, omega) * r[: len(names), : len(names)]
 
 
-def log_prior(names, priors):
+def log_density_of_priors(names, priors):
     """Of hyperparameters by name, their priors from scipy."""
     total = 0.0
     for name in names:
@@ -117,7 +122,7 @@ def test_each_form_has_the_density_of_the_page(route, error):
     for (pooling, form), (theta, free) in forms.items():
         model = record.build(SMALL, pooling, form, error=error, **OF_ROUTE[route])
         priors = record.priors(record.data(SMALL, error=error, **OF_ROUTE[route]))
-        expected = log_prior(free, priors)
+        expected = log_density_of_priors(free, priors)
         expected += sum(log_likelihood(theta[j], *sigma.values(), "AB"[j]) for j in range(2))
         if error == "proportional":
             expected += 2 * stats.norm.logpdf(0)
@@ -181,3 +186,337 @@ def test_integrals_over_patients_are_those_of_a_reference(rows):
     assert (abs(known.log_marginal - exact) < 4 * error + 5e-4).all()
     assert float(known.error.max()) < 0.02
     assert abs(float((known.log_marginal - exact).mean())) < 2e-3
+
+
+# The flip-flop.
+
+
+def drawn(size=6, seed=2):
+    """Hyperparameters [sample] around `POINT`."""
+    rng = np.random.default_rng(seed)
+    h = {name: ("sample", value + 0.1 * rng.uniform(-1, 1, size)) for name, value in POINT.items()}
+    return xr.Dataset(h | {"sigma_prop": ("sample", np.zeros(size))})
+
+
+def test_the_mirror_of_the_mirror_is_the_population():
+    h = drawn()
+    again = mirrored(ORAL, mirrored(ORAL, h, 0.3), 0.3)
+    for name in h:
+        np.testing.assert_allclose(again[name], h[name], rtol=1e-9, err_msg=str(name))
+    assert (abs(mirrored(ORAL, h, 0.3).mu_ka - h.mu_ka) > 0.1).all()
+
+
+def test_no_log_marginal_knows_on_which_side_it_is():
+    """Per kg, where the symmetry is exact; both integrals within their errors."""
+    data = MODEL.data(SMALL, scaling="per kg", **TYPICAL)
+    h = drawn(4).assign(mu_CL=("sample", np.full(4, -3.4)), mu_V=("sample", np.full(4, -1.0)))
+    sides = [h, mirrored(ORAL, h, 0.0)]
+    fine = Route(ORAL.names, ORAL.curve, size=2**13).cloud
+    level, known = fine.group_level(), []
+    for side in sides:
+        nodes = level.nodes(data, MODEL.priors(data), np.random.default_rng(3), side)
+        known.append(fine.integrate(side, data.merge(nodes)))
+    apart = known[0].log_marginal - known[1].log_marginal
+    assert (abs(apart) < 4 * np.hypot(known[0].error, known[1].error)).all()
+    assert float(np.hypot(known[0].error, known[1].error).max()) < 0.03
+
+
+def test_the_prior_is_a_density_of_mu_and_omega():
+    """Against the determinant of Omega's derivatives in spreads and correlations, by differences."""
+    priors = MODEL.priors(MODEL.data(SMALL, **TYPICAL), pooling="partial")
+    names = [*(f"omega_{name}" for name in ORAL.names), "rho_CL_V", "rho_CL_ka", "partial_V_ka"]
+
+    def omega(values):
+        h = xr.Dataset(dict(zip(names, values, strict=True)) | {f"mu_{name}": 0.0 for name in ORAL.names})
+        L = ORAL.population(h).cholesky.values
+        return (L @ L.T)[np.tril_indices(3)]
+
+    h, expected = drawn(3), []
+    for i in range(3):
+        at = np.array([float(h[name][i]) for name in names])
+        steps = 1e-5 * np.eye(6)
+        derivatives = np.stack([(omega(at + s) - omega(at - s)) / 2e-5 for s in steps])
+        of_prior = sum(
+            float(log_density(priors[name], float(h[name][i])))
+            for name in [*names, *(f"mu_{name}" for name in ORAL.names)]
+        )
+        expected.append(of_prior - np.linalg.slogdet(derivatives)[1])
+    found = log_prior(ORAL, h, priors, "partial").values
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), atol=1e-7)
+
+
+def fabricated(record, frame, draws, pooling, options):
+    """A fit that holds what `flip_flop` reads of one."""
+    data = record.data(frame, **{name: value for name, value in options.items() if name != "route"})
+    priors = record.priors(data, pooling=pooling)
+    fixed = record.fixed[pooling](priors, data)
+    shape = {name: (("chain", "draw"), np.reshape(value, (1, -1))) for name, value in draws.items()}
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(shape), "constant_data": data})
+    tree.attrs |= {"model": record.name, "pooling": pooling, "priors": to_json(priors), "parameterization": "exact"}
+    tree.attrs |= {"fixed": json.dumps(fixed), "hyperparameters": json.dumps(list(record.parameters))}
+    tree.attrs |= {"options": json.dumps(options), "seed": 1}
+    return tree, priors
+
+
+def test_the_odds_of_the_mirror_are_a_mean_of_ratios_of_priors():
+    """One curve for all, where the prior is that of mu alone."""
+    rng, options = np.random.default_rng(4), TYPICAL | {"scaling": "per kg", "typical_CL": 0.3, "typical_V": 0.7}
+    options["typical_ka"] = 0.9
+    mu = {"mu_CL": rng.normal(-1.2, 0.1, 500), "mu_V": rng.normal(0, 0.1, 500), "mu_ka": rng.normal(0.1, 0.1, 500)}
+    fit, priors = fabricated(MODEL, SMALL, mu | {"sigma_add": np.full(500, 0.4)}, "complete", options)
+    with pytest.warns(hz.population_pk.FlipFlopWarning, match="CL and the area under the curve stand"):
+        table = hz.population_pk.flip_flop(fit)
+    here = np.stack([mu["mu_CL"], mu["mu_V"], mu["mu_ka"]], axis=-1)
+    other = ORAL.mirrored(here)
+    of_mu = [stats.norm(*(priors[f"mu_{name}"].parameters[p] for p in ("mu", "sigma"))) for name in ORAL.names]
+    ratios = np.exp(sum(of_mu[k].logpdf(other[:, k]) - of_mu[k].logpdf(here[:, k]) for k in range(3)))
+    assert table["odds"].item() == pytest.approx(ratios.mean(), rel=1e-6)
+    assert table["mcse"].item() == pytest.approx(ratios.std() / np.sqrt(500), rel=1e-6)
+    assert 0.05 < table["odds"].item() < 1
+
+
+def test_where_there_is_one_rate_there_is_no_mirror():
+    record = record_of("iv")
+    fit, _ = fabricated(record, SMALL, {"mu_CL": [0.1], "mu_V": [3.0]}, "complete", OF_ROUTE["iv"] | {"route": "iv"})
+    with pytest.raises(ValueError, match="a dose into a vein has one rate only"):
+        hz.population_pk.flip_flop(fit)
+
+
+# A few samples, and one left out.
+
+
+def test_a_sample_left_out_is_a_ratio_of_integrals():
+    """Log p(y_i | y_-i) = log m(all) - log m(without i), on the same nodes, for each error."""
+    frame, truth = MODEL.simulate(np.random.default_rng(1), patients=3)
+    h = truth.drop_vars(["theta", "patient", "coefficient"]).expand_dims(sample=2)
+    for error, sigma_prop in (("additive", 0.0), ("combined", 0.1)):
+        h["sigma_prop"] = ("sample", [sigma_prop] * 2)
+        data = MODEL.data(frame, error=error, **MODEL.extras.simulated)
+        data = with_nodes(MODEL, data, MODEL.priors(data), 1, h)
+        level, rows = MODEL.group_level, np.arange(4)
+        whole = level.log_left_out(h, data).isel(patient=data.of_patient.values[rows])
+        without = [level.log_left_out(h, level.without_row(data, i)) for i in rows]
+        of_patient = [each.isel(patient=data.of_patient.values[i]) for i, each in zip(rows, without, strict=True)]
+        found = level.leave_row_out(h, data, rows).transpose("sample", "observation")
+        np.testing.assert_allclose(found, whole - xr.concat(of_patient, "patient").T, rtol=1e-9, atol=1e-9)
+
+
+def test_own_is_that_of_a_reference_and_needs_as_many_samples_as_logs():
+    frame = hz.load_data("theophylline")
+    own = MODEL.own(MODEL.data(frame, **OPTIONS["theophylline"]))
+    for patient, (log_ke, log_ka, log_CL) in NLS["analyses"]["own_nls_per_subject"].items():
+        CL, V, ka = own.sel(patient=int(patient)).values
+        np.testing.assert_allclose([CL - V, ka, CL], [log_ke, log_ka, log_CL], atol=1e-4)
+    few = MODEL.own(MODEL.data(with_rows(frame, (4, 9)), **OPTIONS["theophylline"]))
+    assert few.isnull().all()
+
+
+def test_what_is_taken_away_of_a_patient_leaves_the_others():
+    data = MODEL.data(SMALL, **TYPICAL)
+    xr.testing.assert_identical(
+        MODEL.group_level.without_group(data, "patient", 0).drop_attrs(),
+        MODEL.prepared(SMALL[SMALL["patient"] == "B"], **TYPICAL).drop_attrs(),
+    )
+
+
+# From population to person, on a small fit.
+
+
+COHORT = record_of("iv").simulate(np.random.default_rng(3), patients=6, times=(1.0, 4.0, 12.0, 24.0), fewest=3)[0]
+NEW = pd.DataFrame(
+    {
+        "patient": "new",
+        "time": [0.0, 2.0, 12.0, 20.0],
+        "amount": [320.0, EMPTY, 160.0, EMPTY],
+        "concentration": [EMPTY, 9.0, EMPTY, 6.0],
+        "weight": 60.0,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """On few nodes, for speed: how many there are is a number of the cloud."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vars(IV.cloud), "size", 64)
+        settings = {"draws": 250, "chains": 2, "random_seed": 1, "progressbar": False}
+        return hz.fit("population_pk", COHORT, route="iv", **settings, **record_of("iv").extras.simulated)
+
+
+@pytest.fixture(scope="module")
+def person(cohort):
+    return hz.population_pk.personalise(cohort, NEW)
+
+
+def by_hand(fit, data, g, points=60_000):
+    """Mean and sd of g(theta) of one new patient: draws of each population weighted by the likelihood."""
+    h, rng = fits.hyperparameters(fit), np.random.default_rng(5)
+    some = h.isel(sample=rng.integers(h.sizes["sample"], size=points))
+    theta = IV.population(some).over(some.mu_CL).sample(rng)
+    log_w = IV.group_level.log_likelihood(theta.expand_dims(patient=1), some, data).isel(patient=0).values
+    w = np.exp(log_w - log_w.max())
+    value = g(theta.transpose("sample", "coefficient").values)
+    mean = (w @ value) / w.sum()
+    error = np.sqrt((w**2) @ (value - mean) ** 2) / w.sum()
+    return mean, np.sqrt(w @ (value - mean) ** 2 / w.sum()), error
+
+
+def test_a_person_is_the_population_weighted_by_the_person_s_samples(cohort, person):
+    """Clearance, and a concentration to come, against plain importance sampling from the population."""
+    data, at = fits.prepared(person), {"size": (60 / 70) ** 0.75}
+    worth = person.attrs["effective_draws"]
+    for name, g in {
+        "CL": lambda theta: np.exp(theta[:, 0]) * at["size"],
+        "24 h": lambda theta: concentration(theta.T, np.array([24.0]), [(0.0, 320.0), (12.0, 160.0)], 60.0),
+    }.items():
+        mean, sd, error = by_hand(cohort, data, g)
+        if name == "CL":
+            found = hz.population_pk.exposure(person, 100.0, 12.0).loc["AUC"]
+            mean_of_AUC, sd_of_AUC, error = by_hand(cohort, data, lambda theta: 100 / g(theta))  # noqa: B023
+            assert abs(found["mean"] - mean_of_AUC) < 4 * np.hypot(error, sd_of_AUC / np.sqrt(worth))
+            assert found["sd"] == pytest.approx(sd_of_AUC, rel=0.15)
+        else:
+            found = hz.population_pk.curve(person, [24.0]).iloc[0]
+            assert abs(found["mean"] - mean) < 4 * np.hypot(error, sd / np.sqrt(worth))
+            assert found["sd"] == pytest.approx(sd, rel=0.15)
+
+
+def test_the_proof_is_printed_and_rows_may_come_in_any_order(cohort, person):
+    assert {"k_hat", "effective_draws", "effective_nodes", "refitted"} <= set(person.attrs)
+    assert person.attrs["personalised"].startswith("Patient new, 2 samples: ")
+    assert not person.attrs["refitted"]
+    again = hz.population_pk.personalise(cohort, NEW.iloc[[3, 0, 2, 1]])
+    first, other = (each["group_summary"]["mean"].values for each in (person, again))
+    np.testing.assert_allclose(first, other, atol=0.03)
+
+
+def test_each_sample_narrows_the_band_on_average_and_none_is_the_population(cohort, person):
+    nobody = hz.population_pk.personalise(cohort, NEW[NEW["amount"].notna()])
+    assert nobody.attrs["personalised"].startswith("Patient new, 0 samples: ")
+    wide, narrow = (hz.population_pk.curve(p, [30.0])["sd"].item() for p in (nobody, person))
+    assert narrow < 0.7 * wide
+    h = fits.hyperparameters(cohort)
+    theta = IV.population(h).over(h.mu_CL).sample(np.random.default_rng(1)).transpose("sample", "coefficient").values
+    log_CL = nobody["group_summary"].to_dataset().sel(coefficient="CL")
+    assert log_CL["mean"].item() == pytest.approx(theta[:, 0].mean(), abs=4 * theta[:, 0].std() / np.sqrt(500))
+    assert log_CL["sd"].item() == pytest.approx(theta[:, 0].std(), rel=0.15)
+
+
+def test_predict_has_the_same_engine(cohort, person):
+    """Rows of a new patient who brings samples, and of a known one, whose doses the fit knows."""
+    asked = pd.concat([NEW, NEW.iloc[[3]].assign(time=30.0, concentration=EMPTY)], ignore_index=True)
+    row = hz.predict(cohort, asked)["row_summary"].to_dataset().isel(row=0)
+    expected, sigma = hz.population_pk.curve(person, [30.0]).iloc[0], fits.hyperparameters(person).sigma_add
+    spread = float(np.hypot(expected["sd"], np.sqrt((sigma**2).mean())))
+    assert abs(row["mean"] - expected["mean"]) < 4 * spread * np.sqrt(2 / person.attrs["effective_draws"])
+    assert row["sd"] == pytest.approx(spread, rel=0.2)
+    label = COHORT["patient"].iloc[0]
+    weight = COHORT["weight"].iloc[0]
+    later = pd.DataFrame({"patient": [label] * 2, "time": [24.0, 30.0], "amount": [100.0, EMPTY], "weight": weight})
+    known = [
+        hz.predict(cohort, rows)["row_summary"]["mean"].item()
+        for rows in (later.iloc[[1]], later, pd.concat([COHORT[COHORT["patient"] == label].iloc[[0]], later]))
+    ]
+    assert known[1] > known[0] + 1  # a further dose
+    assert known[2] == pytest.approx(known[1], abs=0.1)  # a dose that comes again is the same
+
+
+def test_doses_for_a_target_are_those_that_reach_it(person):
+    pk = hz.population_pk
+    doses = pk.dose_for(person, 5.0, of="trough", every=12.0, number=30)["dose"]
+    assert doses.is_monotonic_increasing
+    reached = pk.exposure(person, float(doses[0.75]), 12.0, number=30, above=5.0)
+    assert reached.loc["trough", "p_above"] == pytest.approx(0.75, abs=0.02)
+    AUC = pk.dose_for(person, 100.0)["dose"]
+    assert pk.exposure(person, float(AUC[0.5]), 12.0).loc["AUC", "median"] == pytest.approx(100, rel=1e-6)
+    steady = pk.exposure(person, 100.0, 12.0, number=60)
+    assert steady.loc["trough", "mean"] < steady.loc["AUC", "mean"] / 12 < steady.loc["Cmax", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda fit: hz.population_pk.curve(fit, [1.0]), "name one, patient='P01' say"),
+        (lambda fit: hz.population_pk.curve(fit, [-1.0], patient="P01"), "times must be a finite number from 0"),
+        (lambda fit: hz.population_pk.curve(fit, [1.0], patient="P1"), "Did you mean 'P0"),
+        (
+            lambda fit: hz.population_pk.exposure(fit, 0.0, 12.0, patient="P01"),
+            "amount must be a finite number above 0",
+        ),
+        (lambda fit: hz.population_pk.exposure(fit, 1.0, 12.0, number=2.5, patient="P01"), "a whole number of doses"),
+        (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="trough", patient="P01"), "the hours between doses"),
+        (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="through", patient="P01"), "Did you mean 'trough'"),
+        (lambda fit: hz.population_pk.personalise(fit, COHORT), "rows of one patient, got 6"),
+        (lambda fit: hz.population_pk.personalise(fit, COHORT[COHORT["patient"] == "P02"]), "is in the fit already"),
+        (lambda fit: hz.population_pk.personalise(fit, NEW.drop(columns="weight")), "expected a column 'weight'"),
+        (lambda fit: hz.population_pk.personalise(fit, NEW[NEW["amount"].isna()]), "at least one dose"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(cohort, call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(cohort)
+
+
+# Frames.
+
+
+def changed(column, row, value):
+    frame = SMALL.copy()
+    frame[column] = frame[column].astype(object)
+    frame.loc[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (changed("time", 1, -1.0), "'time' expected a finite number, 0 or above, got -1.0 in row 1"),
+        (changed("time", 2, EMPTY), "'time' expected a finite number, 0 or above, got an empty cell in row 2"),
+        (changed("amount", 0, 0.0), "'amount' expected a finite number above 0, or nothing, got 0.0 in row 0"),
+        (changed("concentration", 1, "12"), "'concentration' expected a finite number, or nothing, got '12' in row 1"),
+        (changed("concentration", 0, 3.0), "got both in row 0"),
+        (changed("amount", 0, EMPTY), "got neither in row 0"),
+        (changed("weight", 2, 71.0), "one weight of each patient, got 70 and 71 of A"),
+        (changed("weight", 2, EMPTY), "'weight' expected a finite number above 0, got an empty cell in row 2"),
+        (SMALL.drop(columns="concentration"), "expected a column 'concentration'"),
+        (SMALL.assign(duration=[EMPTY, 2.0] + [EMPTY] * 7), "'duration' is of doses, got 2.0 in row 1"),
+        (SMALL.assign(duration=[2.0] + [EMPTY] * 8), "'duration' is of infusions: route='iv'"),
+        (
+            SMALL[SMALL["amount"].notna() | (SMALL["patient"] == "A")],
+            "expected a sample of each patient, got none of B",
+        ),
+        (SMALL[SMALL["amount"].isna() | (SMALL["patient"] == "A")], "at least one dose of each patient.*got none of B"),
+        (SMALL.assign(concentration=0.0 * SMALL["concentration"]), "'concentration' expected values above 0"),
+        (SMALL.assign(concentration=1000 * SMALL["concentration"]), "times what typical values expect"),
+        (SMALL.assign(amount=1000 * SMALL["amount"]), "times what typical values expect"),
+    ],
+)
+def test_bad_frames_are_refused_in_a_sentence(frame, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        hz.fit(MODEL, frame, random_seed=1, progressbar=False, **TYPICAL)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "needs to know what is typical: typical_CL=..., typical_V=..., typical_ka=..., typical_sd=..."),
+        (TYPICAL | {"typical_V": -1.0}, "expected 'typical_V' to be a finite number above 0, got -1.0"),
+        (TYPICAL | {"error": "additiv"}, "Did you mean 'additive'"),
+        (TYPICAL | {"scaling": "per pound"}, "expected one of allometric, per kg"),
+        (TYPICAL | {"route": "i.v."}, "expected one of oral, iv"),
+        (TYPICAL | {"typical_Cl": 2.0}, "Did you mean 'typical_CL'"),
+    ],
+)
+def test_bad_options_are_refused_in_a_sentence(options, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        hz.fit(MODEL, SMALL, random_seed=1, progressbar=False, **options)
+
+
+def test_what_is_left_out_or_of_no_use_is_counted():
+    late = pd.concat([SMALL, SMALL.iloc[[0]].assign(time=50.0)], ignore_index=True)
+    with pytest.warns(FrameWarning, match="1 dose no sooner than the patient's last sample: of no use to this fit"):
+        MODEL.priors(MODEL.data(late, **TYPICAL))
+    data = MODEL.data(SMALL, error="proportional", **TYPICAL)
+    with pytest.warns(FrameWarning, match="2 samples before any dose of the patient are left out"):
+        MODEL.priors(data)
+    assert data.used.sum() == data.seen.sum() - 2
