@@ -35,6 +35,7 @@ _HOMES = {
     "plot_funnel": "plots.funnel",
     "plot_estimates_over_heterogeneity": "plots.heterogeneity",
     "plot_tolerance_bound": "plots.tolerance",
+    "plot_personalised": "plots.person",
     "plot_volcano": "plots.volcano",
     "plot_local_fdr": "plots.local_fdr",
 }

@@ -21,7 +21,7 @@ class Answer:
     Attributes
     ----------
     verb, picture
-        Of the model, ``hz.<model>.<verb>``, and the picture that goes with it, ``hz.<picture>``.
+        Of the model, ``hz.<model>.<verb>``, and the picture that goes with it, ``hz.<picture>``, if one does.
     heading, word
         Of its section in a report; of its line in the terminal.
     sentence
@@ -31,7 +31,7 @@ class Answer:
     """
 
     verb: str
-    picture: str
+    picture: str = ""
     heading: str
     word: str
     sentence: Callable[[pd.DataFrame], str]
@@ -60,6 +60,13 @@ def _bounds(table: pd.DataFrame) -> str:
     )
 
 
+def _odds(table: pd.DataFrame) -> str:
+    """Odds of the mirror, their error, and what they mean."""
+    odds, mcse = (number(table[name].iloc[0], 2) for name in ("odds", "mcse"))
+    stand = "CL and the area under the curve do not depend on it, ka, V and peaks do"
+    return f"odds {odds} (mcse {mcse}) that absorption is the slower of the two rates: {stand}"
+
+
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -74,6 +81,19 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "promise": "What the number says. How often it holds was measured: docs/tolerance.md of the package.",
             },
             texts=("promise",),
+        ),
+    ),
+    "population_pk": (
+        Answer(
+            verb="flip_flop",
+            heading="Which of two rates is which",
+            word="Flip-flop",
+            sentence=_odds,
+            meanings={
+                "odds": "Of absorption being the slower rate, against the faster: what priors say, for no data can.",
+                "mcse": "Monte Carlo error of the odds.",
+                "share": "Of draws that lie on the other side; the odds make no use of them.",
+            },
         ),
     ),
 }

@@ -116,7 +116,8 @@ def _figures(found: Findings) -> dict[str, Figure]:
     if found.discoveries is not None:
         figures["volcano"] = hz.plot_volcano(found.leading, model=found.record)
         figures["local_fdr"] = hz.plot_local_fdr(found.leading, model=found.record)
-    return figures | {answer.verb: answer.figure(found.leading, found.record) for answer, _ in _answered(found)}
+    drawn = [answer for answer, _ in _answered(found) if answer.picture]
+    return figures | {answer.verb: answer.figure(found.leading, found.record) for answer in drawn}
 
 
 def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:
