@@ -382,7 +382,10 @@ class HierarchicalModel:
         choose(parameterization, variants, f"parameterization of {pooling} pooling")
         data = record.data(frame, **options)
         record.check_shareable(data, pooling)
-        return record.write(data, pooling, parameterization, record.priors(data, priors, pooling))
+        resolved = record.priors(data, priors, pooling)
+        if (nodes := record.group_level.nodes) is not None:  # as well placed as can be without a fit
+            data = data.merge(nodes(data, resolved, np.random.default_rng(0), None))
+        return record.write(data, pooling, parameterization, resolved)
 
     def check_shareable(self, data: xr.Dataset, pooling: str) -> None:
         """Refuse to share among groups where there is one.

@@ -120,6 +120,7 @@ from hbm_zoo.group_level import features
 from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import events
+from hbm_zoo.models.nonmem import from_nonmem as from_nonmem
 from hbm_zoo.models.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import choose, plural
@@ -524,7 +525,12 @@ def of_route(route):
         },
         "group_level": route.group_level,
         "simulate": bound(simulated),
-        "extras": Extras(path=bound(shrink_together), contradiction=bound(contradiction), simulated=TYPICAL[route]),
+        "extras": Extras(
+            path=bound(shrink_together),
+            contradiction=bound(contradiction),
+            readers={"nonmem": from_nonmem},
+            simulated=TYPICAL[route],
+        ),
     }
 
 

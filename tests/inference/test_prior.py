@@ -25,7 +25,7 @@ def small(name):
     record = record_of(name)
     frame, _ = record.simulate(np.random.default_rng(4))
     few = record.labels(frame).unique()[:5]
-    return record, record.data(frame[record.labels(frame).isin(few)])
+    return record, record.data(frame[record.labels(frame).isin(few)], **record.extras.simulated)
 
 
 def both(name, pooling, draws=DRAWS):

@@ -17,6 +17,7 @@ from hbm_zoo.inference import fits
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.models.routes import IV, ORAL, Route
 from hbm_zoo.priors import log_density, moments, to_json
+from hbm_zoo.reporting.answers import OF_MODELS
 
 MODEL = hz.population_pk.MODEL
 FOLDER = Path(__file__).parents[1] / "reference"
@@ -273,6 +274,9 @@ def test_the_odds_of_the_mirror_are_a_mean_of_ratios_of_priors():
     assert table["odds"].item() == pytest.approx(ratios.mean(), rel=1e-6)
     assert table["mcse"].item() == pytest.approx(ratios.std() / np.sqrt(500), rel=1e-6)
     assert 0.05 < table["odds"].item() < 1
+    (answer,) = OF_MODELS["population_pk"]
+    assert answer.sentence(table).startswith("odds 0.15 (mcse 0.00")
+    assert set(table.columns) == set(answer.meanings)
 
 
 def test_where_there_is_one_rate_there_is_no_mirror():
