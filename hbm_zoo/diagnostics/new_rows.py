@@ -59,15 +59,13 @@ def read(
     options = _options(record, fit, again)
     frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
     labels = text(record.labels(frame))
-    known = labels.isin(known_labels)
-    measured = record.measured(frame)
+    known, measured = labels.isin(known_labels), record.measured(frame)
     to_predict = measured & (known | frame[record.response].isna())
-    brings = measured & ~to_predict
-    table = frame[to_predict]
-    to_be_filled = frame.assign(**{record.response: frame[record.response].where(~to_predict, 0)})
+    brings, table = measured & ~to_predict, frame[to_predict]
+    filled = frame.assign(**{record.response: frame[record.response].where(~to_predict, 0)})
     # What was done to a group, a dose say, goes with its rows.
     with_doses = (which | (~measured & labels.isin(labels[which])) for which in (to_predict, brings))
-    rows, brought = (_prepare(record, to_be_filled[which], options) for which in with_doses)
+    rows, brought = (_prepare(record, filled[which], options) for which in with_doses)
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
     seen = {*known_labels, *labels[brings]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
@@ -78,7 +76,7 @@ def read(
         brought=brought,
         never_seen=tuple(label for label in groups if label not in seen),
         rows=rows,
-        table=table[[name for name in record.columns if name in table and name != record.response]],
+        table=table[[name for name in record.columns if name in {*table} - {record.response}]],
     )
 
 

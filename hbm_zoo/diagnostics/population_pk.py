@@ -15,7 +15,9 @@ from hbm_zoo.diagnostics.new_rows import all_brought, labelled
 from hbm_zoo.diagnostics.updating import weights_after
 from hbm_zoo.frames.labels import one, text
 from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level.dosing import check_doses, joined
 from hbm_zoo.group_level.one_compartment import course
+from hbm_zoo.group_level.routes import ROUTES, Route, correlations_of
 from hbm_zoo.group_level.weighted import Weighted
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
@@ -25,8 +27,6 @@ from hbm_zoo.inference.nodes import apart, as_groups, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.models.events import check_doses, joined
-from hbm_zoo.models.routes import ROUTES, Route, correlations_of
 from hbm_zoo.priors import log_density
 from hbm_zoo.words import choose, plural
 
@@ -189,16 +189,8 @@ def personalise(
     an unusual patient in a small cohort say, the cohort is fitted again with the patient in it.
     """
     record = _checked(fit, model, "personalise")
-    data = all_brought(record, fit, rows)
-    check_doses(data)
-    labels = data["patient"].values.tolist()
-    if len(labels) != 1:
-        raise FrameError(f"personalise expected the rows of one patient, got {len(labels)}: {', '.join(labels[:5])}.")
-    cohort = labelled(record, prepared(fit))
-    if labels[0] in cohort["patient"].values:
-        raise FrameError(
-            f"Patient {labels[0]} is in the fit already: `curve` and the others take patient={labels[0]!r}."
-        )
+    data, cohort = _of_one_new_patient(record, fit, rows)
+    label = data["patient"].values[0]
     h, priors = _one_a_draw(fit, hyperparameters(fit)), priors_of(fit)
     seen = with_nodes(record, data, priors, random_seed, h)
     after = weights_after(record, fit, h, seen)
@@ -212,9 +204,8 @@ def personalise(
         again = refit(fit, with_nodes(record, both, priors, random_seed, h), random_seed, record)
         h, worth = _one_a_draw(fit, hyperparameters(again)), efficiency(again)
         seen = with_nodes(record, data, priors, random_seed, h)
-    person = _as_fit(fit, h, seen) | {"efficiency": worth, "seed": random_seed, "data_hash": data_hash(data)}
-    tree = xr.DataTree.from_dict(person.pop("groups"))
-    tree.attrs |= person
+    attrs = {"efficiency": worth, "seed": random_seed, "data_hash": data_hash(data)}
+    tree = _as_fit(fit, h, seen, attrs)
     known = record.group_level.conditional(thinned(h, DRAWS_OF_PERSON), seen)
     proof = {
         "k_hat": after.k_hat,
@@ -222,9 +213,26 @@ def personalise(
         "effective_nodes": float((1 / (known.weight**2).sum("node")).min()),
         "refitted": int(not after.holds),
     }
-    tree.attrs |= proof | {"personalised": _proof(labels[0], int(data.seen.sum()), after, proof)}
+    tree.attrs |= proof | {"personalised": _proof(label, int(data.seen.sum()), after, proof)}
     add_groups(record, tree, seen)
     return tree
+
+
+def _of_one_new_patient(
+    record: HierarchicalModel, fit: xr.DataTree, rows: pd.DataFrame
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """The patient's data, and the cohort's, labels as text."""
+    data = all_brought(record, fit, rows)
+    check_doses(data)
+    labels = data["patient"].values.tolist()
+    if len(labels) != 1:
+        raise FrameError(f"personalise expected the rows of one patient, got {len(labels)}: {', '.join(labels[:5])}.")
+    cohort = labelled(record, prepared(fit))
+    if labels[0] in cohort["patient"].values:
+        raise FrameError(
+            f"Patient {labels[0]} is in the fit already: `curve` and the others take patient={labels[0]!r}."
+        )
+    return [data, cohort]
 
 
 def _one_a_draw(fit: xr.DataTree, h: xr.Dataset) -> xr.Dataset:
@@ -233,15 +241,15 @@ def _one_a_draw(fit: xr.DataTree, h: xr.Dataset) -> xr.Dataset:
     return h if h.sizes["sample"] > 1 else h.isel(sample=np.zeros(sizes["chain"] * sizes["draw"], int))
 
 
-def _as_fit(fit: xr.DataTree, h: xr.Dataset, seen: xr.Dataset) -> dict[str, Any]:
-    """Attrs of a fit with other draws and data, and its ``groups``."""
+def _as_fit(fit: xr.DataTree, h: xr.Dataset, seen: xr.Dataset, attrs: Mapping[str, Any]) -> xr.DataTree:
+    """A fit with other draws and data."""
     sizes = fit["posterior"].sizes
     shape = sizes["chain"], h.sizes["sample"] // sizes["chain"]
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     drawn = {name: (("chain", "draw"), h[name].values[: np.prod(shape)].reshape(shape)) for name in free(fit)}
-    return {str(name): value for name, value in fit.attrs.items()} | {
-        "groups": {"posterior": xr.Dataset(drawn, coords)} | as_groups(seen)
-    }
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(drawn, coords)} | as_groups(seen))
+    tree.attrs |= {**fit.attrs, **attrs}
+    return tree
 
 
 def _proof(label: str, samples: int, after, proof: Mapping[str, float]) -> str:

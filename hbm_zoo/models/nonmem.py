@@ -49,11 +49,7 @@ def from_nonmem(frame: pd.DataFrame) -> pd.DataFrame:
         raise FrameError(f"from_nonmem expected columns {listed(NEEDED)}, got none named {listed(missing)}.")
     known = [name for name in (*NEEDED[1:], "EVID", "MDV", "RATE", "WT", *NOT_READ) if name in frame.columns]
     numbers = pd.DataFrame({name: _numbers(frame, name) for name in known})
-    for name, meaning in NOT_READ.items():
-        if name in numbers and (said := numbers[name].fillna(0) != 0).any():
-            raise FrameError(
-                _refused(frame, name, said, f"nothing or 0: {meaning} {'are' if name == 'ADDL' else 'is'} not read")
-            )
+    _check_read(frame, numbers)
     amount = numbers["AMT"].fillna(0.0)
     kind = numbers["EVID"] if "EVID" in numbers else pd.Series(np.where(amount > 0, DOSE, OBSERVED), frame.index)
     if (other := ~kind.isin([OBSERVED, DOSE, 2])).any():
@@ -77,6 +73,15 @@ def from_nonmem(frame: pd.DataFrame) -> pd.DataFrame:
             f"{left_out} of {len(read)} rows hold neither a dose nor a sample (MDV, EVID) and are left out."
         ]
     return kept
+
+
+def _check_read(frame: pd.DataFrame, numbers: pd.DataFrame) -> None:
+    """Refuse what would be read as something else."""
+    for name, meaning in NOT_READ.items():
+        if name in numbers and (said := numbers[name].fillna(0) != 0).any():
+            raise FrameError(
+                _refused(frame, name, said, f"nothing or 0: {meaning} {'are' if name == 'ADDL' else 'is'} not read")
+            )
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -104,7 +104,6 @@ pharmacokinetics. Annu Rev Pharmacol Toxicol 48:303-332. Lewandowski D, Kurowick
 J Multivar Anal 100:1989-2001.
 """
 
-import warnings
 from dataclasses import replace
 from functools import partial, wraps
 
@@ -115,15 +114,16 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.frames.rules import FrameError, FrameWarning, label, not_negative, number, or_empty, positive
-from hbm_zoo.group_level import features
+from hbm_zoo.frames.rules import FrameError, label, not_negative, number, or_empty, positive
+from hbm_zoo.group_level import dosing, features
 from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
+from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
-from hbm_zoo.models import events
+from hbm_zoo.models.cohorts import simulated
+from hbm_zoo.models.events import check_events, check_whole
 from hbm_zoo.models.nonmem import from_nonmem as from_nonmem
-from hbm_zoo.models.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.priors import describe, lkj, moments
-from hbm_zoo.words import choose, plural
+from hbm_zoo.words import choose
 
 COLUMNS = {
     "patient": label("the patient"),
@@ -182,7 +182,7 @@ def default_priors(route, data):
             f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
             "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
         )
-    check_whole(route, data)
+    check_whole(data, absorbed=route is ORAL)
     typical = float(data.concentration.where(data.concentration > 0).median())
     mu = {
         f"mu_{n}": Prior("Normal", mu=np.log(data.attrs[f"typical_{n}"]), sigma=data.attrs["typical_sd"])
@@ -198,34 +198,6 @@ def default_priors(route, data):
         "sigma_prop": Prior("HalfNormal", sigma=SHARE),
     }
     return mu | omega | rho | sigma
-
-
-def check_whole(route, data):
-    """What a whole data set must have, and what its owner should know of it."""
-    events.check_doses(data)
-    without = data["patient"].values[data.seen.sum("row").values == 0]
-    if without.size:
-        raise FrameError(
-            f"population_pk expected a sample of each patient, got none of {', '.join(map(str, without[:5]))}."
-        )
-    if not (data.concentration > 0).any():
-        raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
-    if route is ORAL and (data.duration > 0).any():
-        raise FrameError("population_pk: column 'duration' is of infusions: route='iv'.")
-    if left_out := int((data.seen - data.used).sum()):
-        warnings.warn(
-            f"{left_out} {plural('sample', left_out)} before any dose of the patient {'are' if left_out > 1 else 'is'} "
-            f"left out: under a {data.attrs['error']} error nothing is known of them.",
-            FrameWarning,
-            stacklevel=4,
-        )
-    late = int(((data.dose_time >= data.time.max("row")) & (data.amount > 0)).sum())
-    if late:
-        warnings.warn(
-            f"{late} {plural('dose', late)} no sooner than the patient's last sample: of no use to this fit.",
-            FrameWarning,
-            stacklevel=4,
-        )
 
 
 def matched_prior(route, priors):
@@ -273,7 +245,7 @@ def prepare(
     typical = {"typical_CL": typical_CL, "typical_V": typical_V, "typical_ka": typical_ka, "typical_sd": typical_sd}
     attrs = {name: _above_zero(name, value) for name, value in typical.items() if value is not None}
     frame = pd.DataFrame({name: frame[name] if name in frame else np.nan for name in COLUMNS})
-    events.check_events(frame)
+    check_events(frame)
     of, patients = pd.factorize(frame["patient"])
     is_dose = frame["amount"].notna().to_numpy()
     doses, samples = frame[is_dose].fillna({"duration": 0.0}), frame[~is_dose]
@@ -281,8 +253,8 @@ def prepare(
     taken = {"time": samples["time"], "sampled": samples["concentration"], "seen": np.ones(len(samples))}
     shape = len(patients)
     data = xr.Dataset(
-        events.side_by_side(of[is_dose], given, "dose", shape)
-        | events.side_by_side(of[~is_dose], taken, "row", shape)
+        dosing.side_by_side(of[is_dose], given, "dose", shape)
+        | dosing.side_by_side(of[~is_dose], taken, "row", shape)
         | {
             "concentration": ("observation", samples["concentration"].to_numpy(float)),
             "of_patient": ("observation", of[~is_dose].astype(np.int64)),
@@ -292,7 +264,7 @@ def prepare(
     )
     weight = frame.groupby(of)["weight"].first().to_numpy(float)
     size, chosen = _sizes(weight, scaling)
-    data = events.with_courses(data.assign({name: ("patient", value) for name, value in size.items()}))
+    data = dosing.with_courses(data.assign({name: ("patient", value) for name, value in size.items()}))
     data["used"] = data.seen * (data.given > 0).any("dose") if error == "proportional" else data.seen
     attrs |= {"error": error} | chosen
     return data.assign_attrs(attrs)
@@ -423,80 +395,6 @@ def contradiction(route, data, priors):
     )
 
 
-def simulated(
-    route,
-    rng,
-    *,
-    patients=12,
-    CL=2.8,
-    V=32.0,
-    ka=1.5,
-    omega_CL=0.3,
-    omega_V=0.2,
-    omega_ka=0.6,
-    rho_CL_V=0.4,
-    rho_CL_ka=0.0,
-    partial_V_ka=0.0,
-    sigma_add=0.4,
-    doses=(320.0,),
-    interval=12.0,
-    times=(0.25, 0.5, 1.0, 2.0, 3.5, 5.0, 7.0, 9.0, 12.0, 24.0),
-    fewest=2,
-):
-    """A frame like the real one and the truth that made it.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    patients : int
-        Number of patients.
-    CL, V, ka : float
-        Clearance [L/h], volume [L] and absorption rate [1/h] of the typical patient of 70 kg.
-    omega_CL, omega_V, omega_ka, rho_CL_V, rho_CL_ka, partial_V_ka : float
-        Spreads and correlations of the patients' logs.
-    sigma_add : float
-        Residual error, sd [mg/L].
-    doses : tuple of float
-        Each patient's doses [mg], ``interval`` hours apart.
-    interval : float
-        Time between doses [h].
-    times : tuple of float
-        When samples may be taken after the last dose [h].
-    fewest : int
-        Each patient gives so many of them at least.
-
-    Returns
-    -------
-    frame : pandas.DataFrame
-        Columns patient, time, amount, concentration, weight.
-    truth : xarray.Dataset
-        The hyperparameters and theta [patient, coefficient].
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> frame, truth = simulate(np.random.default_rng(1), patients=3)
-    >>> list(frame.columns), truth.theta.dims
-    (['patient', 'time', 'amount', 'concentration', 'weight'], ('patient', 'coefficient'))
-    """
-    given = locals() | {"mu_CL": np.log(CL), "mu_V": np.log(V), "mu_ka": np.log(ka), "sigma_prop": 0.0}
-    names = [f"P{j + 1:02d}" for j in range(patients)]
-    truth = xr.Dataset({name: float(given[name]) for name in parameters_of(route)})
-    theta = route.population(truth.expand_dims(patient=names)).sample(rng).transpose("patient", "coefficient")
-    dose_times = interval * np.arange(len(doses))
-    rows = []
-    for name, weight in zip(names, rng.normal(70, 10, patients).clip(45, 110).round(1), strict=True):
-        kept = np.sort(rng.permutation(times)[: rng.integers(fewest, len(times) + 1)])
-        rows += [(name, at, amount, np.nan, weight) for at, amount in zip(dose_times, doses, strict=True)]
-        rows += [(name, at, np.nan, 0.0, weight) for at in dose_times[-1] + kept]
-    frame = pd.DataFrame(rows, columns=["patient", "time", "amount", "concentration", "weight"])
-    data = prepare(frame)
-    y = route.replicate(rng, theta, truth, data, data).values
-    frame.loc[frame["amount"].isna(), "concentration"] = y
-    return frame, truth.assign(theta=theta)
-
-
 def of_route(route):
     """The formulas of a route of administration."""
 
@@ -524,7 +422,7 @@ def of_route(route):
             "partial": lambda priors, data: dict(ERRORS[data.attrs["error"]].fixed),
         },
         "group_level": route.group_level,
-        "simulate": bound(simulated),
+        "simulate": wraps(simulated)(partial(simulated, route, prepare)),
         "extras": Extras(
             path=bound(shrink_together),
             contradiction=bound(contradiction),

@@ -13,9 +13,9 @@ from scipy import stats
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.population_pk import log_prior, mirrored
 from hbm_zoo.frames.rules import FrameWarning
+from hbm_zoo.group_level.routes import IV, ORAL, Route
 from hbm_zoo.inference import fits
 from hbm_zoo.inference.nodes import with_nodes
-from hbm_zoo.models.routes import IV, ORAL, Route
 from hbm_zoo.priors import log_density, moments, to_json
 from hbm_zoo.reporting.answers import OF_MODELS
 

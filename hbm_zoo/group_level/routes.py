@@ -10,12 +10,11 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import least_squares
 
-from hbm_zoo.group_level import one_compartment
+from hbm_zoo.group_level import dosing, one_compartment
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
 from hbm_zoo.group_level.weighted import MultivariateNormal
-from hbm_zoo.models import events
 from hbm_zoo.priors import moments
 
 CORRELATIONS = {
@@ -87,7 +86,7 @@ class Route:
 
     def expected(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
         """F of each row [..., patient, row]."""
-        given = theta, data.size_CL, data.size_V, *(data[name] for name in events.COURSE)
+        given = theta, data.size_CL, data.size_V, *(data[name] for name in dosing.COURSE)
         return xr.apply_ufunc(self._curve, *given, input_core_dims=CURVE, output_core_dims=[["row"]])
 
     def _curve(self, theta: np.ndarray, size_CL: np.ndarray, size_V: np.ndarray, *doses: np.ndarray) -> np.ndarray:
@@ -101,7 +100,7 @@ class Route:
         self, rng: np.random.Generator, theta: xr.DataArray, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset
     ):
         """New samples [..., observation] at the times of ``new``; of a known patient, after the doses of the fit."""
-        data = events.with_history(new, seen)
+        data = dosing.with_history(new, seen)
         f = self.expected(theta, data).isel(patient=data.of_patient, row=data.of_row)
         drawn = xr.apply_ufunc(rng.normal, *xr.broadcast(f, _error(data).sd(f, h.sigma_add, h.sigma_prop)))
         return drawn.drop_vars("patient", errors="ignore")
@@ -130,7 +129,7 @@ class Route:
 
     def _sums(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
         """All of a patient's likelihood that no hyperparameter changes [..., part]."""
-        given = theta, data.size_CL, data.size_V, *(data[name] for name in events.COURSE), data.sampled, data.used
+        given = theta, data.size_CL, data.size_V, *(data[name] for name in dosing.COURSE), data.sampled, data.used
         core = [*CURVE, ["row"], ["row"]]
 
         def sums(*arrays: np.ndarray) -> np.ndarray:
@@ -142,7 +141,7 @@ class Route:
     def group_level(self) -> GroupLevel:
         """What is known of a patient given the hyperparameters."""
         of_cloud = self.cloud.group_level(
-            without_group=events.without_patient,
+            without_group=dosing.without_patient,
             leave_row_out=self.leave_row_out,
             without_row=self.without_row,
             kappa=KAPPA,
@@ -198,7 +197,7 @@ class Route:
         used = one.used.values > 0
         if used.sum() < len(self.names):
             return np.full(len(self.names), np.nan)
-        doses, y = [one[name].values[used] for name in events.COURSE], one.sampled.values[used]
+        doses, y = [one[name].values[used] for name in dosing.COURSE], one.sampled.values[used]
         sizes = one.size_CL.item(), one.size_V.item()
 
         def residuals(logs: np.ndarray) -> np.ndarray:
