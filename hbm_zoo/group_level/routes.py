@@ -13,9 +13,8 @@ from scipy.optimize import least_squares
 from hbm_zoo.group_level import dosing, one_compartment
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.level import GroupLevel
-from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
+from hbm_zoo.group_level.residual_error import ERRORS
 from hbm_zoo.group_level.weighted import MultivariateNormal
-from hbm_zoo.priors import moments
 
 CORRELATIONS = {
     "rho_CL_V": "correlation of log clearance and log volume",
@@ -179,10 +178,12 @@ class Route:
         return others.assign(predicted=self._sums(data.theta, others)) if "theta" in data else others
 
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
-        """The means of the priors, patients' logs independent."""
-        names = [f"{what}_{name}" for what in ("mu", "omega") for name in self.names]
-        means = {name: moments(name, priors[name])[0] for name in [*names, *SIGMAS]}
-        return xr.Dataset(means | dict.fromkeys(correlations_of(self.names), 0.0) | _error(data).fixed)
+        """Typical values, patients half a unit apart on the log, noise of a fifth of a typical sample."""
+        mu = {f"mu_{name}": np.log(data.attrs[f"typical_{name}"]) for name in self.names}
+        omega = {f"omega_{name}": 0.5 for name in self.names}
+        typical = float(abs(data.concentration).median()) if data.concentration.size else 1.0
+        sigma = {"sigma_add": 0.2 * (typical or 1.0), "sigma_prop": 0.2} | _error(data).fixed
+        return xr.Dataset(mu | omega | dict.fromkeys(correlations_of(self.names), 0.0) | sigma)
 
     # A patient's own data alone.
 
