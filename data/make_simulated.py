@@ -45,6 +45,14 @@ def simulated_alloy() -> pd.DataFrame:
     return frame.assign(true_theta=truth["theta"].sel(batch=labels.to_numpy()).values).round(1)
 
 
+def simulated_half_sibs() -> pd.DataFrame:
+    """Twelve sites of 12 to 30 sires with 4 to 12 offspring each; sigma_A about 0.5, sigma_E 0.7 to 0.9."""
+    rng = np.random.default_rng(20240113)
+    frame, truth = hz.variance_components.simulate(rng, sites=12, mu=0.5, tau=0.25)
+    return frame.assign(true_sigma_A=truth["sigma_A"].sel(site=frame["site"].to_numpy()).values).round(4)
+
+
 if __name__ == "__main__":
-    for make in (simulated_readmissions, simulated_platform_trial, simulated_genes, simulated_alloy):
+    makers = (simulated_readmissions, simulated_platform_trial, simulated_genes, simulated_alloy, simulated_half_sibs)
+    for make in makers:
         make().to_csv(FOLDER / f"{make.__name__}.csv", index=False)

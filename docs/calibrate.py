@@ -17,6 +17,10 @@ MODELS = {
     "success_rates ": {"population": "logit-normal"},
     "reaction_norms": {},
     "material_batches": {},
+    "variance_components": {"population": "folded"},
+    "variance_components ": {"population": "log-normal"},
+    "selection_gradients": {"autocorrelation": False},
+    "selection_gradients ": {"autocorrelation": True},
 }
 #: Pooling, engine, simulations, draws of each chain.
 WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]
@@ -30,7 +34,7 @@ def row(folder, name, options, pooling, engine, simulations, draws):
     model, frame = name.strip(), None
     if model == "spike_slab_genes":  # ten genes say next to nothing of pi0
         frame, _ = hz.spike_slab_genes.MODEL.simulate(np.random.default_rng(0), genes=GENES)
-    called = ", ".join([model, *options.values()])
+    called = ", ".join([model, *(value if isinstance(value, str) else f"{n}={value}" for n, value in options.items())])
     result = hz.calibrate(
         model,
         frame,

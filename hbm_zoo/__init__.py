@@ -36,6 +36,8 @@ _HOMES = {
     "plot_estimates_over_heterogeneity": "plots.heterogeneity",
     "plot_tolerance_bound": "plots.tolerance",
     "plot_personalised": "plots.person",
+    "plot_components": "plots.components",
+    "plot_selection": "plots.selection",
     "plot_volcano": "plots.volcano",
     "plot_local_fdr": "plots.local_fdr",
 }

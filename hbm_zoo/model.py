@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -65,11 +65,18 @@ class Shipped:
         The model's names of columns, and the file's where they differ.
     options
         The options of the model to show it by.
+    where
+        The model's name of a column, and the value it has in the rows to take of a file that holds several data sets.
+    reader, given
+        The reader of the model that makes its columns of the file's, if it needs one, and the options it is given.
     """
 
     file: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+    reader: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +98,18 @@ class Extras:
     control_limits
         ``control_limits(target, volume, probability)``: the two ends between which chance
         alone puts a group's own estimate, were all groups at the target.
+    absent
+        ``absent(data)``: the hyperparameters of what a data set has not, a third trait say; every pooling fixes them,
+        and no table shows them.
+    left_out
+        What a group left out stands for, in words.
     readers
         Functions that read other files, by name.
     simulated
         The options by which a frame of ``simulate`` is fitted, as `Shipped` has them of a data set.
+    further_columns
+        ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
+        rule.
     """
 
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
@@ -102,8 +117,11 @@ class Extras:
     thin: Callable | None = None
     path: Callable[[float, Mapping[str, float]], dict[str, float]] | None = None
     control_limits: Callable | None = None
+    absent: Callable[[xr.Dataset], Collection[str]] = lambda data: ()
+    left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
     simulated: Mapping[str, Any] = field(default_factory=dict)
+    further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,7 @@ class HierarchicalModel:
         The frame's columns, by name, each with its rule (`hbm_zoo.frames.rules`).
     inputs
         What the model takes beside the frame: by name, the columns of a second frame, each with its
-        rule, or `hbm_zoo.frames.inputs.SIMULATOR`.
+        rule, or `hbm_zoo.frames.inputs.SIMULATOR`. One that ``prepare`` has a default for may be left out.
     fewest_groups
         How many groups a data set must have: two, or one where a single experiment is a case; it
         has no pooling but its own.
@@ -223,11 +241,11 @@ class HierarchicalModel:
     estimand_label: str = ""
     response: str = ""
     measured: Callable[[pd.DataFrame], pd.Series] = lambda frame: pd.Series(True, index=frame.index)
-    alternatives: Mapping[str, Mapping[str, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
+    alternatives: Mapping[str, Mapping[Any, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
         default_factory=dict
     )
     extras: Extras = Extras()
-    changed: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, str | bool] = field(default_factory=dict)
     base: HierarchicalModel | None = None
 
     @property
@@ -238,9 +256,14 @@ class HierarchicalModel:
     @property
     def options_of_data(self) -> list[str]:
         """What ``prepare`` takes beside the frame."""
-        return [name for name in inspect.signature(self.prepare).parameters if name != "frame"]
+        return [name for name in self._asked if name != "frame"]
 
-    def under(self, **options: str) -> HierarchicalModel:
+    @property
+    def _asked(self) -> Mapping[str, inspect.Parameter]:
+        """The arguments of ``prepare``."""
+        return inspect.signature(self.prepare).parameters
+
+    def under(self, **options: str | bool) -> HierarchicalModel:
         """The record that holds for some options; no formula asks which.
 
         Raises
@@ -254,12 +277,15 @@ class HierarchicalModel:
         >>> [record.fixed["partial"]({}, None) for record in (MODEL, MODEL.under(null="empirical"))]
         [{'mu': 0.0, 'delta0': 0.0, 'sigma0': 1.0}, {'mu': 0.0}]
         """
+        chosen = self.chosen
         for name, value in options.items():
-            choose(value, self.alternatives[choose(name, self.alternatives, f"option of {self.name}")], name)
-        return _under(self.base or self, tuple((self.chosen | options).items()))
+            known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
+            by_word = {str(one): one for one in known}
+            chosen[name] = by_word[choose(str(value), by_word, name)]
+        return _under(self.base or self, tuple(chosen.items()))
 
     @property
-    def chosen(self) -> dict[str, str]:
+    def chosen(self) -> dict[str, str | bool]:
         """The alternatives that hold in this record."""
         return {name: next(iter(values)) for name, values in self.alternatives.items()} | dict(self.changed)
 
@@ -304,8 +330,11 @@ class HierarchicalModel:
         """The same of rows that need not be a whole data set; further inputs are kept beside the data."""
         for name in options:
             choose(name, self.options_of_data, f"option of the data of {self.name}")
-        given = {name: inputs.given(self.name, name, kind, options) for name, kind in self.inputs.items()}
-        data = self.prepare(rules.check(frame, self.columns, self.name, self.key), **options | given)
+        may_lack = {name for name in self.inputs if self._asked[name].default is not inspect.Parameter.empty}
+        wanted = {name: kind for name, kind in self.inputs.items() if name in options or name not in may_lack}
+        given = {name: inputs.given(self.name, name, kind, options) for name, kind in wanted.items()}
+        columns = {**self.columns, **self.extras.further_columns(options)}
+        data = self.prepare(rules.check(frame, columns, self.name, self.key), **options | given)
         if any(self.columns[name].optional for name in self.key):
             data.attrs[KEY] = rules.BETWEEN.join(name for name in self.key if name in frame.columns)
         return inputs.stored(data, given)
@@ -335,6 +364,8 @@ class HierarchicalModel:
         for name, prior in (given or {}).items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
             check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
+            if name in self.extras.absent(data):
+                raise ValueError(f"The prior of {name!r}: these data have nothing that it is of.")
         resolved = defaults | dict(given or {})
         if pooling != "none":
             return {name: resolved[name] for name in defaults}
@@ -343,7 +374,7 @@ class HierarchicalModel:
     def _option_with(self, parameter: str) -> str:
         """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
         options = [(name, value) for name, values in self.alternatives.items() for value in values]
-        having = (f"{n}={v!r}" for n, v in options if parameter in self.under(**{n: v}).parameters)
+        having = (f"{n}={v!r}" for n, v in options if parameter in (self.base or self).under(**{n: v}).parameters)
         return next(having, "")
 
     def build(
@@ -383,7 +414,7 @@ class HierarchicalModel:
         data = record.data(frame, **options)
         record.check_shareable(data, pooling)
         resolved = record.priors(data, priors, pooling)
-        if (nodes := record.group_level.nodes) is not None:  # as well placed as can be without a fit
+        if parameterization == "marginalized" and (nodes := record.group_level.nodes):
             data = data.merge(nodes(data, resolved, np.random.default_rng(0), None))
         return record.write(data, pooling, parameterization, resolved)
 
@@ -440,7 +471,7 @@ class HierarchicalModel:
 
 
 @cache
-def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str], ...]) -> HierarchicalModel:
+def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str | bool], ...]) -> HierarchicalModel:
     """One record for one choice, so that what was compiled for it is found again."""
     changes = {name: value for name, value in chosen if value != record.chosen[name]}
     changed = record

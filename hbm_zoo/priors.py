@@ -71,16 +71,32 @@ def ppf(prior: Prior, p: float) -> float:
         return float(_quantile_function(prior)(p))
 
 
-def log_density(prior: Prior, x: np.ndarray) -> np.ndarray:
-    """Log density of a prior at x [nats].
+def quantiles(prior: Prior, p: np.ndarray) -> np.ndarray:
+    """Quantiles of a prior at several probabilities, by one compiled function.
 
     Examples
     --------
-    >>> log_density(lkj(1.0), np.array([0.3])).round(4).tolist()
-    [-0.6931]
+    >>> quantiles(Prior("Uniform", lower=0, upper=2), np.array([0.25, 0.5])).tolist()
+    [0.5, 1.0]
     """
+    try:
+        return _quantile_function(prior)(p)
+    except NotImplementedError:  # of its distribution PyMC has none
+        return np.array([ppf(prior, each) for each in p])
+
+
+def log_density(prior: Prior) -> Callable:
+    """The log density of a prior, a function of an array.
+
+    Examples
+    --------
+    >>> log_density(Prior("Normal", mu=0, sigma=1))(np.zeros(2)).round(3).tolist()
+    [-0.919, -0.919]
+    """
+    x = pt.dvector("x")
     with pm.Model():
-        return function([], pm.logp(prior.create_variable("x"), np.asarray(x, float)), mode="FAST_COMPILE")()
+        compiled = function([x], pm.logp(prior.create_variable("of"), x), mode="FAST_COMPILE")
+    return lambda at: compiled(np.ravel(at)).reshape(np.shape(at))
 
 
 def describe(prior: Prior) -> str:

@@ -110,6 +110,7 @@ def compare(
     dataset: str | None = None,
     columns: Repeated = None,
     reader: str | None = None,
+    drop_unusable: Annotated[bool, Parameter(negative="")] = False,
     option: Repeated = None,
     prior: Repeated = None,
     pooling: Annotated[list[Pooling] | None, Parameter(negative="")] = None,
@@ -136,9 +137,11 @@ def compare(
     dataset
         Which shipped data set; the model's first if not given.
     columns
-        What your file calls the model's columns: observed=deaths,expected=exp.
+        What your file calls the columns of the model, or of the reader: observed=deaths,expected=exp.
     reader
         Read a file in a format of its own, e.g. hrrp.
+    drop_unusable
+        Leave out rows that are a summary of the others, or that the model cannot use; they are counted and listed.
     option
         An option of the model, its reader or the sampler: gene=MAML1. May be repeated.
     prior
@@ -166,7 +169,7 @@ def compare(
     """
     from hbm_zoo.command_line.commands import Source, compare_poolings
 
-    source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()))
+    source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()), drop_unusable)
     settings = {"draws": draws, "tune": tune, "engine": engine, "chains": chains, "random_seed": seed}
     return compare_poolings(model, source, pooling or [], prior or [], settings, threshold, out, overwrite, quiet)
 

@@ -48,15 +48,14 @@ class Source:
     reader: str | None
     columns: tuple[str, ...]
     options: tuple[str, ...]
+    drop_unusable: bool = False
 
     def read(self, record: HierarchicalModel) -> tuple[pd.DataFrame, dict]:
         """The frame in the model's columns, and the options that are not the reader's."""
         if self.file and self.dataset:
             raise BadInput("Give either --data or --dataset.")
-        if self.file is None and (self.columns or self.reader):
-            raise BadInput("--columns and --reader tell how to read a file: give it by --data.")
-        if self.reader and self.columns:
-            raise BadInput("A reader knows its columns: leave out --columns.")
+        if self.file is None and (self.columns or self.reader or self.drop_unusable):
+            raise BadInput("--columns, --reader and --drop-unusable tell how to read a file: give it by --data.")
         reader = self._reader(record)
         options = self._options(record, reader)
         frame, rest = self._frame(record, reader, options)
@@ -77,12 +76,26 @@ class Source:
             raise BadInput(f"There is no file {self.file}; the shipped data of that name: --dataset {self.file}.")
         frame = reading.read(self.file)
         if reader is None:
-            return reading.for_model(frame, parsing.columns(self.columns, record.columns), record.columns), options
+            columns = parsing.columns(self.columns, record.columns)
+            return self._checked(reading.for_model(frame, columns, record.columns, self.drop_unusable), record), options
+        frame = _renamed(frame, parsing.columns(self.columns, ()))
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
         with _bad_input(record, frame):
             read = reader(frame, **own)
         read.attrs = frame.attrs | read.attrs
-        return read, options
+        present = {name: rule for name, rule in record.columns.items() if name in read}
+        return reading.usable(read, present, self.drop_unusable), options
+
+    def _checked(self, frame: pd.DataFrame, record: HierarchicalModel) -> pd.DataFrame:
+        """The frame, if each cell is what its column expects; else how to leave such rows out is said."""
+        with _bad_input(record, frame):
+            try:
+                check(frame, record.columns, record.name)
+            except FrameError as error:
+                if self.drop_unusable or f"in {frame.index.name} " not in str(error):
+                    raise
+                raise FrameError(f"{error} {reading.WAY_OUT}") from None
+        return frame
 
     def _options(self, record: HierarchicalModel, reader: Callable | None) -> dict:
         """Options as the library takes them: text, numbers, frames out of files, functions out of modules."""
@@ -97,7 +110,7 @@ class Source:
             if isinstance(kind, str):
                 options[name] = parsing.function(name, options[name])
             else:
-                options[name] = _second_frame(record, name, Path(options[name]), kind)
+                options[name] = _second_frame(record, name, Path(options[name]), kind, self.drop_unusable)
         return options
 
     def _reader(self, record: HierarchicalModel):
@@ -108,10 +121,19 @@ class Source:
         return record.extras.readers[choose(self.reader, record.extras.readers, f"reader of {record.name}")]
 
 
-def _second_frame(record: HierarchicalModel, name: str, path: Path, columns: Mapping[str, Rule]) -> pd.DataFrame:
+def _renamed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A file with the names that its reader knows."""
+    for theirs in columns.values():
+        choose(theirs, map(str, frame.columns), f"column of {frame.attrs['source']}")
+    return frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
+
+
+def _second_frame(
+    record: HierarchicalModel, name: str, path: Path, columns: Mapping[str, Rule], drop_unusable: bool
+) -> pd.DataFrame:
     """What comes beside the frame, from a file; what is wrong with it is said of that file."""
     try:
-        frame = reading.for_model(reading.read(path), {}, columns)
+        frame = reading.for_model(reading.read(path), {}, columns, drop_unusable)
     except FrameError as error:
         raise FrameError(f"--option {name}: {error}") from None
     with _bad_input(record, frame):
@@ -275,7 +297,8 @@ def show_data(name: str | None, out: Path | None, model: str | None) -> None:
 def _where_from(name: str) -> str:
     """What data/SOURCES.md says of a data set."""
     lines = (data_folder() / "SOURCES.md").read_text(encoding="utf-8").splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("#") and f"{name}.csv" in line), None)
+    heads = (i for i, line in enumerate(lines) if line.startswith("#") and re.search(rf"\b{name}\b", line))
+    start = next(heads, None)
     if start is None:
         return name
     end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("#")), len(lines))

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hbm_zoo import words
+from hbm_zoo.inference.fits import prepared
 from hbm_zoo.reporting import tables
 from hbm_zoo.reporting.answers import answers_of
 from hbm_zoo.reporting.findings import Findings
@@ -106,7 +107,8 @@ def _priors(found: Findings) -> list[str]:
     learned = set(_learned(found)["parameter"])
     names = [name for name in found.priors.index if name in learned] or list(found.priors.index)
     fixed = json.loads(found.leading.attrs["fixed"])
-    values = [f"{name} = {words.plain(value)}" for name, value in fixed.items() if learned and name not in learned]
+    hidden = {*learned, *found.record.extras.absent(prepared(found.leading))}
+    values = [f"{name} = {words.plain(value)}" for name, value in fixed.items() if learned and name not in hidden]
     return [f"{name} ~ {found.priors.loc[name, 'prior']}" for name in names] + values
 
 
@@ -208,8 +210,7 @@ def _shrinkage(found: Findings, console: Console) -> None:
 def _movements(head: str, rows: pd.DataFrame, width: int) -> Table:
     """Where each group moves, and the weight of its own data; a long name loses its middle."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    width = max(width, len(head))
-    table.add_column(head, max_width=width, no_wrap=True, header_style="bold")
+    table.add_column(words.shortened(head, width), max_width=width, no_wrap=True, header_style="bold")
     for name in ("own", "partial", "kappa"):
         table.add_column(name, justify="right", style="red" if name == "partial" else "", header_style="dim")
     moves = pd.concat([rows["own"], rows["partial"]])

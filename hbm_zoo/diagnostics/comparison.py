@@ -28,7 +28,7 @@ from hbm_zoo.words import choose, plural, with_article
 GROUPS_FOR_SIGNIFICANCE = 10
 
 QUESTIONS = {
-    "new_group": "{a_group} not seen before: leave one {group} out",
+    "new_group": "{left_out}: leave one {group} out",
     "new_observation": "the same {group}, again: {method}",
 }
 
@@ -114,14 +114,15 @@ def compare_poolings(
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")
     table, fit = _table(record, fits, scores, question), next(iter(fits.values()))
     table.attrs["unit"] = unit
-    table.attrs["question"] = _asked(question, word(fit, record.group), method)
+    table.attrs["question"] = _asked(record, question, word(fit, record.group), method)
     table.columns.name = table.attrs["question"]
     return table
 
 
-def _asked(question: str, group: str, method: str) -> str:
+def _asked(record: HierarchicalModel, question: str, group: str, method: str) -> str:
     """The question in words."""
-    return QUESTIONS[question].format(group=group, a_group=with_article(group), method=method)
+    left_out = record.extras.left_out.format(a_group=with_article(group))
+    return QUESTIONS[question].format(group=group, left_out=left_out, method=method)
 
 
 def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], question: str) -> pd.DataFrame:

@@ -232,7 +232,7 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: 
         elpd=elpd,
         mcse=mcse,
         p=scale * float(scored["lppd"].sum() - elpd.sum()),
-        max_k_hat=float(k_hat.max()),
+        max_k_hat=float(k_hat.max()) if h.sizes["sample"] > 1 else np.nan,
         refits=doubtful.size,
         scale=scale,
     )

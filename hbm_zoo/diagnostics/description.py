@@ -84,14 +84,20 @@ def _sentences(model: pm.Model, observed: Variable, by_group: list, shared: list
         sentences.append(_sentence(model, variable, parts, through, direct))
     rest = [v for v in shared if v not in used]
     alone = [v for v in seen if v in by_group and not any(h in _above(v) for h in shared)]
+    named = [*seen, *(v for v in model.deterministics if v.ndim and v in _above(observed))]
     for entering in observed.owner.inputs:
-        meets = [v for v in rest if v in _free(entering, rest, seen)]
+        meets = [v for v in rest if v in _free(entering, rest, named)]
         if meets and (z := [v for v in alone if v in _above(entering)]):
             raise ValueError(
                 f"The structure is not known: {_names(z)} meets {_names(meets)} in the likelihood; give the sum a name "
                 "by pm.Deterministic with the dims of the groups."
             )
-    return [*sentences, _shared(rest, observed)] if rest else sentences
+    if not rest:
+        return sentences
+    written = _written(model)
+    if written and written.pooling == "complete":  # and each group has something else of its own
+        return [*sentences, _complete(written, rest, observed)]
+    return [*sentences, _shared(rest, observed)]
 
 
 def _sentence(model: pm.Model, variable: Variable, parts: list, through: list, direct: list) -> str:
@@ -124,10 +130,15 @@ def _without_groups(model: pm.Model, observed: Variable, shared: list) -> str:
     if written.pooling == "none":
         alone = f"{estimand}, with a prior fixed in advance for each {group} alone, is integrated out of the likelihood"
         return f"{alone}: no pooling, {written.parameterization}. {_shared(shared, observed)}"
+    return _complete(written, shared, observed)
+
+
+def _complete(written: Written, shared: list, observed: Variable) -> str:
+    """What the groups have in common, and what else is shared."""
     place = [v for v in shared if _names([v]) in _makers(written)]
     rest = [v for v in shared if v not in place]
     verb = "is" if len(place) == 1 else "are"
-    complete = f"{_names(place)} {verb} the same for every {group}: complete pooling."
+    complete = f"{_names(place)} {verb} the same for every {written.record.group}: complete pooling."
     return f"{complete} {_shared(rest, observed)}" if rest else complete
 
 

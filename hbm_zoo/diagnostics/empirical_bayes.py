@@ -102,7 +102,7 @@ def empirical_bayes(
         best = _best(record, seen, priors, method)
 
     empty = xr.Dataset(coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table()} | as_groups(seen))
+    tree = xr.DataTree.from_dict({"posterior": empty, "estimates": best.table(record, data)} | as_groups(seen))
     tree.attrs = attributes(record, data, "partial", priors) | {
         "pooling": "empirical_bayes",
         "parameterization": "exact",
@@ -132,13 +132,11 @@ class _Estimate:
     boundary: dict[str, float]
     flat: bool
 
-    def table(self) -> xr.Dataset:
-        names = list(self.values)
-        se = [self.se.get(name, np.nan) for name in names]
-        columns = {"value": list(self.values.values()), "se": se}
-        return xr.Dataset(
-            {key: ("hyperparameter", column) for key, column in columns.items()}, {"hyperparameter": names}
-        )
+    def table(self, record: HierarchicalModel, data: xr.Dataset) -> xr.Dataset:
+        names = [name for name in self.values if name not in record.extras.absent(data)]
+        columns = {"value": [self.values[n] for n in names], "se": [self.se.get(n, np.nan) for n in names]}
+        by_name = {key: ("hyperparameter", column) for key, column in columns.items()}
+        return xr.Dataset(by_name, {"hyperparameter": names})
 
 
 def _best(record: HierarchicalModel, data: xr.Dataset, priors: Mapping[str, Prior], method: str) -> _Estimate:

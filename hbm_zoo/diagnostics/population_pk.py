@@ -86,7 +86,7 @@ def flip_flop(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.Da
     True
     """
     record, data = _checked(fit, model, "flip_flop"), prepared(fit)
-    route, pooling = ROUTES[record.chosen["route"]], fit.attrs["pooling"]
+    route, pooling = ROUTES[str(record.chosen["route"])], fit.attrs["pooling"]
     if len(route.names) < 3:
         raise ValueError("flip_flop is of drugs that are absorbed: a dose into a vein has one rate only.")
     if pooling not in ("partial", "complete"):
@@ -145,7 +145,7 @@ def log_prior(route: Route, h: xr.Dataset, priors: Mapping[str, Prior], pooling:
     names = [f"mu_{name}" for name in route.names]
     if pooling == "partial":
         names += [f"omega_{name}" for name in route.names] + correlations_of(route.names)
-    total = np.sum([log_density(priors[name], h[name].values) for name in names], axis=0)
+    total = np.sum([log_density(priors[name])(h[name].values) for name in names], axis=0)
     if pooling == "partial":
         total -= 3 * np.sum([np.log(h[f"omega_{name}"].values) for name in route.names], axis=0)
         total -= np.sum([np.log1p(-(h[name].values ** 2)) / 2 for name in ("rho_CL_V", "rho_CL_ka")], axis=0)
@@ -232,7 +232,7 @@ def _of_one_new_patient(
         raise FrameError(
             f"Patient {labels[0]} is in the fit already: `curve` and the others take patient={labels[0]!r}."
         )
-    return [data, cohort]
+    return data, cohort
 
 
 def _one_a_draw(fit: xr.DataTree, h: xr.Dataset) -> xr.Dataset:
@@ -248,7 +248,7 @@ def _as_fit(fit: xr.DataTree, h: xr.Dataset, seen: xr.Dataset, attrs: Mapping[st
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     drawn = {name: (("chain", "draw"), h[name].values[: np.prod(shape)].reshape(shape)) for name in free(fit)}
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(drawn, coords)} | as_groups(seen))
-    tree.attrs |= {**fit.attrs, **attrs}
+    tree.attrs = dict(tree.attrs) | dict(fit.attrs) | dict(attrs)
     return tree
 
 
@@ -422,7 +422,7 @@ class Person:
         single = data.isel(patient=[j])
         h = thinned(hyperparameters(fit), DRAWS_OF_PERSON)
         theta, weight = _on_nodes(record.group_level.conditional(h, single))
-        self.route = ROUTES[record.chosen["route"]]
+        self.route = ROUTES[str(record.chosen["route"])]
         self.theta, self.weight = theta, xr.DataArray(weight, dims="node")
         sizes = single.size_CL.item(), single.size_V.item()
         self.individual = self.route.individual(np.exp(self.theta.T), *sizes)

@@ -197,7 +197,7 @@ def _known_by(
     if asked.never_seen:
         labels = list(asked.never_seen)
         ones = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
-        covariates = asked.rows.sel({record.group: labels}) if level.placed else xr.Dataset()
+        covariates = asked.rows.sel({record.group: labels}) if level.placed else prepared(fit)
         yield dict.fromkeys(labels, "never seen"), level.population(level.at(h, covariates)).over(ones)
 
 

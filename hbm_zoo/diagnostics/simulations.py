@@ -19,6 +19,7 @@ from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import efficiency
 from hbm_zoo.inference.fitting import placed_nodes
+from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.model import HierarchicalModel
 
 TUNE, CHAINS = 500, 4
@@ -95,8 +96,9 @@ def of_priors(priors: Mapping, design: Design, size: int, rng) -> xr.Dataset:
 def _simulation(piece: Mapping[str, Any], design: Design, h: xr.Dataset, rng) -> tuple[xr.Dataset, xr.Dataset]:
     """Groups and data from a truth h [sample], one; where the truth lies in a fit to them."""
     record = piece["model"]
-    theta = record.group_level.before(h, design.data, record.group).sample(rng)
-    response = record.group_level.replicate(rng, theta, h, design.data, design.data).isel(sample=0).values
+    level, data = record.group_level, with_nodes(record, design.data, piece["priors"], piece["seed"])
+    theta = level.before(h, data, record.group).sample(rng)
+    response = level.replicate(rng, theta, h, data, level.unseen(data)).isel(sample=0).values
     return compared(piece, design, h, theta, response, rng)
 
 

@@ -95,15 +95,15 @@ def from_counts(frame: pd.DataFrame, measure: str = "log_risk_ratio") -> pd.Data
     return pd.DataFrame({"clinic": trials["clinic"], "effect": effect, "standard_error": np.sqrt(variance)})
 
 
-def from_escalc(frame: pd.DataFrame, label: str = "trial") -> pd.DataFrame:
+def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
     """Effects as R's ``metafor::escalc`` writes them.
 
     Parameters
     ----------
     frame : pandas.DataFrame
         Columns yi (effect) and vi (sampling variance).
-    label : str
-        The column that names the trials; without one of that name they are numbered from 1.
+    label : str, optional
+        The column that names the trials. Default: ``trial``, if there is one; else they are numbered from 1.
 
     Returns
     -------
@@ -114,6 +114,8 @@ def from_escalc(frame: pd.DataFrame, label: str = "trial") -> pd.DataFrame:
     ------
     FrameError
         If yi or vi is missing, empty, or vi is not above 0.
+    ValueError
+        If there is no column of the name given.
 
     Examples
     --------
@@ -122,7 +124,10 @@ def from_escalc(frame: pd.DataFrame, label: str = "trial") -> pd.DataFrame:
     [{'clinic': 1, 'effect': -0.5, 'standard_error': 0.2}]
     """
     effects = check(frame, ESCALC, "from_escalc")
-    clinic = frame[label].to_numpy() if label in frame.columns else np.arange(1, len(frame) + 1)
+    if label is not None:
+        choose(label, map(str, frame.columns), "column")
+    name = "trial" if label is None else label
+    clinic = frame[name].to_numpy() if name in frame.columns else np.arange(1, len(frame) + 1)
     return pd.DataFrame({"clinic": clinic, "effect": effects["yi"], "standard_error": np.sqrt(effects["vi"])})
 
 

@@ -113,7 +113,8 @@ def restored(data: xr.Dataset, kinds: Mapping[str, Input], again: Mapping[str, A
     ValueError
         If a simulator is not given again, or does not repeat its stored answers.
     """
-    stored = {name: _frame(name, data, kind) for name, kind in kinds.items() if not isinstance(kind, str)}
+    frames = {name: kind for name, kind in kinds.items() if not isinstance(kind, str) and f"{name}.row" in data.dims}
+    stored = {name: _frame(name, data, kind) for name, kind in frames.items()}
     simulators = {name: _same(name, data, again.get(name)) for name, kind in kinds.items() if isinstance(kind, str)}
     return stored | dict(again) | simulators
 

@@ -1,8 +1,9 @@
 """One normal form of a label, whatever type it came in: a frame's, a fit's, and those of rows that come later.
 
 Whole numbers are integers, also where pandas made floats of them; text has no space around
-it, and one Unicode form. Two labels are the same if their `text` is. "001" is another label than 1,
-unless the labels known are numbers: then text that is a number is that number.
+it, nothing that has no width, no space that does not break, and one Unicode form. Two labels are
+the same if their `text` is. "001" is another label than 1, unless the labels known are numbers: then
+text that is a number is that number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
+#: Characters that nobody sees: zero-width space, word joiner, byte order mark, soft hyphen; and spaces of other kinds.
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad")) | dict.fromkeys(map(ord, "\u00a0\u202f\u2007"), " ")
 #: Beyond, a float is whole whatever it was before it was rounded.
 LARGEST = 2**53
 
@@ -76,7 +79,20 @@ def one(label: object) -> str:
     """One label as text."""
     if isinstance(label, float | np.floating) and label.is_integer() and abs(float(label)) < LARGEST:
         label = int(label)
-    return unicodedata.normalize("NFC", str(label)).strip()
+    return unicodedata.normalize("NFC", str(label).translate(UNSEEN)).strip()
+
+
+def alike(column: pd.Series) -> list[list[str]]:
+    """Labels that are two, but look or sound like one: they differ by case, spaces or form only.
+
+    Examples
+    --------
+    >>> alike(pd.Series(["St Mary", "st. mary", "St  mary", "Lake"]))
+    [['St Mary', 'St  mary']]
+    """
+    distinct = pd.Series(text(column).dropna().unique(), dtype=object)
+    folded = distinct.map(lambda label: "".join(unicodedata.normalize("NFKC", label).casefold().split()))
+    return [names.tolist() for _, names in distinct.groupby(folded, sort=False) if len(names) > 1]
 
 
 def _of_number(label: str) -> str:

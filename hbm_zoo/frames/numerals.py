@@ -25,6 +25,9 @@ NUMERAL = {
 def as_numbers(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> pd.DataFrame:
     """Read the text in the columns that hold numbers; what is no number, or in doubt, stays text.
 
+    Where commas separate cells (``frame.attrs["separator"]``) the point is the decimal mark, unless a cell has no
+    reading but with a decimal comma.
+
     Examples
     --------
     >>> from hbm_zoo.frames.rules import count, positive
@@ -35,6 +38,8 @@ def as_numbers(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> pd.DataFrame:
     text = {name: frame[name] for name, rule in rules.items() if not rule.label and _has_text(frame[name])}
     readings = {mark: {name: column.map(partial(read, mark=mark)) for name, column in text.items()} for mark in OTHER}
     votes = {mark: sum(_votes(readings[mark][n], readings[OTHER[mark]][n], rules[n]) for n in text) for mark in OTHER}
+    if frame.attrs.get("separator") == ",":
+        votes = {mark: sum(_only(readings[mark][n], readings[OTHER[mark]][n]) for n in text) for mark in OTHER}
     mark = "," if votes[","] > votes["."] else "."
     undecided = not any(votes.values())
     return frame.assign(
@@ -64,6 +69,11 @@ def _has_text(column: pd.Series) -> bool:
 def _votes(reading: pd.Series, other: pd.Series, rule: Rule) -> int:
     """How many cells are right by their column's rule if read this way, and wrong if read the other."""
     return int((rule.holds(reading) & ~rule.holds(other)).sum())
+
+
+def _only(reading: pd.Series, other: pd.Series) -> int:
+    """How many cells are a number if read this way, and none if read the other."""
+    return int((reading.notna() & other.isna()).sum())
 
 
 def _column(text: pd.Series, reading: pd.Series, other: pd.Series, undecided: bool) -> pd.Series:

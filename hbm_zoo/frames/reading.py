@@ -1,4 +1,4 @@
-"""Read a person's file as it is: separators, decimal commas, byte order marks, total rows.
+"""Read a person's file as it is: separators, decimal commas, byte order marks, rows that are no group.
 
 A frame read here knows where it came from: its index holds the lines of the file, so
 an error names the line, and its ``attrs`` hold the ``source``, the ``labels`` (what
@@ -11,17 +11,21 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from hbm_zoo.frames.numerals import as_numbers
-from hbm_zoo.frames.rules import FrameError, Rule
+from hbm_zoo.frames.rules import FrameError, Rule, cell, likenesses
+from hbm_zoo.frames.summaries import summary_rows
+from hbm_zoo.words import plural
 
 SEPARATORS = ",;\t|"
-TOTALS = {"total", "totals", "grand total", "sum", "all", "overall", "gesamt", "summe", "totaal", "somme", "totale"}
+BYTE_ORDER = "\ufeff"
+MOST_LISTED = 20
+#: How rows that cannot be used are left out.
+WAY_OUT = "Remove it from the file, or leave such rows out, counted and listed, by --drop-unusable."
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -47,12 +51,14 @@ def read(path: Path) -> pd.DataFrame:
     else:
         frame = _read_text(_decoded(content, path), path)
     frame.columns = [str(name).strip() for name in frame.columns]
-    frame.attrs = {"source": path.name, "labels": {}, "notes": []}
+    frame.attrs = {"notes": [], "separator": None} | frame.attrs | {"source": path.name, "labels": {}}
     return frame
 
 
-def for_model(frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[str, Rule]) -> pd.DataFrame:
-    """Give the model's names to a frame's columns, read its numbers, leave out its total row.
+def for_model(
+    frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[str, Rule], drop_unusable: bool = False
+) -> pd.DataFrame:
+    """Give the model's names to a frame's columns, and read its numbers.
 
     Parameters
     ----------
@@ -62,20 +68,53 @@ def for_model(frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[st
         The model's name to the file's. A name not given is looked for, its case ignored.
     rules : mapping of str to Rule
         The model's columns.
+    drop_unusable : bool
+        Leave out, and note, summaries and rows that break a column's rule.
 
     Raises
     ------
     FrameError
-        If a column named is not in the file or not in the model, or a total row is doubtful.
+        If a column named is not in the file or not in the model, or a row is a summary of the others.
     """
     source, labels = frame.attrs["source"], _labels(frame, columns, rules)
     kept = frame.drop(columns=[name for name in labels if name in frame.columns and name not in labels.values()])
     named = kept.rename(columns={theirs: ours for ours, theirs in labels.items()})
     present = {name: rules[name] for name in labels}
-    named, notes = _without_total(as_numbers(named, present), present, source)
+    named = as_numbers(named, present)
     other = {ours: theirs for ours, theirs in labels.items() if ours != theirs}
-    named.attrs = {"source": source, "labels": other, "notes": [*frame.attrs["notes"], *notes]}
-    return named
+    named.attrs = {"source": source, "labels": other, "notes": frame.attrs["notes"]}
+    return usable(named, present, drop_unusable)
+
+
+def usable(frame: pd.DataFrame, rules: Mapping[str, Rule], drop_unusable: bool) -> pd.DataFrame:
+    """The rows that a model can use: others are left out and noted, or the first summary among them is refused.
+
+    Raises
+    ------
+    FrameError
+        If a row is a summary of the others and none is to be left out.
+    """
+    unit, source, unusable = frame.index.name or "row", frame.attrs["source"], summary_rows(frame, rules)
+    frame.attrs["notes"] = [*frame.attrs["notes"], *(f"{source}: {said}" for said in likenesses(frame, rules))]
+    if not drop_unusable:
+        for row, why in unusable.items():
+            raise FrameError(f"{unit} {row} of {source} is no {next(iter(rules))}: {why}. {WAY_OUT}")
+        return frame
+    for name, rule in rules.items():
+        for row in frame.index[~rule.holds(frame[name]).to_numpy(bool)]:
+            unusable.setdefault(row, f"{frame.attrs['labels'].get(name, name)} is {cell(frame.at[row, name])}")
+    kept = frame.drop(index=list(unusable))
+    kept.attrs = frame.attrs | {"notes": [*frame.attrs["notes"], *_left_out(unusable, unit, source)]}
+    return kept
+
+
+def _left_out(unusable: Mapping, unit: str, source: str) -> list[str]:
+    """A sentence that counts and lists what was left out."""
+    if not unusable:
+        return []
+    listed = "; ".join(f"{unit} {row}: {why}" for row, why in sorted(unusable.items())[:MOST_LISTED])
+    more = f"; and {len(unusable) - MOST_LISTED} more" if len(unusable) > MOST_LISTED else ""
+    return [f"{len(unusable)} {plural(unit, len(unusable))} of {source} could not be used, left out: {listed}{more}."]
 
 
 def in_their_words(sentence: str, labels: Mapping[str, str]) -> str:
@@ -88,11 +127,11 @@ def in_their_words(sentence: str, labels: Mapping[str, str]) -> str:
 
 def _decoded(content: bytes, path: Path) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+        return content.decode("utf-16").lstrip(BYTE_ORDER)
     if b"\0" in content:
         raise FrameError(f"{path} is not a text file: expected CSV or parquet.")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8").lstrip(BYTE_ORDER)
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
 
@@ -104,11 +143,9 @@ def _read_text(text: str, path: Path) -> pd.DataFrame:
     separator = (
         stated[1] if stated else max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     )
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     header: list[str] = []
-    rows, lines, end = [], [], 0
-    for cells in reader:
-        line, end = end + 1, reader.line_num
+    rows, lines, notes = [], [], []
+    for line, cells in _records(text, separator, path):
         cells = [cell.strip() for cell in cells]
         if not any(cells) or (stated and line == 1):
             continue
@@ -120,9 +157,36 @@ def _read_text(text: str, path: Path) -> pd.DataFrame:
             raise FrameError(f"{path.name}: line {line} has {len(cells)} cells, the header has {len(header)}.")
         rows.append([cell or None for cell in cells] + [None] * (len(header) - len(cells)))
         lines.append(line)
+        notes += [
+            f"Line {line} of {path.name}: the cell of {name!r} goes over several lines. Is a quote missing?"
+            for name, cell in zip(header, cells, strict=False)
+            if "\n" in cell or "\r" in cell
+        ]
     if not header:
         raise FrameError(f"{path.name} is empty: expected a header and rows.")
-    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line", dtype=int), dtype=object)
+    frame = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line", dtype=int), dtype=object)
+    frame.attrs = {"notes": notes, "separator": separator}
+    return frame
+
+
+def _records(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows of cells, each with the line where it begins."""
+    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise FrameError(f"{path.name}: a quote that is opened in line {line} is never closed.") from None
+        if "field larger" in str(error):
+            raise FrameError(
+                f"{path.name}: a cell in line {line} has more than {csv.field_size_limit():,} characters. Is a quote "
+                "missing?"
+            ) from None
+        raise FrameError(
+            f"{path.name}: line {line} has a quote amid a cell that is quoted; inside quotes a quote is written twice."
+        ) from None
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
@@ -154,23 +218,3 @@ def _check_known(name: str, known: Iterable[str], owner: str) -> None:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise FrameError(f"{owner} has no column {name!r}, only {', '.join(known)}.{hint}")
-
-
-def _without_total(frame: pd.DataFrame, rules: Mapping[str, Rule], source: str) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out a last row that is the sum of the others; refuse one that only says it is a total."""
-    last = frame.iloc[-1] if len(frame) > 2 else pd.Series(dtype=object)
-    said = [str(last[n]).strip(" :").lower() for n, rule in rules.items() if rule.label and pd.notna(last.get(n))]
-    named_total = any(word in TOTALS for word in said)
-    if last.empty or (said and not named_total):
-        return frame, []
-    place = f"{frame.index.name} {last.name} of {source}"
-    columns = [pd.to_numeric(frame[name], errors="coerce") for name, rule in rules.items() if not rule.label]
-    complete = [column for column in columns if np.isfinite(column.iloc[:-1]).all()]
-    if any(np.isclose(column.iloc[-1], column.iloc[:-1].sum(), rtol=1e-6, atol=0.01) for column in complete):
-        return frame.iloc[:-1], [f"{place.capitalize()} is the sum of the lines above it and was left out."]
-    if named_total and len(complete) == len(columns):
-        raise FrameError(
-            f"{place} looks like a summary ({said[0]!r}) but is not the sum of the lines above it: remove it, or give "
-            "it another name if it is data."
-        )
-    return frame, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -124,9 +125,21 @@ def check(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tup
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
+    for sentence in likenesses(plain, present):
+        warnings.warn(f"{model}: {sentence}", FrameWarning, stacklevel=3)
     return pd.DataFrame(
         {name: labels.normal(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
     )
+
+
+def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
+    """A sentence for labels that differ by case, spaces or form only."""
+    return [
+        f"column {name!r} has {listed(map(repr, several))}, which differ by case, spaces or form only and are taken "
+        "for different ones."
+        for name, rule in columns.items()
+        for several in (labels.alike(frame[name]) if rule.label else ())
+    ]
 
 
 def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:

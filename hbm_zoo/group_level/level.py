@@ -76,6 +76,8 @@ class GroupLevel:
         and no standard error over groups is printed.
     at
         ``at(h, data)``: the hyperparameters as each group's population has them.
+    alike
+        Whether `at` gives all groups the same: it says then by which names the data know them, those of traits say.
     population
         ``population(h)``: the `Population` of a group's parameter, at placed hyperparameters.
     estimand
@@ -111,8 +113,9 @@ class GroupLevel:
     without_group
         ``without_group(data, group, j)``: the data without group j.
     emptied, joined
-        Where groups depend on one another: ``emptied(data)``, the same groups before their data, and
-        ``joined(seen, *further)``, one data set of the groups of several. New groups are predicted, and truths
+        ``emptied(data)``: the same groups before their data, which new data of a truth come from; needed where groups
+        have unknowns of their own beside the parameter, or depend on one another. In the latter case
+        ``joined(seen, *further)`` is one data set of the groups of several; new groups are predicted, and truths
         simulated, by ``conditional`` of these.
     expectations
         ``expectations(h, data)``: further quantities of each group by name, whose average over
@@ -138,6 +141,7 @@ class GroupLevel:
     kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
     independent: bool = True
     at: Callable = lambda h, data: h
+    alike: bool = False
     population: Callable | None = None
     estimand: Callable | None = None
     conditional: Callable | None = None
@@ -165,11 +169,17 @@ class GroupLevel:
     @property
     def placed(self) -> bool:
         """Whether populations differ from group to group before the groups' data."""
-        return self.at is not GroupLevel.at
+        return self.at is not GroupLevel.at and not self.alike
 
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""
         return self.of_estimand(self.population(self.at(h, data)))
+
+    def target(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Towards which each group is pulled: the mean of its population, which the data of all may have moved."""
+        if self.deviations is None:
+            return self.of_groups(h, data).mean
+        return self.conditional(h, data).mean - self.deviations(h, data).mean
 
     def before(self, h: xr.Dataset, data: xr.Dataset, group: str):
         """The population of the parameters of groups that lie where those of the data do; draws are joint."""
@@ -177,6 +187,10 @@ class GroupLevel:
             return self.conditional(h, self.emptied(data))
         each = xr.ones_like(data[group], dtype=float) * xr.ones_like(next(iter(h.values())), dtype=float)
         return self.population(self.at(h, data)).over(each)
+
+    def unseen(self, data: xr.Dataset) -> xr.Dataset:
+        """What was seen before there were any data: the groups without theirs, where that makes a difference."""
+        return data if self.emptied is None else self.emptied(data)
 
     def after(self, h: xr.Dataset, data: xr.Dataset):
         """The population of each group's estimand after the data."""

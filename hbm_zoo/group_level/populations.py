@@ -51,9 +51,9 @@ class Population:
         """The quantile of a probability."""
         raise NotImplementedError
 
-    def map(self, g: Increasing) -> Population:
-        """The population of a function of the parameter, where it can say what it expects of one (``expect``)."""
-        return Mapped(self, g)
+    def map(self, g) -> Population:
+        """The population of a function of the parameter: what the function makes of this one."""
+        return g.of(self)
 
     def over(self, like: xr.DataArray) -> Population:
         """The same population for each entry of an array, so that each has a draw of its own."""
@@ -173,6 +173,27 @@ class Normal(Population):
     def sample(self, rng):
         return xr.apply_ufunc(rng.normal, *xr.broadcast(self.mean, self.sd))
 
+    @property
+    def mean_absolute(self):
+        """E|theta| (Leone, Nelson & Nottingham 1961, Technometrics 3:543-550)."""
+        z = abs(self.mean) / xr.where(self.sd > 0, self.sd, 1.0)
+        near = self.sd * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) + abs(self.mean) * special.erf(z / np.sqrt(2))
+        return xr.where(self.sd > 0, near, abs(self.mean))
+
+    def absolute_ppf(self, p):
+        """The quantile of |theta|, by bisection from 0 to the farther end of an interval around theta that holds p."""
+        high = np.maximum(*(abs(self.ppf(q)) for q in ((1 - p) / 2, (1 + p) / 2)))
+        low = xr.zeros_like(high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            short = self.cdf(middle) - self.cdf(-middle) < p
+            low, high = xr.where(short, middle, low), xr.where(short, high, middle)
+        return xr.where(self.sd > 0, (low + high) / 2, abs(self.mean))
+
+    def log_mean_exp(self, t):
+        """Log E[exp(t theta)]."""
+        return t * self.mean + (t * self.sd) ** 2 / 2
+
     def expect(self, g):
         """E[g(theta)] of a smooth elementwise function by the trapezoid rule; without spread exactly g there."""
         z = xr.DataArray(np.linspace(-9, 9, 73), dims="node")
@@ -214,6 +235,10 @@ class Increasing:
 
     def __call__(self, theta):
         return self.function(theta)
+
+    def of(self, population):
+        """The population of the function, of one that can say what it expects of a function (``expect``)."""
+        return Mapped(population, self)
 
 
 EXPIT = Increasing(special.expit, lambda p: special.logit(np.clip(p, 0, 1)), lambda p: np.log(p) + np.log1p(-p))

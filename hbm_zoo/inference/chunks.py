@@ -36,7 +36,8 @@ def each_group(record: HierarchicalModel, data: xr.Dataset, samples: int, formul
     theirs.
     """
     bare = data.drop_vars(record.group, errors="ignore") if record.group_level.independent else data
-    parts = [formula(chunk) for chunk in of_groups(record, bare, samples)]
+    with xr.set_options(arithmetic_join="exact"):
+        parts = [formula(chunk) for chunk in of_groups(record, bare, samples)]
     return xr.concat(parts, dim=record.group).assign_coords({record.group: data[record.group]})
 
 

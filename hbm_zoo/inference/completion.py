@@ -123,11 +123,21 @@ def _add_arrays(record, tree, data, rng) -> None:
         xr.Dataset({record.observed: replicated.transpose("chain", "draw", ...)})
     )
     if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
-        samples = h.sizes["chain"] * h.sizes["draw"]
-        log_left_out = each_group(record, data, samples, lambda part: level.log_left_out(h, part))
-        tree["log_likelihood"] = xr.DataTree(
-            xr.Dataset({record.observed: log_left_out.transpose("chain", "draw", ...)})
-        )
+        samples = h.stack(sample=("chain", "draw"), create_index=False)
+        log_left_out = each_group(record, data, samples.sizes["sample"], lambda part: level.log_left_out(samples, part))
+        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: _by_chain(log_left_out, h)}))
+
+
+def _by_chain(values: xr.DataArray, h: xr.Dataset) -> xr.DataArray:
+    """Values [sample, ...] as [chain, draw, ...], as the draws are."""
+    values = values.transpose("sample", ...)
+    dims, sizes = ("chain", "draw"), (h.sizes["chain"], h.sizes["draw"])
+    coords = {dim: values[dim] for dim in values.dims[1:] if dim in values.coords}
+    return xr.DataArray(
+        values.values.reshape(*sizes, *values.shape[1:]),
+        coords | {dim: h[dim] for dim in dims},
+        (*dims, *values.dims[1:]),
+    )
 
 
 def _too_large(tree, data) -> bool:

@@ -61,8 +61,9 @@ def word(fit: xr.DataTree, name: str) -> str:
 
 
 def settings(fit: xr.DataTree) -> str:
-    """The options that the data were prepared with, for all that is printed to repeat: ``center = 34.42``."""
-    return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in options(fit).items())
+    """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
+    on = {name: value for name, value in options(fit).items() if value is not False}
+    return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
 
 
 def priors_of(fit: xr.DataTree) -> dict:

@@ -128,9 +128,16 @@ def fit(
 
 
 def placed_nodes(record, data, pooling, parameterization, priors, settings) -> xr.Dataset:
-    """The nodes of numerical integrals, where there are any: first rough ones, then, by a short fit, better placed."""
+    """The nodes of numerical integrals, where there are any: first rough ones, then, by a short fit, better placed.
+
+    Nodes that are no coarser than the integrals can be are of the data alone, and placed once.
+    """
     seen = with_nodes(record, data, priors, settings["seed"])
-    if seen is data or set(record.fixed[pooling](priors, data)) >= set(record.parameters):
+    if (
+        seen is data
+        or record.group_level.log_sampled is None
+        or set(record.fixed[pooling](priors, data)) >= set(record.parameters)
+    ):
         return seen
     short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2, "pilot": True}
     tree = sampling.draw(record, seen, pooling, parameterization, priors, short, False, {})

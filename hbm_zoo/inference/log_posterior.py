@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 from pymc.distributions.shape_utils import change_dist_size
+from pymc.logprob.utils import local_check_parameter_to_ninf_switch
 from pymc.pytensorf import reseed_rngs
 from pytensor import function
 from pytensor.compile import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.rewriting.basic import in2out
+from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, graph_inputs, toposort
 from pytensor.tensor.random.type import RandomType
 
@@ -132,7 +136,7 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int)
     model = normal_tails(model)
     u = pt.dmatrix("u")
     by_point = {v: u[:, k].astype(v.dtype) for k, v in enumerate(model.value_vars)}
-    both = vectorize_graph([model.logp(vars=model.free_RVs), model.logp()], by_point)
+    both = vectorize_graph(_unchecked([model.logp(vars=model.free_RVs), model.logp()]), by_point)
     shown = vectorize_graph(model.replace_rvs_by_values(model.free_RVs + model.deterministics), by_point)
     drawn = _of_prior(model)
     held = [v for v in graph_inputs([*both, *shown, *drawn]) if isinstance(v, SharedVariable) and v.name in arrays]
@@ -163,6 +167,12 @@ def log_posterior(model: pm.Model, arrays: Mapping[str, np.ndarray], nodes: int)
         data={v.name: np.empty(0, v.type.dtype) for v in held},
         nodes=nodes,
     ).with_data(arrays, nodes)
+
+
+def _unchecked(densities: list[Variable]) -> list[Variable]:
+    """Densities that are 0 where a parameter leaves its support: of many points, one that does must stop no other."""
+    rewritten: Any = rewrite_graph(densities, include=(), custom_rewrite=in2out(local_check_parameter_to_ninf_switch))
+    return rewritten
 
 
 def _of_prior(model: pm.Model) -> list[Variable]:

@@ -13,8 +13,11 @@ EVEN_WEIGHTS = 0.5
 
 
 def k_hat_threshold(samples: int) -> float:
-    """Largest k-hat at which PSIS is trusted (Vehtari et al. 2024, JMLR 25:72, section 3.2.4)."""
-    return min(1 - 1 / np.log10(samples), 0.7)
+    """Largest k-hat at which PSIS is trusted (Vehtari et al. 2024, JMLR 25:72, section 3.2.4).
+
+    Of one draw, hyperparameters that are known, nothing is weighted: its k-hat is -inf, and trusted.
+    """
+    return -np.inf if samples == 1 else min(1 - 1 / np.log10(samples), 0.7)
 
 
 def relative_efficiency(posterior: xr.Dataset) -> float:

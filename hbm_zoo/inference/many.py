@@ -65,7 +65,8 @@ def fit_many(
         ten seconds to start.
     folder : str or Path, optional
         Where each fit is recorded, whole, as soon as it is finished: some megabytes each. Fits are then not kept in
-        memory, and the same call, which must name its seed, goes on where an earlier one was stopped.
+        memory, and the same call, which must name its seed, goes on where an earlier one was stopped; units that
+        failed may have been mended, and there may be more.
     progressbar : bool
         Show on the standard error how many are done, and the time left.
     **same

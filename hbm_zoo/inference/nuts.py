@@ -25,7 +25,6 @@ from pytensor.graph import clone_replace, rewrite_graph, vectorize_graph
 from pytensor.graph.traversal import graph_inputs
 from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS, compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import numba_njit
-from pytensor.tensor.variable import TensorConstant
 
 from hbm_zoo.inference.transforms import normal_tails
 
@@ -99,7 +98,8 @@ def compiled(model: pm.Model) -> Compiled:
     Parameters
     ----------
     model : pymc.Model
-        Its free variables are continuous, its arrays ``pm.Data``.
+        Its free variables are continuous; arrays, and numbers of its priors, are in shared variables: others are no
+        other function, and nothing is compiled for them.
 
     Returns
     -------
@@ -163,8 +163,7 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
     """The log density and its gradient, as nutpie calls them, with nothing of Python in between."""
     size = sum(map(prod, shapes))
     x = pt.TensorType("float64", shape=(size,))("x")
-    (free,) = clone_replace([model.logp()], _as_data(model), rebuild_strict=False)
-    stable: Any = rewrite_graph(free, include=("canonicalize", "stabilize"))
+    stable: Any = rewrite_graph(model.logp(), include=("canonicalize", "stabilize"))
     log_density: Any = clone_replace(stable, _placed(model, shapes, affine, x))
     slope: Any = pytensor.grad(log_density, x)
     # Reordered sums would round in one way where they are compiled and in another where they are found on disk.
@@ -190,12 +189,6 @@ def _density(model: pm.Model, shapes: list, affine: tuple) -> CompiledPyMCModel:
         _shapes={"x": (size,)},
         _coords={},
     )
-
-
-def _as_data(model: pm.Model) -> dict[Any, Any]:
-    """The numbers of the priors as data: other numbers are no other function, and nothing is compiled for them."""
-    numbers = [p for v in model.free_RVs for p in v.owner.inputs if isinstance(p, TensorConstant)]
-    return {p: pytensor.shared(np.array(p.data, "float64")) for p in numbers if p.dtype.startswith("float")}
 
 
 def _density_in_c(formula: Callable, data: list[np.ndarray]):

@@ -61,7 +61,9 @@ def prior(
         theta, new = replicated(record, h.assign(fixed), data, draws, rng)
         by_name = {record.estimand: level.reported(theta), record.observed: new}
         dims = page.named_vars_to_dims
-        drawn |= {n: v.transpose("draw", *dims[n]).values for n, v in by_name.items() if n in page.named_vars}
+        # A page may show the data in another form than they come in: contrasts of rows.
+        as_shown = {n: v for n, v in by_name.items() if n in page.named_vars and {"draw", *dims[n]} == {*v.dims}}
+        drawn |= {n: v.transpose("draw", *dims[n]).values for n, v in as_shown.items()}
     return pm.to_inference_data(prior=drawn, model=page)
 
 
@@ -81,7 +83,7 @@ def replicated(record, h: xr.Dataset, data: xr.Dataset, draws: int, rng) -> tupl
     level = record.group_level
     h = h if "draw" in h.dims else h.expand_dims(draw=draws)
     theta = level.before(h, data, record.group).sample(rng)
-    return theta, level.replicate(rng, theta, h, data, data)
+    return theta, level.replicate(rng, theta, h, data, level.unseen(data))
 
 
 def by_pymc(page: pm.Model, draws: int, seed: int) -> xr.DataTree:

@@ -16,7 +16,7 @@ from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import model_of, priors_of
 from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
-from hbm_zoo.inference.nodes import apart, reweighted
+from hbm_zoo.inference.nodes import reweighted
 from hbm_zoo.inference.places import Places, places
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
@@ -141,7 +141,7 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
     key = _key(record, data, pooling, parameterization, priors)
-    nodes = record.group_level.cells(apart(data)[0])  # those that are among the data are counted there
+    nodes = 1 if "nodes" in data.attrs else record.group_level.cells(data)  # those that are data are counted there
     arrays = {str(name): v.values for name, v in record.extras.derived(data).data_vars.items()} | numbers(priors)
 
     def compiled() -> LogPosterior | None:
@@ -172,7 +172,7 @@ def _compile(record, data, pooling, parameterization, priors):
     """A compiled variant holding `data`; one whose group level is integrated out is kept."""
 
     def compiled() -> nuts.Compiled:
-        model = record.write(data, pooling, parameterization, priors)
+        model = record.write(data, pooling, parameterization, priors, apart_from_numbers(priors))
         if discrete := ", ".join(variable.name for variable in model.discrete_value_vars):
             raise ValueError(
                 f"NUTS cannot draw {discrete}, which is discrete: the {parameterization} form is for build only."

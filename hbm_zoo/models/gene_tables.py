@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, FrameWarning, check, label, number, positive
 
 GENE_COLUMNS = ("gene", "ID", "row", "Unnamed: 0", "")
@@ -33,8 +34,8 @@ def from_deseq2(frame):
     Warns
     -----
     FrameWarning
-        Genes without an estimate or a p value (no counts, or an outlier by Cook's distance) are
-        left out and counted. A missing adjusted p value alone leaves no gene out.
+        Genes without an estimate or a p value (no counts, or an outlier by Cook's distance), and rows without a
+        name, are left out and counted. A missing adjusted p value alone leaves no gene out.
 
     Notes
     -----
@@ -54,7 +55,9 @@ def from_deseq2(frame):
         )
     named = _named(frame, ("log2FoldChange", "lfcSE", "pvalue"), "from_deseq2")
     rules = {"gene": label("gene"), "log2FoldChange": number("fold change"), "lfcSE": positive("its standard error")}
-    kept, notes = _without(named, named.isna().any(axis=1), "no estimate or no p value")
+    kept, notes = _without(
+        named, {"no name": named["gene"].isna(), "no estimate or no p value": named.isna().any(axis=1)}
+    )
     table = (
         check(kept, rules, "from_deseq2")
         .set_axis(kept.index)
@@ -87,8 +90,8 @@ def from_limma(frame):
     Warns
     -----
     FrameWarning
-        Genes without an estimate, or with t = 0, whose standard error the table does not tell, are
-        left out and counted.
+        Rows without a name or an estimate, or with a logFC or t that was rounded to 0, so that the table does not
+        tell the standard error, are left out and counted.
 
     Notes
     -----
@@ -102,8 +105,15 @@ def from_limma(frame):
     0.15
     """
     named = _named(frame, ("logFC", "t"), "from_limma")
-    unknown = named.isna().any(axis=1) | (named.get("t", 1) == 0)
-    kept, notes = _without(named, unknown, "no estimate or t = 0, which tells no standard error")
+    zero = (named["logFC"] == 0) | (named["t"] == 0)
+    kept, notes = _without(
+        named,
+        {
+            "no name": named["gene"].isna(),
+            "no estimate": named.isna().any(axis=1),
+            "logFC or t of 0, by rounding, which tells no standard error": zero,
+        },
+    )
     rules = {"gene": label("gene"), "logFC": number("fold change"), "t": number("moderated t statistic")}
     table = check(kept, rules, "from_limma")
     table = table.assign(standard_error=table["logFC"] / table["t"]).set_axis(kept.index)
@@ -131,28 +141,29 @@ def _named(frame, columns, reader):
         if isinstance(frame.index, pd.RangeIndex) or frame.index.name == "line":
             raise FrameError(f"{reader} expected genes in the index or in a column 'gene', got row numbers only.")
         gene = frame.index.to_series()
-    return pd.DataFrame({"gene": gene} | {name: _numbers(frame[name], reader) for name in columns if name in frame})
+    gene = gene.mask(gene.astype(str).str.strip().isin(MISSING)) if gene.dtype == object else gene
+    return pd.DataFrame({"gene": gene} | _numbers(frame[[name for name in columns if name in frame]], reader))
 
 
-def _numbers(column, reader):
-    """A column as numbers; R writes NA where there is none."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    text = column.astype(object).where(column.notna(), "NA").astype(str).str.strip()
-    numbers = pd.to_numeric(text.mask(text.isin(MISSING)), errors="coerce").astype(float)
-    bad = numbers.isna() & ~text.isin(MISSING)
-    if bad.any():
-        got = text[bad].iloc[0]
-        raise FrameError(
-            f"{reader}: column {column.name!r} expected a number or NA, got {got!r} {_place(column.to_frame(), bad)}."
-        )
-    return numbers
+def _numbers(frame, reader):
+    """Columns as numbers, whatever their decimal mark; R writes NA where there is none."""
+    plain = frame.map(lambda cell: None if isinstance(cell, str) and cell.strip() in MISSING else cell)
+    numbers = as_numbers(plain, dict.fromkeys(frame.columns, number("")))
+    for name, column in numbers.items():
+        bad = column.map(lambda cell: isinstance(cell, str))
+        if bad.any():
+            got = column[bad].iloc[0]
+            raise FrameError(f"{reader}: column {name!r} expected a number or NA, got {got!r} {_place(frame, bad)}.")
+    return {name: column.astype(float) for name, column in numbers.items()}
 
 
-def _without(table, left_out, reason):
-    """The rows that stay, and a sentence that counts the others."""
-    if not left_out.any():
-        return table, []
-    note = f"{left_out.sum():,} of {len(table):,} genes are left out: {reason}."
-    warnings.warn(note, FrameWarning, stacklevel=3)
-    return table[~left_out], [note]
+def _without(table, reasons):
+    """The rows that stay, and a sentence that counts the others, by the first reason that holds of each."""
+    kept, notes = pd.Series(True, table.index), []
+    for reason, holds in reasons.items():
+        if (out := holds & kept).any():
+            notes.append(f"{out.sum():,} of {len(table):,} genes are left out: {reason}.")
+            kept &= ~holds
+    for note in notes:
+        warnings.warn(note, FrameWarning, stacklevel=3)
+    return table[kept], notes

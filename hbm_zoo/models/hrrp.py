@@ -1,16 +1,29 @@
 """The file that CMS publishes for the Hospital Readmissions Reduction Program, as it is."""
 
+import difflib
 import warnings
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.frames.numerals import as_numbers
+from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, count, number
 from hbm_zoo.words import choose
 
 TEXT = ("Facility Name", "Facility ID", "Measure Name")
-NUMBERS = ("Number of Discharges", "Expected Readmission Rate", "Number of Readmissions")
+NUMBERS = {
+    "Number of Discharges": Rule("a whole number", count("").holds, "discharges"),
+    "Expected Readmission Rate": Rule(
+        "a number of percent, 0 to 100", lambda s: number("").holds(s) & s.astype(float).between(0, 100), "percent"
+    ),
+    "Number of Readmissions": Rule("a whole number", count("").holds, "readmissions"),
+}
+#: What other years, and the publisher's machine-readable files, call a column.
+ALSO = {
+    "Facility Name": ("Hospital Name",),
+    "Facility ID": ("Provider Number", "Provider ID", "CMS Certification Number"),
+}
 WITHHELD = {"", "n/a", "na", "nan", "not available", "too few to report"}
 FEWEST_PUBLISHED = 11
 MOST_MISSING = 0.01
@@ -23,7 +36,8 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     ----------
     frame : pandas.DataFrame
         The file's rows, its columns as published: Facility Name, Facility ID, Measure Name,
-        Number of Discharges, Expected Readmission Rate [percent], Number of Readmissions.
+        Number of Discharges, Expected Readmission Rate [percent], Number of Readmissions; in other years Hospital
+        Name, Provider Number or Provider ID; in any case, with spaces or underscores.
         Read it with ``dtype=str``: a Facility ID has leading zeros (they are put back).
     measure : str, optional
         Such as ``"READM-30-HF-HRRP"`` or ``"HF"``; needed if the file has several.
@@ -61,11 +75,9 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     >>> frame[["hospital", "observed", "expected"]].to_numpy().tolist()
     [['010001 A', 90, 80.0], ['010005 B', 60, 64.5]]
     """
-    _check(frame, least_expected)
+    frame = _checked(frame, least_expected)
     rows = frame[frame["Measure Name"].astype(str) == _measure(frame, measure)]
-    discharges, rate, observed = (_published(rows[name]) for name in NUMBERS)
-    if (more := observed > discharges).any():
-        raise FrameError(f"Column {NUMBERS[2]!r} expected no more than the discharges, got more {_place(rows, more)}.")
+    discharges, rate, observed = _published(rows)
     expected = discharges * rate / 100
     large = expected >= least_expected
     kept = large & observed.notna()
@@ -92,13 +104,33 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     return table
 
 
-def _check(frame, least_expected):
-    """Refuse a frame that is not the published one, and a threshold that is no number."""
-    missing = [name for name in (*TEXT, *NUMBERS) if name not in frame.columns]
+def _checked(frame, least_expected):
+    """The frame under the names of today; one that is not the published one, or a threshold that is no number."""
+    if not isinstance(frame, pd.DataFrame):
+        raise FrameError(f"from_hrrp expected a pandas DataFrame, got {type(frame).__name__}.")
+    there = {_plain(name): name for name in frame.columns}
+    names = {
+        there[plain]: today
+        for today in (*TEXT, *NUMBERS)
+        for plain in map(_plain, reversed((today, *ALSO.get(today, ()))))
+        if plain in there
+    }
+    named = frame.rename(columns=names)
+    missing = [name for name in (*TEXT, *NUMBERS) if name not in named.columns]
     if missing:
-        raise FrameError(f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.")
+        near = difflib.get_close_matches(missing[0], map(str, frame.columns), n=1)
+        hint = f" The nearest it has is {near[0]!r}." if near else ""
+        raise FrameError(
+            f"from_hrrp expected the columns {', '.join((*TEXT, *NUMBERS))}; there is no {missing[0]!r}.{hint}"
+        )
     if isinstance(least_expected, str) or not least_expected >= 0:
         raise ValueError(f"from_hrrp expected least_expected to be a number, 0 or more, got {least_expected!r}.")
+    return named
+
+
+def _plain(name):
+    """A column's name without its case, spaces and underscores."""
+    return str(name).casefold().replace("_", "").replace(" ", "")
 
 
 def _measure(frame, given):
@@ -108,25 +140,30 @@ def _measure(frame, given):
         if len(names) != 1:
             raise ValueError(f"The file has several measures, name one by measure=: {', '.join(names)}.")
         return names[0]
-    short = {name.removeprefix("READM-30-").removesuffix("-HRRP").upper(): name for name in names}
-    whole = {name.upper(): name for name in names}
-    wanted = str(given).strip().upper()
+    whole = {name.upper().replace("_", "-"): name for name in names}
+    short = {plain.removeprefix("READM-30-").removesuffix("-HRRP"): name for plain, name in whole.items()}
+    wanted = str(given).strip().upper().replace("_", "-")
     return whole.get(wanted) or short.get(wanted) or choose(given, names, "measure")
 
 
-def _published(column):
-    """The numbers of a column, NaN where they are withheld."""
-    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
-    withheld = text.str.lower().isin(WITHHELD)
-    numbers = pd.to_numeric(text.str.replace(",", "").where(~withheld), errors="coerce")
-    counted, wanted = column.name.startswith("Number"), "a number"
-    fine = np.isfinite(numbers) & (numbers >= 0)
-    if counted:
-        fine, wanted = fine & (numbers % 1 == 0), "a whole number"
-    if (bad := ~withheld & ~fine).any():
-        got = text[bad].iloc[0]
-        raise FrameError(f"Column {column.name!r} expected {wanted} or N/A, got {got!r} {_place(column, bad)}.")
-    return numbers
+def _published(rows):
+    """The numbers of the columns, NaN where they are withheld, whatever their decimal mark."""
+    plain = rows[list(NUMBERS)].map(lambda cell: None if str(cell).strip().lower() in WITHHELD else cell)
+    plain = plain.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+    plain.attrs = rows.attrs
+    numbers = as_numbers(plain, NUMBERS)
+    for name, rule in NUMBERS.items():
+        column = numbers[name]
+        read = column.map(lambda cell: np.nan if isinstance(cell, str) else cell).astype(float)
+        if (bad := column.notna() & ~rule.holds(read)).any():
+            got = plain[name][bad].iloc[0]
+            raise FrameError(f"Column {name!r} expected {rule.expected} or N/A, got {got!r} {_place(rows, bad)}.")
+    discharges, rate, observed = (numbers[name].astype(float) for name in NUMBERS)
+    if (more := observed > discharges).any():
+        raise FrameError(
+            f"Column 'Number of Readmissions' expected no more than the discharges, got more {_place(rows, more)}."
+        )
+    return discharges, rate, observed
 
 
 def _place(rows, bad):

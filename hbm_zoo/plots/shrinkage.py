@@ -71,7 +71,7 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
     complete = next((fit for fit in fits.values() if fit.attrs["pooling"] == "complete"), None)
     record = model_of(partial, model)
     level = record.ask("The target of shrinkage", "population", "reliability")
-    target = level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
+    target = level.target(hyperparameters(partial), prepared(partial)).mean("sample")
     summary = partial["group_summary"].to_dataset().assign(target=target)
     if complete is not None:
         each = complete["group_summary"].to_dataset()["mean"]

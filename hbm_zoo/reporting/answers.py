@@ -13,6 +13,8 @@ import hbm_zoo as hz
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.formatting import aligned, number
 
+CERTAIN, MOST_NAMED = 0.9, 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -27,7 +29,7 @@ class Answer:
     sentence
         What its table says, in a sentence.
     meanings, texts
-        What each column of the table means; those that hold text.
+        What columns of the table mean, but ends of intervals; those that hold text.
     """
 
     verb: str
@@ -67,6 +69,48 @@ def _odds(table: pd.DataFrame) -> str:
     return f"odds {odds} (mcse {mcse}) that absorption is the slower of the two rates: {stand}"
 
 
+def _inherited(table: pd.DataFrame) -> str:
+    """Heritabilities over sites, where they are not small, and what is known where the classical estimate is 0."""
+    h2, above = table["h2"], table.index[table["p_h2_above_0.2"] > CERTAIN]
+    said = f"h2 {h2.iloc[0]:.2f}" if len(table) == 1 else f"h2 {h2.min():.2f} to {h2.max():.2f} over {len(table)} sites"
+    said += f", beyond 0.2 with probability above {CERTAIN} at {len(above)}{_some(above)}"
+    zero = table[table["reml_sigma_A"] == 0]
+    if zero.empty:
+        return said
+    (upper,) = (name for name in table if str(name).startswith("h2_eti") and str(name).endswith("ub"))
+    return f"{said}. REML is exactly 0 at {len(zero)}{_some(zero.index)}, where h2 may reach {zero[upper].max():.2f}"
+
+
+def _some(names: pd.Index) -> str:
+    """The first few names, in brackets."""
+    first = ", ".join(map(str, names[:MOST_NAMED]))
+    return f" ({first}{', ...' if len(names) > MOST_NAMED else ''})" if len(names) else ""
+
+
+def _selection(table: pd.DataFrame) -> str:
+    """Of each trait its mean gradient, what is left of its scatter, how often its sign turns, and the next year."""
+    said = []
+    for trait, of in table.groupby(level="trait", sort=False):
+        rows = of.droplevel("trait")
+        mean, low, high = (rows.loc["mean gradient"].iloc[k] for k in range(3))
+        of_mean = rows["mean"]
+        said.append(
+            f"{trait}: mean gradient {mean:.2f} ({low:.2f} to {high:.2f}); {of_mean['share that is error']:.0%} of the "
+            f"variance of estimates is error; opposite in {of_mean['years of opposite sign']:.0%} of years, naively "
+            f"{of_mean['years of opposite sign, naive']:.0%}; P(next year < 0) = {of_mean['P(next year < 0)']:.2f}"
+        )
+    return ". ".join(said)
+
+
+def _surviving(table: pd.DataFrame) -> str:
+    """Gradients over years, how many have a sign that is known, and what regressions year by year have none of."""
+    beta, low = table["beta"], table["p_negative"]
+    sure = f"above 0 with probability above {CERTAIN} in {(low < 1 - CERTAIN).sum()} of {len(table)} years, below in "
+    said = f"gradients {beta.min():.2f} to {beta.max():.2f}, {sure}{(low > CERTAIN).sum()}"
+    none = table.index[table["own"].isna()]
+    return f"{said}. Regressions year by year have none of {len(none)}{_some(none)}" if len(none) else said
+
+
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -96,9 +140,71 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             },
         ),
     ),
+    "selection_gradients": (
+        Answer(
+            verb="over_years",
+            picture="plot_selection",
+            heading="Selection over the years",
+            word="Selection",
+            sentence=_selection,
+            meanings={
+                "mean": "Posterior mean; of what is of the data alone, its value.",
+                "mcse": "Monte Carlo error of the mean.",
+            },
+        ),
+    ),
+    "variance_components": (
+        Answer(
+            verb="components",
+            picture="plot_components",
+            heading="How much is inherited",
+            word="Inherited",
+            sentence=_inherited,
+            meanings={
+                "rows": "How much data the site has.",
+                "sigma_A": "Posterior mean of the additive genetic sd [unit of the response].",
+                "sigma_E": "Posterior mean of the sd of all else [unit of the response].",
+                "h2": "Posterior mean of sigma_A^2 / (sigma_A^2 + sigma_E^2), of an individual.",
+                "p_h2_above_0.2": "Posterior probability that h2 is above 0.2.",
+                "mcse": "Monte Carlo error of that probability.",
+                "kappa": "Weight of the site's own data: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on "
+                "average over data only.",
+                "reml_sigma_A": "sigma_A by restricted maximum likelihood.",
+                "reml_h2": "h2 by restricted maximum likelihood.",
+                "anova_h2": "h2 by the analysis of variance of half sibs, which may be negative or beyond 1.",
+                "classical": "Where a classical estimate lies at an end.",
+            },
+            texts=("classical",),
+        ),
+    ),
+}
+
+#: What is answered under an option that changes what is estimated.
+OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
+    "alpha": (
+        Answer(
+            verb="by_year",
+            heading="Selection in each year",
+            word="Selection",
+            sentence=_surviving,
+            meanings={
+                "animals": "How many animals there were.",
+                "survivors": "How many of them survived.",
+                "alpha": "Posterior mean of the slope of survival [log odds per sd].",
+                "beta": "Posterior mean of the selection gradient of these animals [1 / sd].",
+                "p_negative": "Posterior probability that it is below 0.",
+                "mcse": "Monte Carlo error of that probability.",
+                "kappa": "Weight of the year's own data: 1 - Var(alpha | y, h) / Var(alpha | h).",
+                "own": "Gradient at the likeliest slope of the year alone.",
+                "standard_error": "Its standard error, by the delta method.",
+                "own_is": "Why there is none, or that it falls as the slope rises.",
+            },
+            texts=("own_is",),
+        ),
+    ),
 }
 
 
 def answers_of(record: HierarchicalModel) -> tuple[Answer, ...]:
     """The answers that a model of the zoo has beside those of all models."""
-    return OF_MODELS.get(record.name, ())
+    return OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))

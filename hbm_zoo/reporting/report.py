@@ -184,4 +184,7 @@ def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str
     }
     if found.discoveries is not None:
         meanings["Discoveries"] = definitions.DISCOVERIES
-    return meanings | {answer.heading: dict(answer.meanings) for answer, _ in _answered(found)}
+    return meanings | {
+        answer.heading: {str(c): answer.meanings.get(c) or definitions.define(str(c), volume, kappa) for c in table}
+        for answer, table in _answered(found)
+    }

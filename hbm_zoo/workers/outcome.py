@@ -17,7 +17,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-#: In the attrs of a recorded result: of which piece it is, and what was warned of on the way to it.
+#: In the attrs of a recorded result: the fingerprint of its piece, and what was warned of on the way to it.
 PIECE, WARNED = "piece", "warned"
 #: What libraries say to those who write programs.
 NOT_FOR_USERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
@@ -64,12 +64,12 @@ def _said(heard: list[warnings.WarningMessage]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(said))
 
 
-def _to_bytes(result: Any, name: str, said: list) -> bytes:
+def _to_bytes(result: Any, piece: str, said: list) -> bytes:
     import xarray as xr
 
     if not isinstance(result, xr.DataTree):
         raise TypeError(f"Expected a DataTree to be recorded, the task returned {type(result).__name__}.")
-    result.attrs |= {PIECE: name, WARNED: json.dumps(said)}
+    result.attrs |= {PIECE: piece, WARNED: json.dumps(said)}
     with _no_lock_of_a_cluster():
         return bytes(result.to_netcdf())
 

@@ -1,4 +1,8 @@
-"""A folder of finished pieces, one NetCDF file each: whole or not there, and of one piece of work only."""
+"""A folder of finished pieces, one NetCDF file each: whole or not there, and each of the piece that it says it is of.
+
+A file knows the fingerprint of its piece: work may go on with pieces that were mended, or are new, beside those that
+are done.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +27,17 @@ from hbm_zoo.workers.outcome import PIECE, WARNED
 
 MANIFEST = "work.json"
 LONGEST_NAME = 60
+#: Seconds after which a draft is one that a killed process has left.
+STALE = 3600
 OF_RESULTS = ("hbm_zoo", "pymc", "pytensor", "nutpie", "numba", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Where the results of pieces are, by the piece's name."""
+    """Where the results of pieces are, and the fingerprint of each piece, by the piece's name."""
 
     files: Mapping[str, Path]
+    fingerprints: Mapping[str, str]
 
     def write(self, name: str, content: bytes) -> None:
         """Record a piece: its file appears whole or not at all, whenever the process is killed."""
@@ -47,7 +55,13 @@ class Folder:
         return tree
 
     def attrs(self, name: str) -> dict[str, Any] | None:
-        """What the file of a piece says of the whole; None if there is no such file, or it is none of that piece."""
+        """What the file of a piece says of the whole; None if there is no such file.
+
+        Raises
+        ------
+        ValueError
+            If the file is of another piece of that name: of other data, settings or seed.
+        """
         if not self.files[name].is_file():
             return None
         try:
@@ -55,12 +69,19 @@ class Folder:
                 attrs = dict(root.attrs)
         except (OSError, ValueError):
             return None
-        return attrs if attrs.get(PIECE) == name and WARNED in attrs else None
+        if not {PIECE, WARNED} <= set(attrs):
+            return None
+        if attrs[PIECE] != self.fingerprints[name]:
+            raise ValueError(
+                f"{self.files[name].parent} holds other work: {name!r} was done with other data, settings or seed. "
+                "Name another folder."
+            )
+        return attrs
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name, to the disk, and give it its name in one step."""
-    draft = path.with_name(f"{path.name}.part")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may do the same work in one folder
     with draft.open("wb") as file:
         file.write(content)
         file.flush()
@@ -74,7 +95,7 @@ def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Fol
     Raises
     ------
     ValueError
-        If the folder holds anything else than the same task on the same pieces by the same versions.
+        If the folder holds anything else than work of the same task by the same versions.
     """
     path = Path(folder).expanduser().resolve()
     if path.exists() and not path.is_dir():
@@ -83,23 +104,25 @@ def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Fol
     work = {
         "task": f"{task.__module__}.{task.__qualname__}",
         "versions": {name: version(name) for name in OF_RESULTS},
-        "pieces": len(pieces),
-        "fingerprint": fingerprint(pieces),
     }
     if (path / MANIFEST).is_file():
         _check_same(work, _begun(path / MANIFEST), folder)
-    elif any(entry.name != f"{MANIFEST}.part" for entry in path.iterdir()):
+    elif any(not entry.name.startswith(MANIFEST) for entry in path.iterdir()):
         raise ValueError(f"{folder} holds files but no {MANIFEST}: name an empty folder, or one that this work began.")
     else:
         write_whole(path / MANIFEST, json.dumps(work, indent=1).encode())
-    return Folder(dict(zip(pieces, map(path.__truediv__, _file_names(pieces)), strict=True)))
+    for draft in path.glob("*.part"):
+        if time.time() - draft.stat().st_mtime > STALE:
+            draft.unlink(missing_ok=True)
+    fingerprints = {name: fingerprint(piece) for name, piece in pieces.items()}
+    return Folder({name: path / _file_name(name) for name in pieces}, fingerprints)
 
 
 def _begun(manifest: Path) -> dict:
     """The work that a folder was begun for."""
     try:
         begun = json.loads(manifest.read_text())
-        if {"task", "versions", "pieces", "fingerprint"} <= set(begun):
+        if {"task", "versions"} <= set(begun):
             return begun
     except (ValueError, TypeError):
         pass
@@ -108,12 +131,7 @@ def _begun(manifest: Path) -> dict:
 
 def _check_same(work: dict, begun: dict, folder: str | Path) -> None:
     """Refuse a folder of other work, by the first thing that differs."""
-    other = {
-        "task": "another task",
-        "pieces": f"{begun['pieces']} pieces, not {work['pieces']}",
-        "fingerprint": "other data, settings or seed",
-    }
-    said = [text for name, text in other.items() if begun[name] != work[name]]
+    said = [] if begun["task"] == work["task"] else ["another task"]
     for name, now in work["versions"].items():
         if (then := begun["versions"].get(name)) != now:
             said.append(f"{name} {then}, not {now}")
@@ -121,9 +139,9 @@ def _check_same(work: dict, begun: dict, folder: str | Path) -> None:
         raise ValueError(f"{folder} holds other work, of {said[0]}: name another folder.")
 
 
-def _file_names(names: Iterable[str]) -> list[str]:
-    """A number, since names may differ by case only, and as much of the name as any file system takes."""
-    return [f"{i:06d}-{re.sub(r'[^\w.-]+', '_', name)[:LONGEST_NAME]}.nc" for i, name in enumerate(names)]
+def _file_name(name: str) -> str:
+    """As much of the name as any file system takes, and a fingerprint, since names may differ by case only."""
+    return f"{re.sub(r'[^\w.-]+', '_', name)[:LONGEST_NAME]}-{fingerprint(name)[:12]}.nc"
 
 
 def fingerprint(value: Any) -> str:

@@ -116,7 +116,8 @@ def run(
         Without an executor: so many processes, started for this and ended; 1 is this process.
     folder : str or Path, optional
         Where finished pieces are recorded, one NetCDF file each, for results that are ``xarray.DataTree``. The same
-        call goes on where an earlier one was stopped, however it was.
+        call goes on where an earlier one was stopped, however it was; pieces that are not recorded yet may have
+        changed, or be new.
     progressbar : bool
         Show on the standard error how many are done, and the time left.
     noun : str
@@ -156,7 +157,7 @@ def run(
     warned: dict[str, Sequence] = results.resume()
 
     def submit(worker: Executor, name: str) -> Future:
-        return worker.submit(perform, task, pieces[name], None if book is None else name)
+        return worker.submit(perform, task, pieces[name], None if book is None else book.fingerprints[name])
 
     with threadpool_limits(limits=1), warnings.catch_warnings(), _progress(noun, progressbar) as progress:
         bar = progress.add_task("", total=len(pieces), completed=len(results))

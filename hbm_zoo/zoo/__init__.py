@@ -17,10 +17,12 @@ NAMES = (
     "material_batches",
     "population_pk",
     "reaction_norms",
+    "selection_gradients",
     "spike_slab_genes",
     "success_rates",
     "tissue_expression",
     "vaccine_clinics",
+    "variance_components",
 )
 
 

@@ -66,7 +66,11 @@ def load_data(name: str, model: ModuleType | HierarchicalModel | str | None = No
     shipped = users[0].datasets[name]
     frame = pd.read_csv(data_folder() / f"{shipped.file or name}.csv")
     frame = frame.rename(columns={theirs: ours for ours, theirs in shipped.columns.items()})
-    frame.attrs["labels"] = dict(shipped.columns)
+    for column, value in shipped.where.items():
+        frame = frame[frame[column] == value].reset_index(drop=True)
+    if shipped.reader:
+        frame = users[0].extras.readers[shipped.reader](frame, **shipped.given)
+    frame.attrs["labels"] = frame.attrs.get("labels", {}) | dict(shipped.columns)
     return frame
 
 

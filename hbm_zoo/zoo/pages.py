@@ -47,7 +47,7 @@ def _alternatives(model: str) -> dict[str, str]:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ALTERNATIVES":
             names, values = node.value.keys, node.value.values  # type: ignore[attr-defined]
             return {
-                name.value: " or ".join(value.value for value in which.keys)
+                name.value: " or ".join(str(value.value) for value in which.keys)
                 for name, which in zip(names, values, strict=True)
             }
     return {}
@@ -83,7 +83,7 @@ def section(model: str, title: str) -> str:
     return ""
 
 
-def formula(model: str, **chosen: str) -> str:
+def formula(model: str, **chosen: str | bool) -> str:
     """The model in symbols: the first indented block of its section.
 
     That is "With option=value" if an option changes the formula, else "The model".

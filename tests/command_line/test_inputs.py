@@ -117,10 +117,11 @@ def test_a_second_file_that_cannot_be_used_is_named_with_its_lines(doses, here, 
 
 def test_what_was_done_to_the_rows_of_a_second_file_is_said(doses, here, capsys):
     (here / "errors.csv").write_text("Site,Error\nA,0.5\nB,0.25\nC,1\nD,1.5\nTotal,3.25\n")
-    assert compare(doses) == 0
-    assert "Line 6 of errors.csv is the sum of the lines above it and was left out." in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert compare(doses) == 2
+    assert "line 6 of errors.csv is no site: 'Total' is the name of a summary" in capsys.readouterr().err
+    assert compare(doses, "--drop-unusable") == 0
+    said = "1 line of errors.csv could not be used, left out: line 6: 'Total' is the name of a summary."
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

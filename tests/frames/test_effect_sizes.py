@@ -86,3 +86,10 @@ def test_metafors_table_is_read_as_it_is():
     assert from_escalc(escalc.drop(columns="trial"))["clinic"].tolist() == [1, 2]
     with pytest.raises(FrameError, match="'vi' expected a finite number above 0, got an empty cell in row 0"):
         from_escalc(escalc.assign(vi=[np.nan, 0.09]))
+
+
+def test_a_label_that_is_asked_for_must_be_there():
+    escalc = pd.DataFrame({"study": ["x", "y"], "yi": [-0.5, 0.1], "vi": [0.04, 0.09]})
+    assert from_escalc(escalc, label="study")["clinic"].tolist() == ["x", "y"]
+    with pytest.raises(ValueError, match="Unknown column 'stdy'.*Did you mean 'study'"):
+        from_escalc(escalc, label="stdy")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hbm_zoo.frames.labels import like, normal, numbers, text
+from hbm_zoo.frames.labels import alike, like, normal, numbers, text
 from hbm_zoo.frames.rules import FrameError, check, key, label
 
 SAME = {
@@ -20,6 +20,7 @@ SAME = {
     "leading zeros": (["001", "1"], ["001", "1"]),
     "space around": ([" A", "A ", "A"], ["A", "A", "A"]),
     "either Unicode form": (["né", unicodedata.normalize("NFD", "né")], ["né", "né"]),
+    "what nobody sees": (["A\u200b", "\ufeffA", "St\u00a0Mary", "St Mary"], ["A", "A", "St Mary", "St Mary"]),
     "beyond the whole numbers of a float": ([1e300, 1.0], [1e300, 1.0]),
     "infinite": ([np.inf, 1.0], [np.inf, 1.0]),
 }
@@ -93,3 +94,8 @@ def test_other_slashes_join_in_one_way():
     frame = pd.DataFrame({"campaign": ["A", "A/", "A/B", "/A"], "batch": [1.0, 2.0, 3.0, 4.0]})
     assert key(frame, BOTH, "model").tolist() == ["A / 1", "A/ / 2", "A/B / 3", "/A / 4"]
     assert check(frame, COLUMNS, "model", BOTH)["batch"].tolist() == [1, 2, 3, 4]
+
+
+def test_labels_alike_but_for_case_spaces_and_form():
+    column = pd.Series(["St Mary", "ST  MARY", "St. Mary", "Lake", "lake", "\uff21", "A", "1", 1])
+    assert alike(column) == [["St Mary", "ST  MARY"], ["Lake", "lake"], ["\uff21", "A"]]

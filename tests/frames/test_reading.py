@@ -6,7 +6,8 @@ import pytest
 
 from hbm_zoo.command_line import parsing
 from hbm_zoo.frames import reading
-from hbm_zoo.frames.rules import FrameError, check, count, label, number, positive
+from hbm_zoo.frames.rules import FrameError, FrameWarning, check, count, label, number, positive
+from hbm_zoo.frames.summaries import _between, summary_rows
 
 RULES = {"hospital": label("name", unique=True), "observed": count("seen"), "expected": positive("expected")}
 TRUTH = pd.DataFrame(
@@ -32,8 +33,6 @@ FILES = {
     "separator stated": "sep=;\r\n" + SEMICOLONS.replace("\n", "\r\n"),
     "tabs": SEMICOLONS.replace(";", "\t"),
     "blank lines and cells": SEMICOLONS.replace("\n", ";;\n\n").replace("1250;", " 1250 ;") + ";;;\n",
-    "total": SEMICOLONS + "Total:;1256;1.105,50\n",
-    "total without a name": COMMAS + ",1256,1105.5\n",
 }
 
 
@@ -46,18 +45,119 @@ def test_every_way_of_writing_a_table_gives_the_same_frame(tmp_path, name, encod
     pd.testing.assert_frame_equal(frame.reset_index(drop=True), TRUTH, check_dtype=False)
 
 
-def test_a_total_row_is_noted(tmp_path):
-    frame = read(tmp_path / "file.csv", FILES["total"])
-    assert frame.attrs["notes"] == ["Line 5 of file.csv is the sum of the lines above it and was left out."]
+SUMMARIES = {
+    "last": (SEMICOLONS + "Total:;1256;1.105,50\n", 5, "'Total:' is the name of a summary"),
+    "first": ("hospital,observed,expected\nTotal,18,17\nA,3,4\nB,5,4\nC,10,9\n", 2, "'Total' is the name"),
+    "no sum": ("hospital,observed,expected\nA,1,1\nNATIONAL,4,4\nB,2,2\n", 3, "'NATIONAL' is the name"),
+    "without a name": (COMMAS + ",1256,1105.5\n", 5, "it is the sum of all others"),
+    "by its numbers": (COMMAS + "Köln,1256,1105.5\n", 5, "it is the sum of all others"),
+    "amid the others": ("hospital,observed,expected\nA,3,4\nB,5,4\nX,18,17\nC,10,9\n", 4, "it is the sum"),
+}
+
+
+@pytest.mark.parametrize("case", SUMMARIES)
+def test_a_summary_is_refused_by_its_line_and_left_out_if_asked(tmp_path, case):
+    text, line, why = SUMMARIES[case]
+    with pytest.raises(FrameError, match=rf"line {line} of file.csv is no hospital: .*{why}.*--drop-unusable"):
+        read(tmp_path / "file.csv", text)
+    frame = reading.for_model(reading.read(tmp_path / "file.csv"), {}, RULES, drop_unusable=True)
+    assert len(frame) == len(text.splitlines()) - 2
+    assert line not in frame.index
+    (note,) = frame.attrs["notes"]
+    assert note.startswith(f"1 line of file.csv could not be used, left out: line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("RE Model", True),
+        ("Total (95% CI)", True),
+        ("Random-effects model", True),
+        ("Pooled estimate", True),
+        ("Subtotal: acute", True),
+        ("Sub-total", True),
+        ("National Hospital", False),
+        ("Total Joint Clinic", False),
+        ("All Saints", False),
+        ("Summers", False),
+        ("ALL", False),
+        ("FE", False),
+        ("St. Overall", False),
+    ],
+)
+def test_summaries_by_their_words(name, summary):
+    frame = pd.DataFrame({"hospital": ["A", "B", name], "observed": [1, 2, 4], "expected": [1.0, 2.0, 5.0]})
+    assert bool(summary_rows(frame, RULES)) == summary
+
+
+def test_an_estimate_that_pools_the_others_is_no_trial():
+    rules = {"clinic": label(""), "effect": number(""), "standard_error": positive("")}
+    y, se = np.array([-0.5, -0.1, -0.3, 0.4]), np.array([0.2, 0.3, 0.25, 0.15])
+    names = ["A", "B", "C", "D", "Meta"]
+    for between in (0.0, _between(y, se**2)):
+        w = 1 / (se**2 + between)
+        mean, sd = round((w * y).sum() / w.sum(), 4), round(w.sum() ** -0.5, 4)
+        frame = pd.DataFrame({"clinic": names, "effect": [*y, mean], "standard_error": [*se, sd]})
+        assert summary_rows(frame, rules) == {4: "it is the estimate that pools all others"}
+        apart = frame.assign(effect=[*y, mean + sd / 10])
+        assert summary_rows(apart, rules) == {}
 
 
 def test_a_group_that_happens_to_be_the_sum_stays(tmp_path):
     assert len(read(tmp_path / "file.csv", "hospital,observed,expected\nA,1,1\nB,2,2\nC,3,3\n")) == 3
 
 
-def test_a_total_that_is_no_sum_is_refused(tmp_path):
-    with pytest.raises(FrameError, match=r"line 4 of file.csv looks like a summary \('total'\) but is not the sum"):
-        read(tmp_path / "file.csv", "hospital,observed,expected\nA,1,1\nB,2,2\nTotal,4,4\n")
+def test_rows_that_break_a_rule_are_left_out_if_asked_counted_and_listed(tmp_path):
+    text = "hospital,observed,expected\nA,1,1\nB,2,0\nC,x,3\n,4,4\nD,2,2\n"
+    with pytest.raises(FrameError, match="expected a whole number"):
+        check(read(tmp_path / "file.csv", text), RULES, "model")
+    frame = reading.for_model(reading.read(tmp_path / "file.csv"), {}, RULES, drop_unusable=True)
+    assert frame["hospital"].tolist() == ["A", "D"]
+    assert frame.attrs["notes"] == [
+        "3 lines of file.csv could not be used, left out: line 3: expected is 0.0; line 4: observed is 'x'; "
+        "line 5: hospital is an empty cell."
+    ]
+
+
+def test_labels_that_look_alike_are_noted(tmp_path):
+    frame = read(tmp_path / "file.csv", "hospital,observed,expected\nSt Mary,1,1\nST MARY,2,2\nLake,3,4\n")
+    (note,) = frame.attrs["notes"]
+    assert note.startswith("file.csv: column 'hospital' has 'St Mary' and 'ST MARY', which differ by case")
+    with pytest.warns(FrameWarning, match="'St Mary' and 'ST MARY', which differ by case, spaces or form only"):
+        assert len(check(frame, RULES, "model")) == 3
+
+
+QUOTES = {
+    "never closed": ('A,3,4,ok\nB,5,4,"see ward 5\nC,10,9,ok\n', "file.csv: a quote that is opened in line 3 is never"),
+    "amid": ('A,3,4,"see "ward" 5"\n', "line 2 has a quote amid a cell that is quoted"),
+}
+
+
+@pytest.mark.parametrize("case", QUOTES)
+def test_a_quote_that_swallows_rows_is_refused(tmp_path, case):
+    rows, sentence = QUOTES[case]
+    with pytest.raises(FrameError, match=sentence):
+        read(tmp_path / "file.csv", "hospital,observed,expected,notes\n" + rows)
+
+
+def test_a_cell_over_several_lines_is_noted(tmp_path):
+    frame = read(tmp_path / "file.csv", 'hospital,observed,expected,notes\nA,3,4,"see\nB,5,4,"\nC,1,2,\n')
+    assert frame["hospital"].tolist() == ["A", "C"]
+    assert frame.attrs["notes"] == [
+        "Line 2 of file.csv: the cell of 'notes' goes over several lines. Is a quote missing?"
+    ]
+
+
+def test_a_cell_of_a_book_is_refused(tmp_path):
+    with pytest.raises(FrameError, match="a cell in line 2 has more than 131,072 characters. Is a quote missing"):
+        read(tmp_path / "file.csv", f'hospital,observed,expected\n"{"x" * 200_000}",1,1\n')
+
+
+def test_where_commas_separate_cells_the_point_is_the_decimal_mark(tmp_path):
+    frame = read(tmp_path / "file.csv", "hospital,observed,expected\nA,3.500,4.125\nB,5.000,4.250\nC,7.000,6.375\n")
+    assert frame["expected"].tolist() == [4.125, 4.25, 6.375]
+    with pytest.raises(FrameError, match=r"got 3.5 in line 2"):
+        check(frame, RULES, "model")
 
 
 def test_the_owner_s_names_are_kept_and_a_comma_may_be_in_one(tmp_path):

@@ -3,7 +3,8 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.traversal import ancestors
 
-from hbm_zoo.group_level.evaluate import _compiled, evaluate
+from hbm_zoo.group_level import poisson_gamma
+from hbm_zoo.group_level.evaluate import MANY_CELLS, _compiled, evaluate
 
 
 def by_label(values, labels):
@@ -38,3 +39,13 @@ def test_what_does_not_depend_on_a_dim_is_computed_once_for_it():
     (result,) = compiled.maker.fgraph.outputs
     (log,) = [v for v in ancestors([result]) if v.owner and str(v.owner.op) == "Log"]
     assert log.type.broadcastable == (True, False)
+
+
+def test_many_cells_are_what_few_are():
+    """A long formula is compiled for many; it is the same formula."""
+    observed = by_label(np.arange(60.0), range(60))
+    mu, cv = (xr.DataArray(np.linspace(low, high, 4_000), dims="sample") for low, high in ((0.5, 2.0), (0.0, 0.9)))
+    every = evaluate(poisson_gamma.log_marginal, observed, 3.0 + 0 * observed, mu, cv)
+    few = evaluate(poisson_gamma.log_marginal, observed, 3.0 + 0 * observed, mu[::400], cv[::400])
+    assert every.size >= MANY_CELLS > few.size
+    np.testing.assert_allclose(every.isel(sample=slice(None, None, 400)), few, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
@@ -100,3 +101,17 @@ def test_nothing_is_defined_outside():
 def test_forms_of_few_numbers_are_told_from_others(pooling, form, few):
     model = hz.hospital_readmission.build(hz.load_data("three_hospitals"), pooling, form)
     assert few_numbers(model) is few
+
+
+def test_a_point_outside_the_support_stops_no_other():
+    y = np.array([1.0, 2.0, 0.5])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 1)
+        tau = pm.Exponential("tau", 1)
+        pm.Normal("y", mu, tau, observed=y)
+    posterior = log_posterior(model, {}, nodes=1)
+    log_prior, log_likelihood = posterior.parts(np.array([[0.5, 1.0], [0.0, -5000.0], [-1.0, 0.5]]))
+    h = posterior.variables(np.array([[0.5, 1.0], [-1.0, 0.5]]))
+    expected = stats.norm(h["mu"].values[:, None], h["tau"].values[:, None]).logpdf(y).sum(axis=1)
+    np.testing.assert_allclose(log_likelihood[[0, 2]], expected, rtol=1e-10)
+    assert log_likelihood[1] == log_prior[1] == -np.inf

@@ -19,6 +19,7 @@ from scipy import stats
 import hbm_zoo as hz
 from hbm_zoo.inference import nuts, sampling
 from hbm_zoo.models.vaccine_clinics import MODEL
+from hbm_zoo.priors import apart_from_numbers
 
 SETTINGS = {"draws": 200, "tune": 200, "chains": 2, "seed": 1}
 
@@ -29,7 +30,8 @@ def prepared(unit=1.0, rows=slice(None)):
 
 
 def written(data):
-    return nuts.compiled(MODEL.write(data, "partial", "marginalized", MODEL.priors(data, pooling="partial")))
+    priors = MODEL.priors(data, pooling="partial")
+    return nuts.compiled(MODEL.write(data, "partial", "marginalized", priors, apart_from_numbers(priors)))
 
 
 def drawn(model, **options):
@@ -117,7 +119,7 @@ def test_other_data_are_not_compiled_and_leave_the_first_alone(monkeypatch, bcg)
     before, changed = drawn(bcg), bcg.with_data(few)
     x = np.array([0.3, -0.7])
     priors = MODEL.priors(prepared(), pooling="partial")
-    fresh = nuts.compiled(MODEL.write(few, "partial", "marginalized", priors))
+    fresh = nuts.compiled(MODEL.write(few, "partial", "marginalized", priors, apart_from_numbers(priors)))
     np.testing.assert_allclose(evaluated(changed, x)[1], evaluated(fresh, x)[1], rtol=1e-12)
     assert evaluated(changed, x)[1] != evaluated(bcg, x)[1]
     for name in ("tau", "mu", "I2"):  # I2 is a function of the data, too

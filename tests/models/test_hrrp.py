@@ -139,3 +139,33 @@ def test_a_count_without_discharges_is_not_called_withheld(published):
     notes = quietly(published, "HF").attrs["notes"]
     assert any("1 hospitals have a count, but no number of discharges" in note for note in notes)
     assert any("1 of 2 hospitals (50.0 %) have no published count" in note for note in notes)
+
+
+def test_files_of_other_years_and_decimal_commas_are_the_same_hospitals(published):
+    def read(frame, measure="HF"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return hz.hospital_readmission.from_hrrp(frame, measure, least_expected=0)
+
+    rate, today = "Expected Readmission Rate", read(published)
+    old = {"Facility Name": "Hospital Name", "Facility ID": "Provider Number"}
+    snake = {name: name.lower().replace(" ", "_") for name in published.columns}
+    for same in (
+        published.rename(columns=old),
+        published.rename(columns=snake),
+        published.assign(**{rate: published[rate].str.replace(".", ",")}),
+    ):
+        pd.testing.assert_frame_equal(read(same), today)
+    under = published.assign(**{"Measure Name": published["Measure Name"].str.replace("-", "_")})
+    pd.testing.assert_frame_equal(read(under, "READM-30-HF-HRRP"), today)
+
+
+def test_a_rate_above_100_percent_is_refused(published):
+    above = published.assign(**{"Expected Readmission Rate": "200.0"})
+    with pytest.raises(FrameError, match="'Expected Readmission Rate' expected a number of percent, 0 to 100 or N/A"):
+        hz.hospital_readmission.from_hrrp(above, "HF")
+
+
+def test_a_column_that_is_not_there_has_a_nearest_name(published):
+    with pytest.raises(FrameError, match="there is no 'Measure Name'. The nearest it has is 'Mesure Name'"):
+        hz.hospital_readmission.from_hrrp(published.rename(columns={"Measure Name": "Mesure Name"}))

@@ -404,3 +404,25 @@ def test_beyond_the_budget_nothing_of_the_size_of_draws_times_genes_is_kept(few_
     assert not {"log_likelihood", "prior_predictive", "posterior_predictive"} & set(fit.children)
     assert "posterior[theta]" in fit.attrs["left_out"]
     xr.testing.assert_allclose(fit["group_summary"]["lfdr"], fits["partial"]["group_summary"]["lfdr"])
+
+
+def test_what_rounding_made_0_and_rows_without_a_name_are_left_out_each_by_its_reason():
+    frame = pd.DataFrame(
+        {"ID": ["a", "b", "c", None, "e"], "logFC": [1.0, -0.5, 0.0, 2.0, None], "t": [5, -2, 0.01, 4, 1]}
+    )
+    with pytest.warns(FrameWarning):
+        read = genes.from_limma(frame)
+    assert read["gene"].tolist() == ["a", "b"]
+    assert read.attrs["notes"] == [
+        "1 of 5 genes are left out: no name.",
+        "1 of 5 genes are left out: no estimate.",
+        "1 of 5 genes are left out: logFC or t of 0, by rounding, which tells no standard error.",
+    ]
+    with pytest.raises(FrameError, match="of the same sign"):
+        genes.from_limma(pd.DataFrame({"ID": ["a"], "logFC": [1.0], "t": [-5.0]}))
+
+
+def test_a_table_with_decimal_commas_is_the_same_table():
+    text = ";log2FoldChange;lfcSE;stat;pvalue\ng1;1,25;0,2;6;0,1\ng2;-0,1;0,1;-1;0,3\n"
+    read = genes.from_deseq2(pd.read_csv(io.StringIO(text), sep=";"))
+    assert read.to_numpy().tolist() == [["g1", 1.25, 0.2], ["g2", -0.1, 0.1]]

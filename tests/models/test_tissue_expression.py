@@ -322,12 +322,12 @@ def test_a_million_cells_are_prepared_in_two_seconds():
 
 @pytest.mark.parametrize("matrix", [np.asarray, sparse.csr_matrix])
 def test_anndata_gives_the_frame(matrix):
-    X = matrix(np.array([[1.0, 0.0], [2.5, 4.0], [0.0, 3.0]]))
+    X = matrix(np.array([[1.0, 0.0], [2.5, 4.5], [0.0, 3.0]]))
     adata = anndata.AnnData(X, obs=pd.DataFrame({"organ": ["a", "b", "b"]}, index=["c1", "c2", "c3"]))
     adata.var_names = ["G1", "G2"]
     frame = tissues.from_anndata(adata, gene="G2", tissue_key="organ")
     assert frame["tissue"].tolist() == ["a", "b", "b"]
-    assert frame["expression"].tolist() == [0.0, 4.0, 3.0]
+    assert frame["expression"].tolist() == [0.0, 4.5, 3.0]
     assert MODEL.data(frame).attrs["gene"] == "G2"
     with pytest.raises(ValueError, match="Unknown gene 'G9'"):
         tissues.from_anndata(adata, gene="G9", tissue_key="organ")
@@ -386,3 +386,19 @@ def test_simulated_tissues_have_the_truth_they_report():
     assert abs(residual.std() / 0.5 - 1) < 4 / np.sqrt(2 * len(frame))
     assert abs(float(truth["theta"].std()) - 1) < 4 / np.sqrt(8000)
     assert frame.groupby("tissue").size().min() == 1
+
+
+@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
+def test_anndata_that_would_be_misread_is_refused_or_said():
+    obs = pd.DataFrame({"organ": ["a", "b"]}, index=["c1", "c2"])
+    adata = anndata.AnnData(np.array([[1.0, 2.0], [3.0, 4.0]]), obs=obs)
+    adata.var_names = ["G1", "G1"]
+    with pytest.raises(ValueError, match="2 genes are named 'G1'"):
+        tissues.from_anndata(adata, gene="G1", tissue_key="organ")
+    adata.var_names = ["G1", "G2"]
+    with pytest.warns(FrameWarning, match="whole numbers only: are these raw counts"):
+        tissues.from_anndata(adata, gene="G1", tissue_key="organ")
+    empty = anndata.AnnData(obs=obs, var=pd.DataFrame(index=["G1"]))
+    with pytest.raises(ValueError, match="adata.X is empty"):
+        tissues.from_anndata(empty, gene="G1", tissue_key="organ")

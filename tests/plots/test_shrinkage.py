@@ -51,3 +51,12 @@ def test_groups_of_one_size_stand_side_by_side():
     assert axes.collections[0].get_offsets()[:, 0].tolist() == [1, 2, 3]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Smaller", "Small", "Large"]
     assert "expected: 8 each" in axes.get_xlabel()
+
+
+def test_a_batch_is_pulled_to_its_campaign():
+    fit = hz.fit("material_batches", hz.load_data("pastes"), random_seed=1, progressbar=False)
+    dashes = hz.plot_shrinkage({"partial": fit}).axes[0].collections[0].get_offsets()[:, 1]
+    of_batch = fit["group_summary"].to_dataset().sortby("own")
+    campaigns = hz.groups(fit, level="campaign")["partial"]
+    expected = [campaigns[str(label).split(" / ")[0]] for label in of_batch["batch"].values]
+    np.testing.assert_allclose(dashes, expected, rtol=1e-6)

@@ -113,14 +113,33 @@ def test_what_is_recorded_is_read_only_when_it_is_asked_for(tasks, log, tmp_path
 def test_a_half_written_file_never_counts(tasks, log, recorded_alone, tmp_path):
     done = tmp_path / "done"
     run(tasks.tree, tasks.pieces(log), folder=done, progressbar=False)
-    for i, part in [(2, ".part"), (5, ""), (6, "")]:
-        (file,) = done.glob(f"*-p{i}.nc")
+    for i, part in [(2, ".123.part"), (5, ""), (6, "")]:
+        (file,) = done.glob(f"p{i}-*.nc")
         half = file.read_bytes()[: 0 if i == 6 else file.stat().st_size // 2]
         file.unlink()
         file.with_name(file.name + part).write_bytes(half)
+        os.utime(file.with_name(file.name + part), (0, 0))
     assert same_to_the_bit(run(tasks.tree, tasks.pieces(log), folder=done, progressbar=False), recorded_alone)
     assert tasks.ran(log) == ONCE | {"p2": 2, "p5": 2, "p6": 2}
     assert not list(done.glob("*.part"))
+
+
+def test_a_piece_that_failed_may_be_mended_and_there_may_be_more(tasks, log, recorded_alone, tmp_path):
+    given = tasks.pieces(log)
+    few = {name: piece for name, piece in given.items() if name not in ("p0", "p7")}
+    with pytest.raises(PiecesFailed, match="The first, p3: no data"):
+        run(tasks.tree, few | {"p3": given["p3"] | {"wrong": "no data"}}, folder=tmp_path / "done", progressbar=False)
+    assert same_to_the_bit(run(tasks.tree, given, folder=tmp_path / "done", progressbar=False), recorded_alone)
+    assert tasks.ran(log) == ONCE | {"p3": 2}
+
+
+def test_a_piece_that_is_done_may_not_change(tasks, log, tmp_path):
+    given = tasks.pieces(log)
+    run(tasks.tree, given, folder=tmp_path / "done", progressbar=False)
+    other = given | {"p5": given["p5"] | {"seed": -1}}
+    with pytest.raises(ValueError, match="holds other work: 'p5' was done with other data, settings or seed"):
+        run(tasks.tree, other, folder=tmp_path / "done", progressbar=False)
+    assert tasks.ran(log) == ONCE
 
 
 def test_only_trees_are_recorded(tasks, log, tmp_path):
@@ -170,7 +189,7 @@ def test_a_run_that_was_killed_goes_on(tasks, log, recorded_alone, tmp_path, kin
     while not all(map(is_gone, servants)):
         assert time.monotonic() < deadline, "processes outlive the one that started them"
         time.sleep(0.05)
-    recorded = {path.stem.split("-")[1] for path in done.glob("*.nc")}
+    recorded = {path.stem.split("-")[0] for path in done.glob("*.nc")}
     assert 3 <= len(recorded) < 8
     once = tasks.ran(log)
     results = run(tasks.tree, tasks.pieces(log, seconds=0.2), folder=done, progressbar=False)

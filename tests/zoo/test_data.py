@@ -20,7 +20,16 @@ SIMULATED = [path.stem for path in DATA.glob("simulated_*.csv")]
 
 
 def test_every_file_belongs_to_a_model_and_every_dataset_has_a_file():
-    assert sorted({*hz.datasets().index}) == sorted(path.stem for path in DATA.glob("*.csv"))
+    shipped = [item for module in hz.MODELS.values() for item in module.MODEL.datasets.items()]
+    assert {name for name, _ in shipped} == {*hz.datasets().index}
+    assert sorted({of.file or name for name, of in shipped}) == sorted(path.stem for path in DATA.glob("*.csv"))
+
+
+def test_a_file_may_hold_several_data_sets():
+    record = hz.variance_components.MODEL
+    parts = [hz.load_data(name) for name, of in record.datasets.items() if of.file == "eucalyptus_progenies"]
+    assert [part["site"].unique().tolist() for part in parts] == [["Araraquara"], ["Bento Quirino"], ["Mogi-Guacu"]]
+    assert sum(map(len, parts)) == len(pd.read_csv(DATA / "eucalyptus_progenies.csv"))
 
 
 def test_every_dataset_has_its_source():

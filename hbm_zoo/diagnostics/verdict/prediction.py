@@ -22,7 +22,7 @@ def prediction(record: HierarchicalModel, fit: xr.DataTree, tables: Mapping[str,
     """The answer to each question, from the ranked rows of its own table."""
     group, why_not = word(fit, record.group), no_standard_error(record, fit)
     starts = {
-        "new_group": f"for {with_article(group)} not seen before",
+        "new_group": f"for {record.extras.left_out.format(a_group=with_article(group))}",
         "new_observation": f"for the same {group} again",
     }
     answers, named = [], None
