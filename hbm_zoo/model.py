@@ -280,8 +280,8 @@ class HierarchicalModel:
         chosen = self.chosen
         for name, value in options.items():
             known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
-            by_word = {str(one): one for one in known}
-            chosen[name] = by_word[choose(str(value), by_word, name)]
+            by_word = {str(one).lower(): one for one in known}  # True is written true where all is text
+            chosen[name] = by_word[choose(str(value).lower(), by_word, name)]
         return _under(self.base or self, tuple(chosen.items()))
 
     @property

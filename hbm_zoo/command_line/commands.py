@@ -75,6 +75,8 @@ class Source:
         if str(self.file) in record.datasets and not self.file.exists():
             raise BadInput(f"There is no file {self.file}; the shipped data of that name: --dataset {self.file}.")
         frame = reading.read(self.file)
+        with _bad_input(record):
+            record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if reader is None:
             columns = parsing.columns(self.columns, record.columns)
             return self._checked(reading.for_model(frame, columns, record.columns, self.drop_unusable), record), options

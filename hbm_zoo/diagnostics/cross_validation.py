@@ -215,12 +215,13 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: 
     h, reff, log_ratios = (hyperparameters(fit), efficiency(fit), None)
     if proposed is not None:
         h, reff, log_ratios = proposed, 1.0, proposed["log_ratio"]
-    leave_row_out = record.ask("compare_poolings", "leave_row_out").leave_row_out
+    level = record.ask("compare_poolings", "leave_row_out")
+    leave_row_out, cells = level.leave_row_out, level.cells(data)
     row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data, np.arange(1)).dims if dim != "sample")
-    chosen, cells = np.arange(data.sizes[row]), record.group_level.cells(data)
+    chosen, of_row = np.arange(data.sizes[row]), cells if level.cells_of_row is None else level.cells_of_row(data)
     if chosen.size > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
-    portions = in_portions(chosen, h.sizes["sample"], cells)
+    portions = in_portions(chosen, h.sizes["sample"], of_row)
     by_portion = [leave_one_out(leave_row_out(h, data, rows), reff, log_ratios=log_ratios) for rows in portions]
     scored = xr.concat(by_portion, dim=row)
     elpd, mcse, k_hat = (scored[name].values.copy() for name in ("elpd", "elpd_mcse", "k_hat"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import xarray as xr
@@ -42,10 +44,10 @@ class Rows:
     def leave_row_out(self, h: xr.Dataset, data: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
         """Log density of scored rows given all others [..., row] [nats]."""
         found = []
-        for i in rows:
-            j, position = self.place(data, int(i))
+        for j, together in groupby((self.place(data, int(i)) for i in rows), key=itemgetter(0)):
             H, whole, table = self._of_group(h, data, j)
-            found.append(whole - np.log(xr.dot(H, xr.DataArray(table[position], dims="node"), dim="node")))
+            without = xr.DataArray(table[[position for _, position in together]], dims=(self.dim, "node"))
+            found.append(whole - np.log(xr.dot(H, without, dim="node")))
         return xr.concat(found, dim=self.dim)
 
     def _of_group(self, h: xr.Dataset, data: xr.Dataset, j: int):

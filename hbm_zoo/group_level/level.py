@@ -128,8 +128,9 @@ class GroupLevel:
     log_sampled
         ``log_sampled(h, data)`` [sample]: ``log_joint`` as the form that is sampled has it [nats], where its integrals
         are coarser; draws are reweighted from it to ``log_joint``.
-    cells
+    cells, cells_of_row
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
+        ``cells_of_row(data)``: for each row and draw where rows are left out; by default as many.
     step
         Of the differences that stand for derivatives of ``log_joint`` in h, in units of the posterior's spread: long
         where the error of an integral changes with h.
@@ -163,6 +164,7 @@ class GroupLevel:
     integration_error: Callable | None = None
     log_sampled: Callable | None = None
     cells: Callable = lambda data: 1
+    cells_of_row: Callable | None = None
     step: float = STEP
     further: tuple[Level, ...] = ()
 

@@ -116,6 +116,7 @@ class OnATable:
             integration_error=self.integration_error,
             step=STEP,
             cells=lambda data: data.sizes.get("node", 1),
+            cells_of_row=lambda data: 1,
             **formulas,
         )
 

@@ -268,7 +268,7 @@ REFUSED = {
     "expected traits, fitness and year to be columns of their own": lambda: standardised_animals(FRAME, "year"),
     "column 'survived' expected 0 or 1, got 0.5": lambda: standardised_animals(FRAME.assign(survived=0.5), "z"),
     "column 'year' expected": lambda: MODEL.data(FRAME.assign(year=None)),
-    "Unknown exact 'yes': expected one of False, True": lambda: hz.fit(
+    "Unknown exact 'yes': expected one of false, true": lambda: hz.fit(
         "selection_gradients", FRAME, exact="yes", random_seed=1
     ),
 }
