@@ -3,7 +3,8 @@
     y ~ N(f, sd(f)^2),  sd(f)^2 = sigma_add^2 + (sigma_prop f)^2
 
 Where one of the two is 0 a group's rows come down to two sums, whatever the other is, so that a likelihood at
-thousands of nodes costs the same however many rows there are.
+thousands of nodes costs the same however many rows there are. Of a row below the limit of quantification only that is
+known: its density is the probability P(y < limit) (M3 of Beal 2001, J Pharmacokinet Pharmacodyn 28:481-504).
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import special
 
 SIGMAS = ("sigma_add", "sigma_prop")
+#: What is known of a row: nothing, what was measured, or that it was below the limit.
+MEASURED, BELOW = 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,58 @@ class Combined:
         return (used * each).sum(axis=-1)
 
 
-ERRORS = {
+@dataclass(frozen=True)
+class Censored:
+    """One of the others, some rows below the limit of quantification, which stands in their place."""
+
+    of: Scaled | Combined
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """The sigma that is 0, if one is."""
+        return self.of.fixed
+
+    def sd(self, f, sigma_add, sigma_prop):
+        """Of a measurement of which f is expected."""
+        return self.of.sd(f, sigma_add, sigma_prop)
+
+    def sums(self, f: np.ndarray, y: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """What is expected of each row [..., part]."""
+        return np.where(used > 0, f, 0.0)
+
+    def log_density(self, f, y, used, sigma_add, sigma_prop, xp: Any = np):
+        """Of a group's rows [nats], from what is expected of each [..., part]."""
+        sd = xp.where(used > 0, self.sd(f, sigma_add[..., None], sigma_prop[..., None]), 1.0)
+        return xp.where(used > 0, log_density(y, f, sd, used == BELOW, xp), 0.0).sum(axis=-1)
+
+
+def log_density(y, f, sd, below, xp: Any = np):
+    """Of each row [nats]: of one that is below y, log Phi((y - f) / sd)."""
+    z = (y - f) / sd
+    log_Phi = special.log_ndtr(z) if xp is np else _log_Phi(z)
+    return xp.where(below, log_Phi, -0.5 * z**2 - xp.log(sd) - np.log(2 * np.pi) / 2)
+
+
+def _log_Phi(z):
+    """Log Phi as PyTensor has it, to the far left too."""
+    from pymc.distributions.dist_math import normal_lcdf
+
+    return normal_lcdf(0.0, 1.0, z)
+
+
+ERRORS: dict[str, Scaled | Combined] = {
     "additive": Scaled({"sigma_prop": 0.0}, power=0),
     "proportional": Scaled({"sigma_add": 0.0}, power=1),
     "combined": Combined(),
 }
+
+
+def residual_error(error: str, lloq: float) -> Scaled | Combined | Censored:
+    """The residual error by its name, with a limit of quantification or without one, 0.
+
+    Examples
+    --------
+    >>> residual_error("additive", 0.0).power
+    0
+    """
+    return Censored(ERRORS[error]) if lloq else ERRORS[error]

@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from hbm_zoo.group_level import dosing, one_compartment
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.level import GroupLevel
-from hbm_zoo.group_level.residual_error import ERRORS
+from hbm_zoo.group_level.residual_error import BELOW, MEASURED, log_density, residual_error
 from hbm_zoo.group_level.weighted import MultivariateNormal
 
 CORRELATIONS = {
@@ -102,7 +102,8 @@ class Route:
         data = dosing.with_history(new, seen)
         f = self.expected(theta, data).isel(patient=data.of_patient, row=data.of_row)
         drawn = xr.apply_ufunc(rng.normal, *xr.broadcast(f, _error(data).sd(f, h.sigma_add, h.sigma_prop)))
-        return drawn.drop_vars("patient", errors="ignore")
+        reported = np.maximum(drawn, data.attrs["lloq"]) if data.attrs["lloq"] else drawn
+        return reported.drop_vars("patient", errors="ignore")
 
     def mirrored(self, theta, log_ratio=0.0):
         """Theta [..., coefficient] with the two rates exchanged, of a patient of so much more clearance than volume.
@@ -164,8 +165,9 @@ class Route:
         known = self._last[3]
         f = self.expected(known.theta, one.isel(row=[row])).isel(row=0)
         scatter = _error(data).sd(f, h.sigma_add, h.sigma_prop)
-        log_density = -0.5 * ((data.concentration.values[i] - f) / scatter) ** 2 - np.log(scatter * np.sqrt(2 * np.pi))
-        left_out = -known.log_expectation(-log_density.where(known.weight > 0, 0.0))
+        below = one.used.values[0, row] == BELOW
+        of_row = xr.apply_ufunc(log_density, data.concentration.values[i], f, scatter, below)
+        left_out = -known.log_expectation(-of_row.where(known.weight > 0, 0.0))
         return left_out.isel(patient=0, drop=True)
 
     def without_row(self, data: xr.Dataset, i: int) -> xr.Dataset:
@@ -195,7 +197,7 @@ class Route:
 
     def _least_squares(self, one: xr.Dataset) -> np.ndarray:
         """Of one patient, from a few beginnings; absorption is the faster of two rates."""
-        used = one.used.values > 0
+        used = one.used.values == MEASURED
         if used.sum() < len(self.names):
             return np.full(len(self.names), np.nan)
         doses, y = [one[name].values[used] for name in dosing.COURSE], one.sampled.values[used]
@@ -222,7 +224,7 @@ def _stacked(values: list, dim: str) -> xr.DataArray:
 
 
 def _error(data: xr.Dataset):
-    return ERRORS[data.attrs["error"]]
+    return residual_error(data.attrs["error"], data.attrs["lloq"])
 
 
 def _log_density(predicted: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

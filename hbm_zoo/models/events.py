@@ -42,7 +42,7 @@ def check_whole(data, absorbed):
         raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
     if absorbed and (data.duration > 0).any():
         raise FrameError("population_pk: column 'duration' is of infusions: route='iv'.")
-    if left_out := int((data.seen - data.used).sum()):
+    if left_out := int(((data.seen > 0) & (data.used == 0)).sum()):
         warnings.warn(
             f"{left_out} {plural('sample', left_out)} before any dose of the patient {'are' if left_out > 1 else 'is'} "
             f"left out: under a {data.attrs['error']} error nothing is known of them.",

@@ -53,7 +53,8 @@ of 70 kg, or per kg.
 
 ``error="additive"`` sets sigma_prop = 0, "proportional" sigma_add = 0, and "combined" learns both.
 Under a proportional error nothing is known of a sample before any dose, which cannot scatter: such
-rows are left out, and counted.
+rows are left out, and counted. With ``lloq``, the limit of quantification, a concentration at it or below
+tells that it is no more: its density is Phi((lloq - f)/sd) (method M3, Beal 2001).
 
 No pooling gives the logs of each patient wide independent normals in advance, matched in mean and
 variance to what the partial model expects of one patient; complete pooling is Omega = 0: one curve
@@ -99,7 +100,8 @@ References
 Sheiner L, Rosenberg B, Melmon K (1972) Modelling of individual pharmacokinetics for computer-aided
 drug dosage. Comput Biomed Res 5:441-459. Sheiner L, Beal S (1980) J Pharmacokinet Biopharm
 8:553-571. Wakefield J (1996) The Bayesian analysis of population pharmacokinetic models. J Am Stat
-Assoc 91:62-75. Anderson B, Holford N (2008) Mechanism-based concepts of size and maturity in
+Assoc 91:62-75. Beal S (2001) Ways to fit a PK model with some data below the quantification limit.
+J Pharmacokinet Pharmacodyn 28:481-504. Anderson B, Holford N (2008) Mechanism-based concepts of size and maturity in
 pharmacokinetics. Annu Rev Pharmacol Toxicol 48:303-332. Lewandowski D, Kurowicka D, Joe H (2009)
 J Multivar Anal 100:1989-2001.
 """
@@ -116,7 +118,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.rules import FrameError, label, not_negative, number, or_empty, positive
 from hbm_zoo.group_level import dosing, features
-from hbm_zoo.group_level.residual_error import ERRORS, SIGMAS
+from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.cohorts import simulated
@@ -217,6 +219,7 @@ def prepare(
     typical_V: float | None = None,
     typical_ka: float | None = None,
     typical_sd: float | None = None,
+    lloq: float | None = None,
 ):
     """Doses and samples of every patient side by side, as many as the one with the most has.
 
@@ -230,11 +233,15 @@ def prepare(
         How clearance and volume follow the weight. Default: allometric, where there is a weight.
     typical_CL, typical_V, typical_ka, typical_sd : float
         What is known of the typical patient in advance, and the sd of their logs.
+    lloq : float, optional
+        Lower limit of quantification [mass/L]: of a concentration at it or below only that is known. Default: each is
+        what it says.
 
     Returns
     -------
     xarray.Dataset
-        Dims patient, dose, row, observation, coefficient; ``used`` [patient, row], which rows tell of the patient.
+        Dims patient, dose, row, observation, coefficient; ``used`` [patient, row], which rows tell of the patient: 1,
+        and 2 of one of which only that it is below the limit is known.
 
     Raises
     ------
@@ -244,6 +251,7 @@ def prepare(
     choose(error, ERRORS, "error")
     typical = {"typical_CL": typical_CL, "typical_V": typical_V, "typical_ka": typical_ka, "typical_sd": typical_sd}
     attrs = {name: _above_zero(name, value) for name, value in typical.items() if value is not None}
+    attrs["lloq"] = 0.0 if lloq is None else _above_zero("lloq", lloq)
     frame = pd.DataFrame({name: frame[name] if name in frame else np.nan for name in COLUMNS})
     check_events(frame)
     of, patients = pd.factorize(frame["patient"])
@@ -267,7 +275,19 @@ def prepare(
     data = dosing.with_courses(data.assign({name: ("patient", value) for name, value in size.items()}))
     data["used"] = data.seen * (data.given > 0).any("dose") if error == "proportional" else data.seen
     attrs |= {"error": error} | chosen
-    return data.assign_attrs(attrs)
+    return _censored(data.assign_attrs(attrs), attrs["lloq"])
+
+
+def _censored(data, lloq):
+    """Concentrations at the limit or below are at it; how many is noted."""
+    if not lloq:
+        return data
+    below = (data.used > 0) & (data.sampled <= lloq)
+    return data.assign(
+        used=data.used.where(~below, BELOW),
+        sampled=data.sampled.where(~below, lloq),
+        concentration=np.maximum(data.concentration, lloq),
+    )
 
 
 def _above_zero(name, value):
@@ -316,7 +336,7 @@ def marginalized(route, data, prior):
         *(prior(name) for name in SIGMAS),
         *population_of_logs(route, prior),
         *nodes,
-        logp=partial(log_marginal, data.error, len(route.names)),
+        logp=partial(log_marginal, residual_error(data.error, data.lloq), len(route.names)),
         signature="(j,r),(),(),(c),(c,d),(j,k,p),(j,k,f),(j,k),(c),(c,d)->(j,r)",
         observed=data.sampled,
     )
@@ -325,7 +345,7 @@ def marginalized(route, data, prior):
 def log_marginal(error, size, y, used, sigma_add, sigma_prop, mu, factor, predicted, *cloud):
     """Log p(y_j | h) of all patients [nats]."""
     given, log_q, *pilot = cloud
-    density = ERRORS[error].log_density(predicted, y[:, None], used[:, None], sigma_add, sigma_prop, pt)
+    density = error.log_density(predicted, y[:, None], used[:, None], sigma_add, sigma_prop, pt)
     return features.log_marginal(density, given, log_q, mu, factor, *pilot, size).sum()
 
 
@@ -345,13 +365,18 @@ def samples(route, data, prior, theta):
     individual = [value[..., None, None] for value in route.individual(values, data.size_CL, data.size_V)]
     f = route.curve(data.given, data.since, data.lasting, *individual, xp=pt).sum(axis=-1)
     j, i = data.of_patient, data.of_row
-    used, f = data.used[j, i], f[j, i]
+    used, f = data.used[j, i] > 0, f[j, i]
     scatter = ERRORS[data.error].sd(f, *map(prior, SIGMAS))
     # PyMC stops where an sd is 0 or undefined, and those who climb from far out could not turn back.
     scatter = pt.switch(scatter > 0, scatter, np.finfo(float).tiny)
     # A sample that is left out is 0, as expected, with an sd of 1: a constant.
-    scatter = pt.switch(used > 0, scatter, 1.0)
-    pm.Normal("y", f * used, scatter, observed=data.concentration * used, dims="observation")
+    scatter = pt.switch(used, scatter, 1.0)
+    given = {"observed": data.concentration * used, "dims": "observation"}
+    if data.lloq:
+        limit = pt.switch(used, data.lloq, -np.inf)
+        pm.Censored("y", pm.Normal.dist(f * used, scatter), lower=limit, upper=None, **given)
+    else:
+        pm.Normal("y", f * used, scatter, **given)
 
 
 def in_advance(route, priors, data):
@@ -385,7 +410,7 @@ def contradiction(route, data, priors):
         *(moments(f"{which}_{name}", priors[f"{which}_{name}"]) for name in route.names), strict=True
     )
     f = route.expected(xr.DataArray(list(middle), dims="coefficient"), data)
-    both = (data.used > 0) & (f > 0) & (data.sampled > 0)
+    both = (data.used == MEASURED) & (f > 0) & (data.sampled > 0)
     times = float(np.exp(np.log((data.sampled / f).where(both)).median()))
     if not abs(np.log(times)) > CONTRADICTION * np.sqrt(max(variance)):
         return None

@@ -13,6 +13,7 @@ from scipy import stats
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.population_pk import log_prior, mirrored
 from hbm_zoo.frames.rules import FrameWarning
+from hbm_zoo.group_level.residual_error import ERRORS
 from hbm_zoo.group_level.routes import IV, ORAL, Route
 from hbm_zoo.inference import fits
 from hbm_zoo.inference.nodes import with_nodes
@@ -65,15 +66,21 @@ def concentration(theta, time, doses, weight):
     return sum(D / V * np.exp(-CL / V * (time - at)) * (time > at) for at, D in doses)
 
 
-def log_likelihood(theta, sigma_add, sigma_prop, patient):
-    """Of one patient of `SMALL`; rows before any dose tell nothing of a proportional error."""
+def expected(theta, sigma_add, sigma_prop, patient):
+    """What is expected of a patient's samples, their sds, and the samples, but those that tell nothing."""
     rows = SMALL[SMALL["patient"] == patient]
     doses = rows.loc[rows["amount"].notna(), ["time", "amount"]].to_numpy()
     taken = rows[rows["amount"].isna()]
     if sigma_add == 0:
         taken = taken[taken["time"] > 0]
     f = concentration(theta, taken["time"].to_numpy(), doses, rows["weight"].iloc[0])
-    return stats.norm(f, np.hypot(sigma_add, sigma_prop * f)).logpdf(taken["concentration"]).sum()
+    return f, np.hypot(sigma_add, sigma_prop * f), taken["concentration"].to_numpy()
+
+
+def log_likelihood(theta, sigma_add, sigma_prop, patient):
+    """Of one patient of `SMALL`; rows before any dose tell nothing of a proportional error."""
+    f, sd, y = expected(theta, sigma_add, sigma_prop, patient)
+    return stats.norm(f, sd).logpdf(y).sum()
 
 
 def covariance(names):
@@ -123,20 +130,48 @@ def test_each_form_has_the_density_of_the_page(route, error):
     for (pooling, form), (theta, free) in forms.items():
         model = record.build(SMALL, pooling, form, error=error, **OF_ROUTE[route])
         priors = record.priors(record.data(SMALL, error=error, **OF_ROUTE[route]))
-        expected = log_density_of_priors(free, priors)
-        expected += sum(log_likelihood(theta[j], *sigma.values(), "AB"[j]) for j in range(2))
+        total = log_density_of_priors(free, priors)
+        total += sum(log_likelihood(theta[j], *sigma.values(), "AB"[j]) for j in range(2))
         if error == "proportional":
-            expected += 2 * stats.norm.logpdf(0)
+            total += 2 * stats.norm.logpdf(0)
         if pooling == "none":
             of_theta = [moments(f"theta_{name}", priors[f"theta_{name}"]) for name in names]
-            expected += sum(stats.norm(m, np.sqrt(v)).logpdf(THETA[:, k]).sum() for k, (m, v) in enumerate(of_theta))
+            total += sum(stats.norm(m, np.sqrt(v)).logpdf(THETA[:, k]).sum() for k, (m, v) in enumerate(of_theta))
         if pooling == "partial":
-            expected += stats.norm.logpdf(Z[:, :size]).sum()
+            total += stats.norm.logpdf(Z[:, :size]).sum()
         values = POINT | {f"theta_{name}": THETA[:, k] for k, name in enumerate(names)} | {"z": Z[:, :size]}
         point = {v.name: np.asarray(on_line(v.name, values)) for v in model.value_vars}
         assert float(model.compile_logp(jacobian=False, mode="FAST_COMPILE")(point)) == pytest.approx(
-            expected, rel=1e-8
+            total, rel=1e-8
         ), (pooling, form)
+
+
+@pytest.mark.filterwarnings("ignore::hbm_zoo.frames.rules.FrameWarning")
+@pytest.mark.parametrize("error", SIGMAS)
+def test_of_a_sample_below_the_limit_only_that_is_known(error):
+    """Its probability, on the page and at given logs; a limit below all samples changes nothing."""
+    h = xr.Dataset({"sigma_add": 0.3, "sigma_prop": 0.15} | ERRORS[error].fixed)
+    limited, plain, low = (
+        MODEL.data(SMALL, error=error, **TYPICAL, **given) for given in ({"lloq": 2.3}, {}, {"lloq": 1e-9})
+    )
+    theta = xr.DataArray(THETA, dims=("patient", "coefficient"))
+    found = MODEL.group_level.log_likelihood(theta, h, limited)
+    for j, patient in enumerate("AB"):
+        f, sd, y = expected(THETA[j], *map(float, (h.sigma_add, h.sigma_prop)), patient)
+        each = np.where(y <= 2.3, stats.norm(f, sd).logcdf(2.3), stats.norm(f, sd).logpdf(y))
+        assert found[j].item() == pytest.approx(each.sum(), rel=1e-9)
+    for data in (plain, low):
+        np.testing.assert_allclose(
+            MODEL.group_level.log_likelihood(theta, h, data), MODEL.group_level.log_likelihood(theta, h, plain)
+        )
+    model = MODEL.write(limited, "none", "centered", MODEL.priors(limited))
+    of_samples = model.compile_logp(vars=model.observed_RVs, jacobian=False, mode="FAST_COMPILE")
+    values = POINT | {f"theta_{name}": THETA[:, k] for k, name in enumerate(ORAL.names)}
+    unused = 2 * stats.norm.logpdf(0) if error == "proportional" else 0.0
+    point = {v.name: np.asarray(on_line(v.name, values)) for v in model.value_vars}
+    assert float(of_samples(point)) == pytest.approx(float(found.sum()) + unused, rel=1e-8)
+    drawn = MODEL.group_level.replicate(np.random.default_rng(1), theta, h, limited, limited)
+    assert drawn.min() == 2.3
 
 
 def on_line(name, values):
@@ -238,7 +273,7 @@ def test_the_prior_is_a_density_of_mu_and_omega():
         steps = 1e-5 * np.eye(6)
         derivatives = np.stack([(omega(at + s) - omega(at - s)) / 2e-5 for s in steps])
         of_prior = sum(
-            float(log_density(priors[name], float(h[name][i])))
+            float(log_density(priors[name])(float(h[name][i])))
             for name in [*names, *(f"mu_{name}" for name in ORAL.names)]
         )
         expected.append(of_prior - np.linalg.slogdet(derivatives)[1])
@@ -293,9 +328,9 @@ def test_a_sample_left_out_is_a_ratio_of_integrals():
     """Log p(y_i | y_-i) = log m(all) - log m(without i), on the same nodes, for each error."""
     frame, truth = MODEL.simulate(np.random.default_rng(1), patients=3)
     h = truth.drop_vars(["theta", "patient", "coefficient"]).expand_dims(sample=2)
-    for error, sigma_prop in (("additive", 0.0), ("combined", 0.1)):
+    for error, sigma_prop, lloq in (("additive", 0.0, None), ("combined", 0.1, None), ("additive", 0.0, 3.0)):
         h["sigma_prop"] = ("sample", [sigma_prop] * 2)
-        data = MODEL.data(frame, error=error, **MODEL.extras.simulated)
+        data = MODEL.data(frame, error=error, lloq=lloq, **MODEL.extras.simulated)
         data = with_nodes(MODEL, data, MODEL.priors(data), 1, h)
         level, rows = MODEL.group_level, np.arange(4)
         whole = level.log_left_out(h, data).isel(patient=data.of_patient.values[rows])
