@@ -21,6 +21,7 @@ MODELS = {
     "variance_components ": {"population": "log-normal"},
     "selection_gradients": {"autocorrelation": False},
     "selection_gradients ": {"autocorrelation": True},
+    "selection_gradients  ": {"exact": True},
 }
 #: Pooling, engine, simulations, draws of each chain.
 WAYS = [("partial", "auto", 1000, 250), ("none", "auto", 200, 250), ("complete", "auto", 200, 250)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -107,6 +108,9 @@ class Extras:
         Functions that read other files, by name.
     simulated
         The options by which a frame of ``simulate`` is fitted, as `Shipped` has them of a data set.
+    check
+        ``check(data)``: refuses a whole data set that lacks what the model needs, and gives a sentence for each thing
+        that a reader of the results must know; it is asked once a fit, whatever the priors.
     further_columns
         ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
         rule.
@@ -121,6 +125,7 @@ class Extras:
     left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
     simulated: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[xr.Dataset], Iterable[str]] = lambda data: ()
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
 
 
@@ -190,7 +195,7 @@ class HierarchicalModel:
         priors if the estimand has several coefficients.
     prepare
         ``prepare(frame)``: the only place that knows the columns; a Dataset. It takes a
-        single row, too: what a whole data set must have is asked of it elsewhere. If no
+        single row, too: what a whole data set must have ``extras.check`` asks. If no
         group can be left out as if it were new, its attrs say why under ``circular``.
     own, volume
         ``own(data)``: the raw estimate of each group; ``volume(data)``: how much data it has, the
@@ -319,11 +324,18 @@ class HierarchicalModel:
         FrameError, ValueError
             If the frame is not what the model expects: which column, which rows; or an
             option does not exist.
+
+        Warns
+        -----
+        FrameWarning
+            If the model has something to say of the data.
         """
         data = self.prepared(frame, **options)
         if (groups := data.sizes[self.group]) < self.fewest_groups:
             expected = f"at least {self.fewest_groups} {plural(self.group, self.fewest_groups)}"
             raise rules.FrameError(f"{self.name} expected {expected} to compare, got {groups}.")
+        for sentence in self.extras.check(data):
+            warnings.warn(sentence, rules.FrameWarning, stacklevel=4)
         return data
 
     def prepared(self, frame: pd.DataFrame, **options) -> xr.Dataset:

@@ -129,7 +129,8 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], que
     asked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
     ranked = [name for name in asked if not np.isnan(scores[name].total)]
     ranked.sort(key=lambda name: -scores[name].total)
-    independent, reason = record.group_level.independent, no_standard_error(record, next(iter(fits.values())))
+    one = next(iter(fits.values()))
+    independent, reason = record.group_level.independent_in(prepared(one)), no_standard_error(record, one)
     rows = {}
     for name in [*ranked, *(name for name in fits if name not in ranked)]:
         score, best = scores[name], scores[ranked[0]] if name in ranked else None
@@ -179,7 +180,7 @@ def _deviance(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, float]:
 def no_standard_error(record: HierarchicalModel, fit: xr.DataTree) -> str:
     """Why a difference has no standard error, in words; empty if it has one."""
     group, groups = word(fit, record.group), fit["constant_data"].sizes[record.group]
-    if not record.group_level.independent:
+    if not record.group_level.independent_in(prepared(fit)):
         return f"{plural(group)} depend on one another, which allows no standard error"
     few = groups < GROUPS_FOR_SIGNIFICANCE
     return f"{groups} {plural(group)} are too few for a standard error" if few else ""

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pymc_extras.prior import Prior
+from scipy.optimize import minimize
 
 from hbm_zoo.group_level.newton import STEP, derivatives, modes
 from hbm_zoo.inference.chunks import log_joint
@@ -242,6 +243,8 @@ class _Surface:
         """The maximum, with standard errors from the curvature there."""
         start, step = np.zeros((1, len(self.searched))), self.record.group_level.step
         (u,), (curvature,) = modes(lambda u: self.height(u[0])[None], start, step)
+        if boundary and u.size and step**4 / 2 > TIE:
+            u = self._exactly(u, step)
         at, information = np.empty((1, 0)), np.empty((1, 0, 0))
         if self.means:
             _, at, information = self._over_means(u[None])
@@ -252,6 +255,12 @@ class _Surface:
         everything = {name: float((self.known | values)[name]) for name in self.record.parameters}
         flat = bool(self.searched) and np.linalg.eigvalsh(curvature).min() < FLAT
         return _Estimate(everything, se, float(self.height(u[None])[0]), boundary, flat)
+
+    def _exactly(self, u: np.ndarray, step: float) -> np.ndarray:
+        """The top near one that long differences found, which may miss by more than a boundary is higher."""
+        simplex = u + step * np.vstack([np.zeros(u.size), np.eye(u.size)])
+        ends = {"initial_simplex": simplex, "xatol": 1e-6, "fatol": TIE}
+        return minimize(lambda u: -self.height(u[None])[0], u, method="Nelder-Mead", options=ends).x
 
 
 class _Line:

@@ -59,7 +59,8 @@ def tolerance_bound(
         and ``promise``, in words. First row: the tolerance bound. Then ``one specimen``, the predictive quantile: a
         single new specimen lies beyond it with probability ``content``; on average, not with confidence. Of one side,
         for specimens of batches of any campaign, ``one-way ANOVA`` is the classical value, which knows no campaigns
-        and no prior, with what speaks against it.
+        and no prior, with what speaks against it. ``attrs`` has the content, the confidence, the side and the campaign
+        that were asked for.
 
     Raises
     ------
@@ -108,7 +109,9 @@ def tolerance_bound(
         value, against = anova_basis(data, content, confidence, side)
         said = "classical" + (f"; {'; '.join(against)}" if against else "")
         rows["one-way ANOVA"] = {side: value, "mcse": np.nan, "promise": said}
-    return pd.DataFrame.from_dict(rows, orient="index")[[*ends, "mcse", "promise"]].rename_axis("bound")
+    table = pd.DataFrame.from_dict(rows, orient="index")[[*ends, "mcse", "promise"]].rename_axis("bound")
+    table.attrs |= {"content": content, "confidence": confidence, "side": side, "campaign": campaign}
+    return table
 
 
 def _checked(fit: xr.DataTree, model: HierarchicalModel | None) -> HierarchicalModel:

@@ -150,6 +150,12 @@ def _check_answerable(record: HierarchicalModel, asked: NewRows) -> None:
             f"A new {record.group} of {record.name} depends on the others: fit again with its rows in the frame."
         )
     with_rows = set() if asked.rows is None else {*asked.rows[record.group].values}
+    if level.independent and level.emptied is not None and asked.brought is not None:
+        if both := sorted(with_rows & {*asked.brought[record.group].values}):
+            raise ValueError(
+                f"{both[0]} brings rows, and others of it are to be predicted: what is of a {record.group} alone is "
+                "known of those of the fit only. Fit again with its rows in the frame."
+            )
     if (level.placed or not level.independent) and {*asked.never_seen} - with_rows:
         raise ValueError(f"Where a new {record.group} of {record.name} lies depends on its columns: give it a row.")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.chunks import log_joint
@@ -73,9 +74,12 @@ def simulate(piece: Mapping[str, Any]) -> xr.DataTree:
     xarray.DataTree
         Group ``fits`` [draw]: ``engine``, ``passed`` every check of `convergence`, the ``verdict``, ``seconds``.
     """
-    rng, design = np.random.default_rng(piece["seed"]), design_of(piece)
-    truths = of_priors(piece["priors"], design, piece["simulations"], rng)
-    found = [_simulation(piece, design, truths.isel(sample=[i]), rng) for i in range(piece["simulations"])]
+    rng = np.random.default_rng(piece["seed"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrameWarning)  # said once, of the frame that they are like
+        design = design_of(piece)
+        truths = of_priors(piece["priors"], design, piece["simulations"], rng)
+        found = [_simulation(piece, design, truths.isel(sample=[i]), rng) for i in range(piece["simulations"])]
     places, fits = (xr.concat(each, "draw") for each in zip(*found, strict=True))
     return xr.DataTree.from_dict({"prior_sbc": places.expand_dims("chain"), "fits": fits})
 

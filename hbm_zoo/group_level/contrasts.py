@@ -14,8 +14,10 @@ with P = W diag(1/v) W', has residual (P y)_i / P_ii and variance 1 / P_ii (Dubr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import xarray as xr
@@ -27,6 +29,7 @@ from hbm_zoo.group_level.relationship import breeding_values, relationship
 LOG_2PI = float(np.log(2 * np.pi))
 SAME = 1e-9  # Relative, of eigenvalues.
 NO_RANK = 1e-8  # Of P_ii v: a row that alone tells of a fixed effect.
+SPAN_LEAST = 1e-9  # Of a column of X, relative to its size: a smaller one is of rounding.
 GRID_OF_H2 = np.linspace(0, 1, 201)
 
 
@@ -67,12 +70,27 @@ def _design(shape: tuple[int, int], *held: bytes) -> Design:
     X = np.frombuffer(held[0]).reshape(shape)
     sire, dam, row = (np.frombuffer(each, np.int64) for each in held[1:])
     A, mendelian = relationship(sire, dam)
-    unit = np.linalg.norm(X, axis=0)
-    left, values, _ = np.linalg.svd(X[:, unit > 0] / unit[unit > 0], full_matrices=True)
+    centre, unit = units(X)
+    left, values, _ = np.linalg.svd((X - centre) / unit, full_matrices=True)
     rank = int((values > 1e-10 * max(shape)).sum())
     N = left[:, rank:]
     d, U = eigh(N.T @ A[np.ix_(row, row)] @ N, driver="evd")  # which two busy cores do not bring to a halt
     return Design(sire, dam, mendelian, A, row, left[:, :rank], N @ U, np.maximum(d, 0.0))
+
+
+def units(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and unit of each column of X [row, effect]; the first, of ones, makes up for the centres.
+
+    So a year of our era, or a time in nanoseconds, is no second mean.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in units(np.array([[1.0, 2001.0, 0.0], [1.0, 2005.0, 0.0]]))]
+    [[0.0, 2003.0, 0.0], [1.0, 4.0, 1.0]]
+    """
+    size, span = abs(X).max(axis=0), np.ptp(X, axis=0)
+    varies = span > SPAN_LEAST * size
+    return X.mean(axis=0) * varies, np.where(varies, span, np.where(size > 0, size, 1.0))
 
 
 def experiment(data: xr.Dataset, j: int) -> tuple[Design, np.ndarray, np.ndarray]:
@@ -166,9 +184,15 @@ def drawn(rng: np.random.Generator, one: Design, y: np.ndarray, sigma_A: np.ndar
     return a, ((y - a[:, one.row] - e) @ one.Q) @ one.Q.T
 
 
-def fresh(rng: np.random.Generator, one: Design, sigma_A: np.ndarray, sigma_E: np.ndarray):
-    """Breeding values [draw, animal] and errors [draw, row] before any data."""
-    a = sigma_A[:, None] * breeding_values(rng, one.sire, one.dam, one.mendelian, sigma_A.size)
+def fresh(
+    rng: np.random.Generator,
+    one: Design,
+    sigma_A: np.ndarray,
+    sigma_E: np.ndarray,
+    known: Mapping[int, np.ndarray] = MappingProxyType({}),
+):
+    """Breeding values [draw, animal] and errors [draw, row] before any data, but for what is known of some animals."""
+    a = breeding_values(rng, one.sire, one.dam, one.mendelian, sigma_A, known)
     return a, sigma_E[:, None] * rng.standard_normal((sigma_A.size, one.row.size))
 
 

@@ -19,15 +19,20 @@ def evaluate(formula: Callable, *arguments):
 
     The formula that the sampler differentiates is the one that the diagnostics evaluate, so the two cannot disagree.
     What depends on some of the dims only is computed once for them. A formula that holds a search for its nodes is
-    worth compiling, 5 s once on a machine, for 2 instead of 20 microseconds a cell; so is a long one of many cells, for
-    40 instead of 400 nanoseconds.
+    worth compiling, 5 s once on a machine, for 2 instead of 20 microseconds a cell: once for cells of any dims. So is a
+    long one of many cells, for 40 instead of 400 nanoseconds.
     """
     arguments = xr.align(*map(xr.DataArray, arguments), join="outer", copy=False)
     template = xr.broadcast(*arguments)[0]
     arrays = [_spread(a, template.dims) for a in arguments]
+    searches, long = _kind(formula, len(arrays))
     shapes = tuple(tuple(1 if n == 1 else None for n in a.shape) for a in arrays)
-    compiled = _compiled(formula, shapes, template.size >= MANY_CELLS)
-    return template.copy(data=np.broadcast_to(compiled(*arrays), template.shape).copy())
+    if searches:
+        arrays = [np.broadcast_to(array, template.shape).ravel() for array in arrays]
+        shapes = ((None,),) * len(arrays)
+    values = _compiled(formula, shapes, searches or (long and template.size >= MANY_CELLS))(*arrays)
+    values = values.reshape(template.shape) if searches else np.broadcast_to(values, template.shape)
+    return template.copy(data=values.copy())
 
 
 def _spread(argument: xr.DataArray, dims: tuple) -> np.ndarray:
@@ -37,10 +42,14 @@ def _spread(argument: xr.DataArray, dims: tuple) -> np.ndarray:
 
 
 @cache
-def _compiled(formula: Callable, shapes: tuple[tuple[int | None, ...], ...], many: bool = False):
+def _kind(formula: Callable, arguments: int) -> tuple[bool, bool]:
+    """Whether a formula holds a search, and whether it is long."""
+    steps = list(toposort([formula(*(pt.dvector() for _ in range(arguments)))]))
+    return any(isinstance(step.op, HasInnerGraph) for step in steps), len(steps) > LONG
+
+
+@cache
+def _compiled(formula: Callable, shapes: tuple[tuple[int | None, ...], ...], together: bool = False) -> Callable:
     inputs = [pt.tensor(shape=shape, dtype="float64") for shape in shapes]
-    result = formula(*inputs)
-    steps = list(toposort([result]))
-    searches = any(isinstance(step.op, HasInnerGraph) for step in steps)
-    mode = "FAST_RUN" if searches or (many and len(steps) > LONG) else "FAST_COMPILE"
-    return function(inputs, result, mode=mode, on_unused_input="ignore")
+    mode = "FAST_RUN" if together else "FAST_COMPILE"
+    return function(inputs, formula(*inputs), mode=mode, on_unused_input="ignore")

@@ -74,6 +74,9 @@ class GroupLevel:
     independent
         Whether groups are independent given h. If not, data are never taken in chunks of groups,
         and no standard error over groups is printed.
+    apart
+        ``apart(data)``: whether groups that may depend on one another do not in these data: then a standard error is
+        printed all the same.
     at
         ``at(h, data)``: the hyperparameters as each group's population has them.
     alike
@@ -141,6 +144,7 @@ class GroupLevel:
     kind: str = "drawn"
     kappa: str = "1 - E[Var(theta | y, h)] / Var(theta | h)"
     independent: bool = True
+    apart: Callable = lambda data: False
     at: Callable = lambda h, data: h
     alike: bool = False
     population: Callable | None = None
@@ -172,6 +176,10 @@ class GroupLevel:
     def placed(self) -> bool:
         """Whether populations differ from group to group before the groups' data."""
         return self.at is not GroupLevel.at and not self.alike
+
+    def independent_in(self, data: xr.Dataset) -> bool:
+        """Whether the groups of these data are independent given h."""
+        return self.independent or self.apart(data)
 
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""

@@ -17,9 +17,10 @@ from scipy import special
 
 from hbm_zoo.group_level.tabulated import placed
 
-NODES = 97
+NODES = 129
 COARSE, FINE = 97, 65  # Points of t, to find where the integrand is and to integrate it.
 NATS = 30.0
+ENOUGH, MOST_ROUNDS = 20, 8
 DEVIATES = np.linspace(-5, 5, 41)
 
 
@@ -53,48 +54,63 @@ class Nuisance:
         ``parameter`` makes a of the points of the range.
         """
         rough = self.roughly(parameter(wide))
-        point = placed(wide, np.exp(rough - rough.max()), NODES)
+        point = placed(wide, rough, NODES)
         log_likelihood, of_t = self.over(parameter(point))
         return {"point": point, "log_likelihood": log_likelihood, "quantiles": at_deviates(*of_t)}
 
     def over(self, a: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """Log of the integral at each a; with it points [node, point] of t and the share of the integral at each."""
-        t, f = self._coarse(a)
-        t = _fine(t, f > f.max(axis=1, keepdims=True) - NATS)
+        t, f = self._resolved(a)
+        t = _fine(t, _near_top(f))
         f = self.integrand(a, t)
         return _log_integral(t, f), (t, special.softmax(f, axis=1))
 
     def roughly(self, a: np.ndarray) -> np.ndarray:
         """The same on coarse points: where the likelihood of a bends is seen on them."""
-        return _log_integral(*self._coarse(a))
+        return _log_integral(*self._resolved(a))
 
-    def gained_without(self, a: np.ndarray, of_rows: Callable) -> np.ndarray:
-        """What the log integral at each a gains if a row were not there [node, row].
+    def without(self, a: np.ndarray, of_rows: Callable) -> np.ndarray:
+        """Log of the integral at each a if a row were not there [node, row].
 
         ``of_rows(a, t)`` is the log density of each row given the others [node, point, row], by which it is divided:
         without an outlier the integrand lies elsewhere.
         """
-        t, f = self._coarse(a)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            without = f[..., None] - of_rows(a, t)
-            near = (without > without.max(axis=1, keepdims=True) - NATS).any(axis=2)
-            t = _fine(t, near | (f > f.max(axis=1, keepdims=True) - NATS))
-            f = self.integrand(a, t)
-            without = special.logsumexp(f[..., None] - of_rows(a, t), axis=1)
-            return without - special.logsumexp(f, axis=1)[:, None]
 
-    def _coarse(self, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def near(a, t, f):
+            return _near_top(f) | _near_top(f[..., None] - of_rows(a, t)).any(axis=2)
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t, f = self._resolved(a, near)
+            t = _fine(t, near(a, t, f))
+            without = self.integrand(a, t)[..., None] - of_rows(a, t)
+            return special.logsumexp(without, axis=1) + np.log(t[:, 1] - t[:, 0])[:, None]
+
+    def _resolved(self, a: np.ndarray, near: Callable = lambda a, t, f: _near_top(f)) -> tuple[np.ndarray, np.ndarray]:
+        """Points of t, and the integrand there, drawn together until enough of them are where it is not nothing."""
         low, high = (np.broadcast_to(end, a.shape)[:, None] for end in self.ends(a))
         t = low + (high - low) * np.linspace(0, 1, COARSE)
-        return t, self.integrand(a, t)
+        f = self.integrand(a, t)
+        for _ in range(MOST_ROUNDS):
+            used = near(a, t, f)
+            narrow = used.sum(axis=1) < ENOUGH
+            if not narrow.any():
+                break
+            t[narrow] = _fine(t[narrow], used[narrow], COARSE)
+            f[narrow] = self.integrand(a[narrow], t[narrow])
+        return t, f
 
 
-def _fine(t: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Points [node, point] from before the first to after the last of the coarse ones that are near the top."""
+def _near_top(f: np.ndarray) -> np.ndarray:
+    """Where the integrand is not nothing."""
+    return f > f.max(axis=1, keepdims=True) - NATS
+
+
+def _fine(t: np.ndarray, near: np.ndarray, points: int = FINE) -> np.ndarray:
+    """Points [node, point] from before the first to after the last of those that are near the top."""
     gap = (t[:, 1] - t[:, 0])[:, None]
-    first, last = near.argmax(axis=1)[:, None], COARSE - 1 - near[:, ::-1].argmax(axis=1)[:, None]
+    first, last = near.argmax(axis=1)[:, None], t.shape[1] - 1 - near[:, ::-1].argmax(axis=1)[:, None]
     low, high = (np.take_along_axis(t, at, axis=1) for at in (first, last))
-    return low - gap + (high - low + 2 * gap) * np.linspace(0, 1, FINE)
+    return low - gap + (high - low + 2 * gap) * np.linspace(0, 1, points)
 
 
 def _log_integral(t: np.ndarray, f: np.ndarray) -> np.ndarray:

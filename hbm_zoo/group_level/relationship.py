@@ -11,6 +11,9 @@ pedigrees of two generations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
 
@@ -48,9 +51,23 @@ def relationship(sire: np.ndarray, dam: np.ndarray) -> tuple[np.ndarray, np.ndar
     return A, mendelian
 
 
-def breeding_values(rng: np.random.Generator, sire: np.ndarray, dam: np.ndarray, mendelian: np.ndarray, draws: int):
-    """Breeding values [draw, animal] in units of sigma_A, down the pedigree."""
-    own = rng.standard_normal((draws, sire.size)) * np.sqrt(mendelian)
-    for i in np.flatnonzero((sire >= 0) | (dam >= 0)):
-        own[:, i] += sum(own[:, p] / 2 for p in (sire[i], dam[i]) if p >= 0)
+def breeding_values(
+    rng: np.random.Generator,
+    sire: np.ndarray,
+    dam: np.ndarray,
+    mendelian: np.ndarray,
+    sigma_A: np.ndarray,
+    known: Mapping[int, np.ndarray] = MappingProxyType({}),
+) -> np.ndarray:
+    """Breeding values [draw, animal] down the pedigree, those of the positions that are ``known`` [draw] as they are.
+
+    Examples
+    --------
+    >>> rng, none = np.random.default_rng(1), np.full(2, -1)
+    >>> breeding_values(rng, np.array([-1, 0]), none, np.array([1, 0]), np.ones(2), {0: np.array([4.0, 6.0])}).tolist()
+    [[4.0, 2.0], [6.0, 3.0]]
+    """
+    own = rng.standard_normal((sigma_A.size, sire.size)) * np.sqrt(mendelian) * sigma_A[:, None]
+    for i in range(sire.size):
+        own[:, i] = known[i] if i in known else own[:, i] + sum(own[:, p] / 2 for p in (sire[i], dam[i]) if p >= 0)
     return own

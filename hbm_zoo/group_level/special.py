@@ -1,5 +1,6 @@
 """Elementary functions that stay exact, gradient included, where the textbook form cancels."""
 
+import numpy as np
 import pytensor.tensor as pt
 
 
@@ -19,3 +20,11 @@ def stirling_tail(y):
     """
     z = y * y
     return y * (1 / 12 - z * (1 / 360 - z * (1 / 1260 - z / 1680)))
+
+
+def log_Phi(z):
+    """Log of the standard normal distribution function, to the far left too."""
+    left = z < -1.0
+    x = z / np.sqrt(2.0)
+    near, far = pt.switch(left, 0.0, x), pt.switch(left, x, -1.0)
+    return pt.switch(left, pt.log(pt.erfcx(-far) / 2) - far**2, pt.log1p(-pt.erfc(near) / 2))

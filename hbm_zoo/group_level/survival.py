@@ -20,10 +20,9 @@ import xarray as xr
 from scipy import special
 
 from hbm_zoo.group_level.nuisance import Nuisance, drawn, log_density_of
-from hbm_zoo.group_level.tabulated import with_top
 
 STEEPEST, FLATTEST, WIDE = 40.0, 0.02, 80  # Slopes per unit of the trait that the nodes are chosen from.
-NEAR, AROUND = 8.0, 100  # And those around the likeliest, in standard errors.
+NEAR, AROUND = 40.0, 161  # And those around the likeliest, in standard errors, closest there.
 RIDGE = 0.01  # Precision that settles a likeliest slope where traits tell survivors from dead.
 
 
@@ -42,8 +41,8 @@ def tables(data: xr.Dataset, log_prior: Callable, quantiles: np.ndarray) -> xr.D
     Returns
     -------
     xarray.Dataset
-        ``point``, ``likelihood`` [year, node], ``log_top`` [year]; ``alpha_0`` [year, node, deviate] and, before any
-        data, ``alpha_0_before`` [deviate].
+        ``point``, ``log_likelihood`` [year, node]; ``alpha_0`` [year, node, deviate] and, before any data,
+        ``alpha_0_before`` [deviate].
     """
     found = []
     for j in range(data.sizes["year"]):
@@ -52,7 +51,7 @@ def tables(data: xr.Dataset, log_prior: Callable, quantiles: np.ndarray) -> xr.D
         found.append(nuisance.tabulated(_slopes(z, survived), lambda alpha: alpha))
     dims = {"point": ["node"], "log_likelihood": ["node"], "quantiles": ["node", "deviate"]}
     stacked = {name: (["year", *rest], np.stack([one[name] for one in found])) for name, rest in dims.items()}
-    return with_top(xr.Dataset(stacked | {"alpha_0_before": ("deviate", quantiles)}).rename(quantiles="alpha_0"))
+    return xr.Dataset(stacked | {"alpha_0_before": ("deviate", quantiles)}).rename(quantiles="alpha_0")
 
 
 def animals(data: xr.Dataset, j: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +83,8 @@ def _slopes(z: np.ndarray, survived: np.ndarray) -> np.ndarray:
     """Slopes that hold whatever a year's animals can say: of all sizes, and close around the likeliest."""
     outward = np.geomspace(FLATTEST, STEEPEST, WIDE)
     (_, centre), covariance = _likeliest(z, survived)
-    close = centre + np.sqrt(covariance[1, 1]) * np.linspace(-NEAR, NEAR, AROUND)
+    steps = np.sinh(np.linspace(-5, 5, AROUND)) / np.sinh(5)
+    close = centre + np.sqrt(covariance[1, 1]) * NEAR * steps
     return np.unique(np.r_[-outward, 0.0, outward, close[abs(close) < STEEPEST]])
 
 
@@ -105,8 +105,7 @@ def emptied(data: xr.Dataset) -> xr.Dataset:
     """The same years before any animal was seen: nothing is known of alpha, and of alpha_0 its prior."""
     before = data.alpha_0_before.broadcast_like(data.alpha_0)
     return data.assign(
-        likelihood=xr.ones_like(data.likelihood),
-        log_top=0 * data.log_top,
+        log_likelihood=xr.zeros_like(data.log_likelihood),
         alpha_0=before.transpose(*data.alpha_0.dims),
     )
 
@@ -139,19 +138,17 @@ def place(data: xr.Dataset, i: int) -> tuple[int, int]:
     return j, int((data["of_year"].values[:i] == j).sum())
 
 
-def without_rows(data: xr.Dataset, j: int) -> np.ndarray:
-    """Log of a year's likelihood without each of its animals [animal, node], in units of its table."""
+def without_rows(data: xr.Dataset, j: int, point: np.ndarray, rows) -> np.ndarray:
+    """Log likelihood of a year at slopes, without each of some of its animals [animal, point]."""
     z, survived = animals(data, j)
     before = data["alpha_0_before"].values
     nuisance = _over_intercept(z, survived, log_density_of(before), before[[0, -1]])
 
     def of_animals(alpha, alpha_0):
-        eta = alpha_0[..., None] + alpha[:, None, None] * z
-        return survived * eta - np.logaddexp(0, eta)
+        eta = alpha_0[..., None] + alpha[:, None, None] * z[rows]
+        return survived[rows] * eta - np.logaddexp(0, eta)
 
-    gained = nuisance.gained_without(data["point"].values[j], of_animals)
-    with np.errstate(divide="ignore"):
-        return (np.log(data["likelihood"].values[j])[:, None] + gained).T
+    return nuisance.without(point, of_animals).T
 
 
 def replicate(rng, theta: xr.DataArray, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:

@@ -1,17 +1,18 @@
 """One parameter of a group, normal in the population, whose likelihood is tabulated once.
 
-    a_j ~ N(mu, tau^2),   L_j(a) linear between its values at nodes a_1 < ... < a_K, constant beyond the last
+    a_j ~ N(mu, tau^2),   log L_j(a) linear between its values at nodes a_1 < ... < a_K, constant beyond the last
 
 Where no hyperparameter enters the likelihood of a group given its parameter, it is a function of one number, whatever
-else was integrated out of it. Against the population it is a sum with exact weights, those of hat functions,
+else was integrated out of it. Against the population each piece between nodes is a normal that is moved and cut off,
 
-    m_j(mu, tau) = sum_k L_k H_k,
-    H_k = E[hat_k(a)] = hat_k(mu) + (g_k+1 - g_k)/(a_k+1 - a_k) - (g_k - g_k-1)/(a_k - a_k-1),
-    g_k = tau [phi(z_k) - |z_k| Phi(-|z_k|)],   z_k = (a_k - mu)/tau
+    m_j(mu, tau) = sum_k exp(c_k + s_k^2/2) [Phi(z_k+1 - s_k) - Phi(z_k - s_k)],   z_k = (a_k - mu)/tau,
 
-smooth in mu and tau; at tau = 0 it is the likelihood at mu. Gauss-Hermite nodes, which move with mu and tau, miss a
-likelihood that is narrow where a population is wide. Nodes lie close where the likelihood bends (de Boor 1973, in
-Spline functions and approximation theory, 57-72); half of them have four times the error, which says how large it is.
+log L = c_k + s_k z there: smooth in mu and tau; at tau = 0 it is the likelihood at mu. It is the log that is linear,
+for a population may lie where a likelihood has next to nothing, as where groups differ that share one parameter: the
+error of a normal likelihood is h^2/8 nats in gaps of h standard errors, near its top and far from it. Gauss-Hermite
+nodes, which move with mu and tau, miss a likelihood that is narrow where a population is wide. Nodes lie close where
+the log bends (de Boor 1973, in Spline functions and approximation theory, 57-72), closer near its top; half of them
+have four times the error, which says how large it is.
 """
 
 from __future__ import annotations
@@ -23,54 +24,46 @@ import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
 
-from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
-from hbm_zoo.group_level.tilted import Estimand, Tilted
+from hbm_zoo.group_level.pieces import FAR
+from hbm_zoo.group_level.reported import Estimand
+from hbm_zoo.group_level.special import log_Phi
+from hbm_zoo.group_level.tilted import Tilted
 
-NOTHING = 1e-3  # Of the largest likelihood, below which errors count for less than in proportion.
-EVENLY = 0.2  # Share of the nodes that are spread whatever the likelihood.
+#: Standard errors from the top of a likelihood at which gaps are twice as wide as there.
+WIDER = 2.0
+EVENLY = 0.1  # Share of the nodes that are spread whatever the likelihood.
 
 #: Of differences that stand for derivatives: many gaps of a table, which is straight between its nodes where tau is 0.
 STEP = 0.3
 
 
-def tail(mu, tau, x):
-    """How far a ~ N(mu, tau^2) lies beyond x on average, on the side of x that is away from mu: a PyTensor formula."""
-    z = pt.abs(x - mu) / pt.switch(tau > 0, tau, 1.0)
-    return pt.switch(tau > 0, tau * (pt.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - z * pt.erfc(z / np.sqrt(2)) / 2), 0.0)
+def log_integral(mu, tau, node, log_likelihood):
+    """Log m of groups, tables [group, node], as a PyTensor formula [group; nats]."""
+    scale = pt.switch(tau > 0, tau, 1.0)
+    inside = pt.clip((node - mu) / scale, -FAR, FAR)
+    edge = FAR + pt.zeros_like(inside[:, :1])
+    low, high = pt.concatenate([-edge, inside], axis=1), pt.concatenate([inside, edge], axis=1)
+    slope = (log_likelihood[:, 1:] - log_likelihood[:, :-1]) / (node[:, 1:] - node[:, :-1])
+    level = log_likelihood[:, :-1] + slope * (mu - node[:, :-1])
+    none, first, last = pt.zeros_like(edge), log_likelihood[:, :1] + 0 * edge, log_likelihood[:, -1:] + 0 * edge
+    level, slope = (pt.concatenate(each, axis=1) for each in ([first, level, last], [none, slope * scale, none]))
+    at_mu = pt.switch((low < 0) & (high >= 0), level, 0.0).sum(axis=1)
+    log_masses = level + slope**2 / 2 + log_between(low - slope, high - slope)
+    return pt.switch(tau > 0, pt.logsumexp(log_masses, axis=1), at_mu)
 
 
-def hats(xp, mu, g, node):
-    """Weights H [..., node] from the tails g [..., node] and mu [..., 1], by NumPy or by PyTensor."""
-    gap = node[..., 1:] - node[..., :-1]
-    bend = (g[..., 1:] - g[..., :-1]) / gap
-    along = xp.clip((mu - node[..., :-1]) / gap, 0.0, 1.0)
-    step = along - bend  # what lies beyond the first node of each gap, of a hat that is 1 at its second
-    first, last = xp.ones_like(step[..., :1]), xp.zeros_like(step[..., :1])
-    return xp.maximum(xp.concatenate([first, step], axis=-1) - xp.concatenate([step, last], axis=-1), 0.0)
+def log_between(low, high):
+    """log(Phi(high) - Phi(low)) as a PyTensor formula, as `pieces.log_between`."""
+    mirror = low > 0
+    left, right = pt.switch(mirror, -high, low), pt.switch(mirror, -low, high)
+    top = log_Phi(right)
+    return top + pt.log1mexp(log_Phi(left) - top)
 
 
-def log_sampled(likelihood, log_top, node, mu, tau):
+def log_sampled(log_likelihood, node, mu, tau):
     """Log likelihood of all groups, tables [group, node], for the sampler [nats]."""
-    return (log_top + pt.log((likelihood * hats(pt, mu, tail(mu, tau, node), node)).sum(axis=1))).sum()
-
-
-def weights(mu: xr.DataArray, tau: xr.DataArray, node: xr.DataArray) -> xr.DataArray:
-    """H [..., node] of labelled arrays, which combine by name: they sum to 1.
-
-    Examples
-    --------
-    >>> node = xr.DataArray([-1.0, 0.0, 2.0], dims="node")
-    >>> weights(xr.DataArray(0.5), xr.DataArray(0.0), node).values.tolist()
-    [0.0, 0.75, 0.25]
-    """
-    g = evaluate(tail, mu, tau, node).transpose(..., "node")
-    return xr.apply_ufunc(
-        lambda mu, g, node: hats(np, mu[..., None], g, node),
-        *(mu, g, node),
-        input_core_dims=[[], ["node"], ["node"]],
-        output_core_dims=[["node"]],
-    )
+    return log_integral(mu, tau, node, log_likelihood).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,27 +117,20 @@ class OnATable:
         return self.population(self.at(h, data))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tilted:
-        before = self._before(h, data)
-        return Tilted(before.mean, before.sd, data.point, data.likelihood)
-
-    def _weights(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        """Weights of the nodes; the last are kept, for they are asked for twice."""
+        """The last is kept, for much is asked of the same."""
         if not (self._last and self._last[0] is h and self._last[1] is data):
             before = self._before(h, data)
-            self._last[:] = h, data, weights(before.mean, before.sd, data.point)
+            self._last[:] = h, data, Tilted(before.mean, before.sd, data.point, data.log_likelihood)
         return self._last[2]
 
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        with np.errstate(divide="ignore"):
-            return data.log_top + np.log(xr.dot(self._weights(h, data), data.likelihood, dim="node"))
+        return self.conditional(h, data).log_mass
 
     def log_likelihood(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        mass = xr.dot(weights(theta, xr.DataArray(0.0), data.point), data.likelihood, dim="node")
-        with np.errstate(divide="ignore"):
-            return data.log_top + np.log(mass)
+        return Tilted(theta, xr.zeros_like(theta), data.point, data.log_likelihood).log_mass
 
     def expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-        return data.log_top + self.conditional(h, data).mean_log_likelihood()
+        return self.conditional(h, data).mean_log_likelihood()
 
     def reliability(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         before, after = (
@@ -155,26 +141,9 @@ class OnATable:
 
     def integration_error(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """A third of the difference that it makes to leave out every second node (Richardson)."""
-        found, likelihood, point = self._weights(h, data), data.likelihood, data.point
-        left, right = (point.shift(node=by) for by in (1, -1))
-        share = (point - left) / (right - left)
-        between = (1 - share) * likelihood.shift(node=1) + share * likelihood.shift(node=-1)
-        odd = xr.DataArray(np.arange(point.sizes["node"]) % 2 == 1, dims="node")
-        ratio = xr.dot(found, xr.where(odd, between, likelihood), dim="node") / xr.dot(found, likelihood, dim="node")
-        return abs(np.log(ratio)) / 3
-
-
-def with_top(table: xr.Dataset) -> xr.Dataset:
-    """The table with its ``log_likelihood`` [..., node] as ``likelihood``, the largest 1, and the ``log_top`` of that.
-
-    Examples
-    --------
-    >>> with_top(xr.Dataset({"log_likelihood": ("node", [-3.0, -2.0])})).likelihood.round(3).values.tolist()
-    [0.368, 1.0]
-    """
-    top = table.log_likelihood.max("node")
-    likelihood = np.exp(table.log_likelihood - top)
-    return table.drop_vars("log_likelihood").assign(likelihood=likelihood, log_top=top)
+        every = self.conditional(h, data)
+        half = [value.isel(node=slice(None, None, 2)) for value in (data.point, data.log_likelihood)]
+        return abs(every.log_mass - Tilted(every.mu, every.tau, *half).log_mass) / 3
 
 
 def mirrored(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -189,17 +158,16 @@ def mirrored(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([sign[name] * half[:0:-1], half]) for name, half in table.items()}
 
 
-def placed(wide: np.ndarray, likelihood: np.ndarray, size: int) -> np.ndarray:
-    """So many of a range's points that a piecewise linear likelihood errs alike in all pieces.
+def placed(wide: np.ndarray, log_likelihood: np.ndarray, size: int) -> np.ndarray:
+    """So many of a range's points that a piecewise linear log likelihood errs alike in pieces as far from its top.
 
-    Its error in a piece is the square of the piece times the second derivative; pieces are as long as the root of
-    that, over the likelihood itself down to a thousandth of its largest, allows. A part of the nodes is spread by the
-    square root of distance, so that nowhere is without.
+    Its error in a piece is the square of the piece times the second derivative. A part of the nodes is spread over all
+    the range, so that nowhere is without.
     """
     gap = np.diff(wide)
-    slope = np.diff(likelihood) / gap
-    bend = np.abs(np.diff(slope)) / ((gap[1:] + gap[:-1]) / 2)
-    density = np.sqrt(bend / (likelihood[1:-1] + NOTHING * likelihood.max()))
+    bend = np.abs(np.diff(np.diff(log_likelihood) / gap)) / ((gap[1:] + gap[:-1]) / 2)
+    away = np.sqrt(2 * (log_likelihood.max() - log_likelihood[1:-1]))
+    density = np.sqrt(bend) / (1 + away / WIDER)
     share = np.r_[0.0, np.cumsum((np.r_[density, density[-1]] + np.r_[density[0], density]) / 2 * gap)]
     total = share[-1] if share[-1] > 0 else 1.0  # of no data it is flat
     mixed = (1 - EVENLY) * share / total + EVENLY * np.linspace(0, 1, wide.size)

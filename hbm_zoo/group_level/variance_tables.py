@@ -18,12 +18,12 @@ import xarray as xr
 from hbm_zoo.group_level import contrasts
 from hbm_zoo.group_level.contrasts import experiment
 from hbm_zoo.group_level.nuisance import Nuisance, drawn, log_density_of
-from hbm_zoo.group_level.tabulated import mirrored, with_top
+from hbm_zoo.group_level.tabulated import mirrored
 
 WIDE = 240
 CELLS_AT_ONCE = 4_000_000
-#: How well fixed effects of new rows must be made of those seen, in units of what these span; the least span, relative.
-ESTIMABLE, SPAN_LEAST = 1e-6, 1e-9
+#: How well fixed effects of new rows must be made of those seen, in units of what these span.
+ESTIMABLE = 1e-6
 
 
 def tables(
@@ -49,7 +49,7 @@ def tables(
     Returns
     -------
     xarray.Dataset
-        ``point``, ``likelihood`` [site, node], ``log_top`` [site]; ``log_sigma_E`` [site, node, deviate] and, before
+        ``point``, ``log_likelihood`` [site, node]; ``log_sigma_E`` [site, node, deviate] and, before
         any data, ``log_sigma_E_before`` [deviate].
     """
     before = np.log(quantiles)
@@ -62,7 +62,7 @@ def tables(
         name: (("site", *np.atleast_1d(rest)), np.stack([one[name] for one in found])) for name, rest in dims.items()
     }
     of_sites = xr.Dataset(stacked | {"log_sigma_E_before": ("deviate", before)})
-    return with_top(of_sites.rename(quantiles="log_sigma_E"))
+    return of_sites.rename(quantiles="log_sigma_E")
 
 
 def _over_sigma_E(data: xr.Dataset, j: int, log_prior: Callable, ends: np.ndarray) -> Nuisance:
@@ -83,13 +83,12 @@ def _over_sigma_E(data: xr.Dataset, j: int, log_prior: Callable, ends: np.ndarra
 
 
 def emptied(data: xr.Dataset) -> xr.Dataset:
-    """The same sites before their data: nothing is known of sigma_A, and of sigma_E its prior."""
+    """The same sites before their data: nothing is known of sigma_A, its prior of sigma_E; no animal has a name."""
     before = data.log_sigma_E_before.broadcast_like(data.log_sigma_E)
     return data.assign(
-        likelihood=xr.ones_like(data.likelihood),
-        log_top=0 * data.log_top,
+        log_likelihood=xr.zeros_like(data.log_likelihood),
         log_sigma_E=before.transpose(*data.log_sigma_E.dims),
-    )
+    ).assign_coords(animal=np.full(data.sizes["animal"], ""))
 
 
 def sigma_E(rng: np.random.Generator, a: np.ndarray, data: xr.Dataset, j: int) -> np.ndarray:
@@ -104,19 +103,18 @@ def place(data: xr.Dataset, i: int) -> tuple[int, int]:
     return j, int((data["site_of"].values[:record] == j).sum())
 
 
-def without_rows(data: xr.Dataset, j: int, sigma_A: Callable) -> np.ndarray:
-    """Log of a site's likelihood without each of its rows [row, node], in units of its table; NaN of a row that cannot.
+def without_rows(data: xr.Dataset, j: int, point: np.ndarray, rows, sigma_A: Callable) -> np.ndarray:
+    """Log likelihood of a site at points, without each of some of its rows [row, point]; NaN of one that cannot be.
 
     The density of the contrasts without a row is theirs over p(y_i | the others, sigma_A, sigma_E), integrated over
     sigma_E anew.
     """
     one, y, _ = experiment(data, j)
-    of_node, which = np.unique(sigma_A(data["point"].values[j]), return_inverse=True)
+    at, which = np.unique(sigma_A(point), return_inverse=True)
     before = data["log_sigma_E_before"].values
     nuisance = _over_sigma_E(data, j, log_density_of(before), before[[0, -1]])
-    gained = nuisance.gained_without(of_node, lambda sigma_A, t: _rows(one, y, sigma_A, t))
-    with np.errstate(divide="ignore"):
-        return (np.log(data["likelihood"].values[j])[:, None] + gained[which]).T
+    without = nuisance.without(at, lambda sigma_A, t: _rows(one, y, sigma_A, t)[..., rows])
+    return without[which].T
 
 
 def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -126,7 +124,9 @@ def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarr
 
 
 def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) -> xr.DataArray:
-    """Responses [..., record] of new animals like those of the rows asked for, at sites that were seen.
+    """Responses [..., record] of new animals, offspring of the parents that rows name, at sites that were seen.
+
+    A parent that was seen at the site has the breeding value that its relatives there tell of; another is unrelated.
 
     Raises
     ------
@@ -135,20 +135,23 @@ def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) 
     """
     dims = [dim for dim in theta.dims if dim != "site"]
     flat = theta.stack(draw_of=dims, create_index=False).transpose("draw_of", "site")
-    known = list(map(str, seen["site"].values))
+    sites = list(map(str, seen["site"].values))
     found = np.empty((flat.sizes["draw_of"], new.sizes["record"]))
     for i, label in enumerate(map(str, new["site"].values)):
-        if label not in known:
+        if label not in sites:
             raise ValueError(
                 f"The mean of site {label!r} has a flat prior: its raw data are not predicted, its sigma_A is."
             )
-        j, a = known.index(label), flat.values[:, i]
-        scale, noise = sigma_A(a), sigma_E(rng, a, seen, known.index(label))
-        one, y, _ = experiment(seen, j)
-        Xb = contrasts.drawn(rng, one, y, scale, noise)[1]
+        j, a = sites.index(label), flat.values[:, i]
+        scale, noise = sigma_A(a), sigma_E(rng, a, seen, j)
+        one, y, there = experiment(seen, j)
+        values, Xb = contrasts.drawn(rng, one, y, scale, noise)
         mean = _at_new_rows(Xb, seen, j, new, i, label)
-        fresh = experiment(new, i)[0]
-        values, errors = contrasts.fresh(rng, fresh, scale, noise)
+        fresh, _, asked = experiment(new, i)
+        by_name = dict(zip(seen["animal"].values[there], values.T, strict=True))
+        parents = np.union1d(fresh.sire, fresh.dam)
+        known = {k: by_name[name] for k in parents if k >= 0 and (name := new["animal"].values[asked[k]]) in by_name}
+        values, errors = contrasts.fresh(rng, fresh, scale, noise, known)
         found[:, new["site_of"].values == i] = mean + values[:, fresh.row] + errors
     sizes = [theta.sizes[dim] for dim in dims]
     coords = {dim: theta[dim] for dim in dims if dim in theta.coords}
@@ -162,12 +165,8 @@ def _at_new_rows(Xb: np.ndarray, seen: xr.Dataset, j: int, new: xr.Dataset, i: i
     unseen = [str(name) for name in asked["effect"].values if name not in seen["effect"].values]
     unseen = [name for name in unseen if asked.sel(effect=name).values.any()]
     at = asked.reindex(effect=seen["effect"].values, fill_value=0.0).values
-    unit = np.maximum(abs(X).max(axis=0), abs(at).max(axis=0, initial=0.0))
-    unit[unit == 0] = 1.0
-    span = np.ptp(X, axis=0)
-    varies = span > SPAN_LEAST * unit
-    centre, scale = X.mean(axis=0) * varies, np.where(varies, span, unit)  # the first column, of ones, makes up for it
-    X, at = (X - centre) / scale, (at - centre) / scale
+    centre, unit = contrasts.units(X)
+    X, at = (X - centre) / unit, (at - centre) / unit
     inverse = np.linalg.pinv(X)
     if unseen or (abs(at @ inverse @ X - at) > ESTIMABLE * np.maximum(1, abs(at))).any():
         what = f" {unseen[0]!r}" if unseen else ""

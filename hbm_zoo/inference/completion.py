@@ -8,14 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import pymc as pm
 import xarray as xr
-from pymc.stats import compute_log_likelihood
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.inputs import largest
 from hbm_zoo.inference.chunks import each_group
 from hbm_zoo.inference.fits import efficiency, free, hyperparameters, proposals, thinned
 from hbm_zoo.inference.nodes import as_groups
-from hbm_zoo.inference.prior import log_prior, prior
+from hbm_zoo.inference.prior import log_likelihood, log_prior, prior
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
 from hbm_zoo.model import HierarchicalModel
 
@@ -66,11 +65,7 @@ def _complete_from_draws(record, tree, data, priors) -> None:
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
     tree["posterior_predictive"] = predictive["posterior_predictive"]
-    tree["log_likelihood"] = xr.DataTree(
-        compute_log_likelihood(
-            tree, model=sampled, extend_inferencedata=False, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"}
-        )
-    )
+    tree["log_likelihood"] = xr.DataTree(log_likelihood(sampled, posterior))
 
 
 def _tells_groups_apart(tree, data) -> bool:

@@ -15,6 +15,7 @@ from pytensor import function
 from scipy.special import expit, log_expit, logit, logsumexp
 from scipy.stats import multivariate_normal
 
+from hbm_zoo.group_level.newton import modes
 from hbm_zoo.inference.chunks import log_joint, of_groups
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of
 from hbm_zoo.inference.loo import bridge
@@ -34,10 +35,11 @@ def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> 
     for nodes beyond three dimensions. NaN where a density is defined at no node.
     """
     free = FreeParameters(record, fit)
+    log_f, curves, size = partial(free.log_posterior, without=which), which.size + 1, len(free.names)
+    top = modes(log_f, np.zeros((curves, size)), record.group_level.step)
 
     def elpd(finer: int) -> np.ndarray:
-        log_f, size = lambda x: free.log_posterior(x, without=which), len(free.names)
-        _, log_weights = quadrature(log_f, which.size + 1, size, finer, record.group_level.step)
+        _, log_weights = quadrature(log_f, curves, size, finer, top=top)
         log_evidence = logsumexp(log_weights, axis=1)
         log_evidence[log_evidence < NO_DENSITY / 2] = np.nan  # a ratio of two that are nothing is not 1
         return log_evidence[-1] - log_evidence[:-1]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import xarray as xr
+from arviz_base import dict_to_dataset
 from pymc.distributions.shape_utils import change_dist_size
 from pymc.pytensorf import compile
 from pytensor import function
@@ -119,24 +122,61 @@ def log_prior(model: pm.Model, posterior: xr.Dataset) -> xr.Dataset:
     [[[-0.92, -2.92]]]
     """
     draws = posterior[[variable.name for variable in model.free_RVs]].transpose("chain", "draw", ...)
-    chains, size = draws.sizes["chain"], draws.sizes["draw"]
-    flat = [
-        draws[v.name].values.reshape(chains * size, *draws[v.name].shape[2:]).astype(v.dtype) for v in model.free_RVs
-    ]
-    densities = _densities(model)
-    portions = in_portions(np.arange(chains * size), 1, max(value[0].size for value in flat))
-    parts = [densities(*(value[portion] for value in flat)) for portion in portions]
     result = xr.Dataset()
-    for name, density in zip(draws, map(np.concatenate, zip(*parts, strict=True)), strict=True):
-        dims = draws[name].dims[: density.ndim + 1]
-        result[name] = (dims, density.reshape(chains, size, *density.shape[1:]))
+    for name, density in _log_densities(model, model.free_RVs, draws).items():
+        result[name] = (draws[name].dims[: density.ndim], density)
     return result.assign_coords({name: c for name, c in draws.coords.items() if name in result.dims})
 
 
-def _densities(model: pm.Model) -> Callable:
-    """A function of the values of all free variables [sample, ...]: the log density of each [sample, ...]."""
+def log_likelihood(model: pm.Model, posterior: xr.Dataset) -> xr.Dataset:
+    """Log density of each observation given all that is sampled, groups too.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The form that was sampled.
+    posterior : xarray.Dataset
+        Draws [chain, draw, ...] of all its free variables.
+
+    Returns
+    -------
+    xarray.Dataset
+        By the name of each observed variable, [chain, draw, ...] [nats].
+
+    Examples
+    --------
+    >>> with pm.Model(coords={"j": ["a", "b"]}) as model:
+    ...     mu = pm.Normal("mu")
+    ...     y = pm.Normal("y", mu, 1, observed=[0.0, 2.0], dims="j")
+    >>> log_likelihood(model, xr.Dataset({"mu": (("chain", "draw"), [[0.0]])}))["y"].round(2).values.tolist()
+    [[[-0.92, -2.92]]]
+    """
+    draws = posterior[[variable.name for variable in model.free_RVs]].transpose("chain", "draw", ...)
+    by_name = _log_densities(model, model.observed_RVs, draws)
+    return dict_to_dataset(
+        by_name,
+        coords={dim: pd.Index(labels) for dim, labels in model.coords.items() if labels is not None},
+        dims={name: model.named_vars_to_dims[name] for name in by_name if name in model.named_vars_to_dims},
+    ).assign_coords(chain=draws.chain, draw=draws.draw)
+
+
+def _log_densities(model: pm.Model, variables: Sequence[Any], draws: xr.Dataset) -> dict[str, np.ndarray]:
+    """The log density of some variables [chain, draw, ...] at draws [chain, draw, ...] of all free ones."""
+    shape = draws.sizes["chain"], draws.sizes["draw"]
+    flat = [draws[v.name].values.reshape(-1, *draws[v.name].shape[2:]).astype(v.dtype) for v in model.free_RVs]
+    densities = _densities(model, variables)
+    values = [model.rvs_to_values[variable] for variable in model.observed_RVs]
+    cells = max(value[0].size for value in flat + [[value.eval(mode=ONCE)] for value in values])
+    portions = in_portions(np.arange(len(flat[0])), 1, cells)
+    parts = [densities(*(value[portion] for value in flat)) for portion in portions]
+    whole = map(np.concatenate, zip(*parts, strict=True))
+    return {v.name: density.reshape(*shape, *density.shape[1:]) for v, density in zip(variables, whole, strict=True)}
+
+
+def _densities(model: pm.Model, variables: Sequence[Any]) -> Callable:
+    """A function of the values of all free variables [sample, ...]: the log density of each of some [sample, ...]."""
     one = [model.rvs_to_values[variable] for variable in model.free_RVs]
     many = [tensor(dtype=v.dtype, shape=(None, *v.type.shape)) for v in model.free_RVs]
-    densities = [pm.logp(*pair, warn_rvs=False) for pair in zip(model.free_RVs, one, strict=True)]
+    densities = [pm.logp(variable, model.rvs_to_values[variable], warn_rvs=False) for variable in variables]
     values = dict(zip([*one, *model.free_RVs], [*many, *many], strict=True))
     return function(many, vectorize_graph(densities, values), mode=ONCE, on_unused_input="ignore")

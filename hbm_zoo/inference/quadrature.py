@@ -21,7 +21,13 @@ WIDER, NARROWEST = 1.2, 0.5
 
 
 def quadrature(
-    log_f: Callable, curves: int, size: int, finer: int = 1, step: float = STEP, draws: int = DRAWS
+    log_f: Callable,
+    curves: int,
+    size: int,
+    finer: int = 1,
+    step: float = STEP,
+    draws: int = DRAWS,
+    top: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nodes around the mode of each function, and its log mass at each node.
 
@@ -38,6 +44,8 @@ def quadrature(
         As of `modes`.
     draws : int
         Beyond three dimensions; rounded up to a power of two.
+    top : tuple of numpy.ndarray, optional
+        What `modes` says of the functions, where that is known.
 
     Returns
     -------
@@ -65,7 +73,7 @@ def quadrature(
     >>> round(float(np.exp(log_weights).sum()) ** 2 / np.pi, 6)
     2.0
     """
-    centre, curvature = modes(log_f, np.zeros((curves, size)), step)
+    centre, curvature = top or modes(log_f, np.zeros((curves, size)), step)
     values, vectors = np.linalg.eigh(curvature)
     axes = vectors / np.sqrt(np.maximum(values, 1e-6))[:, None, :]
     if size <= MOST_DIMENSIONS:

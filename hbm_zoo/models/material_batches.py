@@ -46,7 +46,7 @@ E[sigma_c^2 + sigma_b^2]; complete pooling is sigma_c = sigma_b = 0. sigma is sh
 batches in all three. Between the last two, estimates over the heterogeneity scale both spreads
 together. A batch that is left out is a new batch of its own campaign.
 
-One campaign (or no column of it) has one level: sigma_c = 0.
+One campaign (or no column of it) has one level: sigma_c = 0, and its batches are independent.
 
 The spreads' priors are wide on purpose. The sd of the batches' means, a tempting scale, is known
 no better than sigma_b itself, and bounds on the next batch that were made with it held too
@@ -66,15 +66,13 @@ Box G, Tiao G (1973) Bayesian Inference in Statistical Analysis, chapter 5. CMH-
 Composite Materials Handbook, vol. 1, section 8.3. Gelman A (2006) Bayesian Anal 1:515-534.
 """
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.frames.rules import FrameError, FrameWarning, key, label, number
+from hbm_zoo.frames.rules import FrameError, key, label, number
 from hbm_zoo.group_level import nested
 from hbm_zoo.group_level.level import GroupLevel, Level
 from hbm_zoo.group_level.normal import are_the_same, moments_by_group
@@ -101,19 +99,20 @@ PARAMETERS = {
 
 
 def default_priors(data):
-    """A mean anywhere near the data; no spread more than about five times that of all specimens.
+    """A mean anywhere near the data; no spread more than about five times that of all specimens."""
+    m0, s = float(data.strength.mean()), float(data.strength.std(ddof=1))
+    spread = Prior("HalfNormal", sigma=2.5 * s)
+    return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "sigma_c": spread, "sigma_b": spread, "sigma": spread}
+
+
+def check(data):
+    """What only priors tell: where each batch has one specimen, or each of several campaigns one batch.
 
     Raises
     ------
     FrameError
         If no specimens of a batch differ: the density grows without bound as sigma goes to 0.
-
-    Warns
-    -----
-    FrameWarning
-        If each batch has one specimen, or each of several campaigns one batch.
     """
-    m0, s = float(data.strength.mean()), float(data.strength.std(ddof=1)) if data.strength.size > 1 else 0.0
     all_same, each_same = are_the_same(data.strength, data.n, data.SS)
     if all_same or each_same:
         raise FrameError(
@@ -121,17 +120,13 @@ def default_priors(data):
             f"rows of {'the frame' if all_same else 'each batch'}: nothing says how large sigma is."
         )
     if data.n.max() == 1:
-        _only_priors_tell("Every batch has one row", "specimens (sigma)", "batches (sigma_b)")
+        yield _only_priors_tell("Every batch has one row", "specimens (sigma)", "batches (sigma_b)")
     if data.sizes["campaign"] > 1 and data.member.sum("batch").max() == 1:
-        _only_priors_tell("Every campaign has one batch", "batches (sigma_b)", "campaigns (sigma_c)")
-    spread = Prior("HalfNormal", sigma=2.5 * s)
-    return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "sigma_c": spread, "sigma_b": spread, "sigma": spread}
+        yield _only_priors_tell("Every campaign has one batch", "batches (sigma_b)", "campaigns (sigma_c)")
 
 
 def _only_priors_tell(why, one, other):
-    warnings.warn(
-        f"{why}: only their priors tell the spread of {one} from that of {other}.", FrameWarning, stacklevel=5
-    )
+    return f"{why}: only their priors tell the spread of {one} from that of {other}."
 
 
 def matched_prior(priors):
@@ -368,6 +363,7 @@ MODEL = HierarchicalModel(
         kind="in closed form",
         kappa=KAPPA,
         independent=False,
+        apart=lambda data: data.sizes["campaign"] == 1,  # whose mean is mu: sigma_c = 0
         population=population,
         conditional=nested.conditional,
         log_joint=nested.log_joint,
@@ -391,7 +387,7 @@ MODEL = HierarchicalModel(
         "dyestuff2": Shipped(columns={"strength": "yield"}),
         "simulated_alloy": Shipped(),
     },
-    extras=Extras(path=shrink_together),
+    extras=Extras(check=check, path=shrink_together),
 )
 build = MODEL.build
 __getattr__ = verbs_of("material_batches", "tolerance_bound")

@@ -1,5 +1,6 @@
 """Who is related to whom, and what else is known of each row: from the columns of `variance_components`."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import xarray as xr
 
 from hbm_zoo.frames import pedigree as pedigrees
 from hbm_zoo.frames.labels import text
-from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, cell
+from hbm_zoo.frames.rules import FrameError, FrameWarning, Rule, cell, label
 from hbm_zoo.words import listed
 
 MODEL = "variance_components"
@@ -19,55 +20,91 @@ DESIGNS = {
     ("family",): "full sibs",
     ("animal",): "animals of a pedigree",
 }
-FEW_LEVELS = 10
 INTERCEPT = "mean"
+#: What a fixed effect is, and how an option says so of a column: "block (factor)".
+FACTOR, COVARIATE = "factor", "covariate"
+SAID = re.compile(rf"(.+?)\s*\(({FACTOR}|{COVARIATE})\)")
+NEARLY_ALL = 0.8  # Of the cells of a column: where they are numbers, the others are mistakes.
 
 
-def named(fixed_effects) -> list[str]:
-    """The columns that an option names: a text with commas, or a list."""
+def named(fixed_effects) -> list[tuple[str, str]]:
+    """The columns that an option names, a text with commas or a list, each with its kind; none where it does not say.
+
+    Examples
+    --------
+    >>> named("block (factor), north")
+    [('block', 'factor'), ('north', '')]
+    """
     names = fixed_effects.split(",") if isinstance(fixed_effects, str) else fixed_effects
-    return [str(name).strip() for name in names if str(name).strip()]
+    plain = [str(name).strip() for name in names if str(name).strip()]
+    said = [SAID.fullmatch(name) for name in plain]
+    return [(found[1], found[2]) if found else (name, "") for name, found in zip(plain, said, strict=True)]
 
 
 def columns(options) -> dict[str, Rule]:
     """The columns of fixed effects, each with its rule."""
-    rule = Rule(
-        "a number or a label, not empty",
-        lambda s: s.notna() & (s.astype(str).str.strip() != ""),
-        "a fixed effect",
-        label=True,
-    )
-    names = named(options.get("fixed_effects", ""))
+    effects = named(options.get("fixed_effects", ""))
+    names = [name for name, _ in effects]
     if twice := sorted({name for name in names if names.count(name) > 1} | ({INTERCEPT} & set(names))):
         raise FrameError(f"{MODEL}: {twice[0]!r} is a fixed effect already: give the column another name.")
     if "response" in names:
         raise FrameError(f"{MODEL}: 'response' is what fixed effects are to explain, and none of them.")
-    return dict.fromkeys(names, rule)
+    return {name: _rule(name, kind) for name, kind in effects}
 
 
-def fixed(frame: pd.DataFrame, names: list[str]) -> xr.DataArray:
-    """X [record, effect]: a mean, each covariate, each level of each factor; its rank is looked at by site."""
-    effects = {INTERCEPT: np.ones(len(frame))}
-    for name in names:
-        numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(float)
-        if np.isfinite(numbers).all():
+def _rule(name: str, kind: str) -> Rule:
+    """Of a factor, of a covariate, or of a column that is to show which it is."""
+    if kind == FACTOR:
+        return label("a fixed effect, a factor")
+    if kind == COVARIATE:
+        return Rule("a finite number", _is_number, "a fixed effect, a covariate", label=True)
+    either = f"a number in each row, or labels ('{name} ({FACTOR})' takes numbers for labels), and no empty cell"
+    return Rule(either, _of_one_kind, "a fixed effect", label=True)
+
+
+def _of_one_kind(column: pd.Series) -> pd.Series:
+    """Whether each cell is filled, and no label where nearly all are numbers."""
+    filled, numbers = column.notna() & (column.astype(str).str.strip() != ""), _is_number(column)
+    return numbers | (filled & (numbers.mean() < NEARLY_ALL))
+
+
+def _is_number(column: pd.Series) -> pd.Series:
+    return pd.Series(np.isfinite(_numbers(column)), column.index)
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """The cells as numbers, text that is one too; NaN of others."""
+    return pd.to_numeric(column, errors="coerce").to_numpy(float)
+
+
+def fixed(frame: pd.DataFrame, effects: list[tuple[str, str]]) -> tuple[xr.DataArray, str]:
+    """X [record, effect]: a mean, each covariate, each level of each factor; its rank is looked at by site.
+
+    With it the effects as an option names them, each with the kind that it has in these rows: new ones take it over.
+    """
+    X, said = {INTERCEPT: np.ones(len(frame))}, []
+    for name, kind in effects:
+        numbers, labels = _numbers(frame[name]), text(frame[name])
+        if not kind:
+            kind = COVARIATE if np.isfinite(numbers).all() else FACTOR
             _doubtful(name, numbers)
-            effects[name] = numbers
-        else:
-            labels = text(frame[name])
-            effects |= {f"{name}={level}": (labels == level).to_numpy(float) for level in dict.fromkeys(labels)}
-    return xr.DataArray(np.column_stack(list(effects.values())), {"effect": list(effects)}, ("record", "effect"))
+        levels = dict.fromkeys(labels)
+        X |= {name: numbers} if kind == COVARIATE else {f"{name}={k}": (labels == k).to_numpy(float) for k in levels}
+        said.append(f"{name} ({kind})")
+    return xr.DataArray(np.column_stack(list(X.values())), {"effect": list(X)}, ("record", "effect")), ", ".join(said)
 
 
 def _doubtful(name: str, numbers: np.ndarray) -> None:
-    """Numbers that may be labels: a few whole ones."""
+    """Numbers that may be labels: whole ones, fewer than half as many as rows."""
     distinct = np.unique(numbers)
-    if 2 < distinct.size <= FEW_LEVELS < numbers.size and (distinct == np.rint(distinct)).all():
+    if 2 < distinct.size <= numbers.size / 2 and (distinct == np.rint(distinct)).all():
+        low, high = (f"{end:.12g}" for end in distinct[[0, -1]])
         warnings.warn(
-            f"Column {name!r} holds the numbers {listed(f'{x:g}' for x in distinct)} and is taken for a covariate, a "
-            f"straight line: write its values as text, {f'{name}1'!r} say, for one effect a level.",
+            f"Column {name!r} holds {distinct.size} whole numbers from {low} to {high} and is taken for a covariate, a "
+            f"straight line: for one effect a level say '{name} ({FACTOR})', or write labels, '{name}{low}' say; "
+            f"'{name} ({COVARIATE})' if it is a line.",
             FrameWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 
@@ -171,9 +208,27 @@ def _of_sites(labels, sire, dam, row, site, sites) -> None:
                 new |= {int(p) for p in (sire[k], dam[k]) if p >= 0}
 
 
+def shared_dams(data: xr.Dataset) -> str:
+    """A sentence where rows name a dam with several sires, and no pedigree says that she is one animal; else empty."""
+    known = (data.dam >= 0).values & ("pedigree.row" not in data.dims)
+    pairs = pd.DataFrame({"sire": data.sire.values[known], "dam": data.dam.values[known]})
+    sires = pairs.groupby("dam")["sire"].unique()
+    several = sires[sires.map(len) > 1]
+    if several.empty:
+        return ""
+    label = data["animal"].values
+    dam, first, second = (cell(label[i]) for i in (several.index[0], *several.iloc[0][:2]))
+    rest = f", and {several.size - 1} more," if several.size > 1 else ""
+    return (
+        f"Dam {dam}{rest} has offspring of several sires, {first} and {second}, and is taken for one animal that mated "
+        "with each: if dams are numbered within sires, label them uniquely."
+    )
+
+
 def _shared(name: str, label: object, sites) -> str:
     where = f"{listed(map(str, sites[:3]))}{' and more' if len(sites) > 3 else ''}"
     return (
-        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make "
-        "sites depend on one another (genotype by environment), which this model has not. Fit one site at a time."
+        f"{MODEL}: {name} {cell(label)} has offspring or records at sites {where}: relatives make sites depend on one "
+        "another (genotype by environment), which this model has not. If they are different animals, label them "
+        "uniquely; else fit one site at a time."
     )

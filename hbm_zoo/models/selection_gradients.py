@@ -98,7 +98,7 @@ tau             ``tau``                     log odds per sd    how much slopes d
 One trait, and the animals themselves in place of estimates (`standardised_animals` makes the columns): nothing is
 taken for normal, and a year with three deaths, or none, or whose trait tells survivors from dead, says what it can.
 alpha_0,t is of the year alone and integrated out, so that the likelihood of a year is a function of alpha_t, tabulated
-once; against the population it is integrated with exact weights.
+once, its log linear between nodes; against the population each piece is integrated exactly.
 
 The gradient beta_t = alpha_t mean(p (1 - p)) / mean(p), over the animals of the year, is derived and reported by
 `by_year`. No population can stand on it: it rises with the slope, turns, and falls again. The normal form leaves out,

@@ -18,13 +18,17 @@ from hbm_zoo.group_level.logistic import NoGradient, likeliest
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, Parameter
-from hbm_zoo.models.individuals import FITNESS, animals_of, standardised
+from hbm_zoo.models.individuals import FITNESS, animals_of, listed_in, standardised
 from hbm_zoo.priors import describe, from_json, log_density, moments, quantiles, to_json
+from hbm_zoo.words import listed
 
+TRUTH = bool | np.bool_
 COLUMNS = {
     "year": label("the year"),
     "z": number("the trait of one animal, from the year's mean in units of the sd of all animals"),
-    "survived": FITNESS["survival"],
+    "survived": replace(
+        FITNESS["survival"], holds=lambda s: FITNESS["survival"].holds(s) & ~s.map(lambda cell: isinstance(cell, TRUTH))
+    ),
 }
 PARAMETERS = {
     "mu": Parameter("mean slope of survival over the years, log odds per sd"),
@@ -32,6 +36,8 @@ PARAMETERS = {
 }
 READER = "standardised_animals"
 FARTHEST = 4.0  # Sd of z, either way of 1, that priors of slopes per sd can be meant for.
+#: How far from 0 the mean of a year may be, in sds, and in standard errors of a mean beside that.
+OFF, BY_CHANCE = 0.25, 4.0
 
 
 def exactly(record):
@@ -57,7 +63,7 @@ def exactly(record):
         group_level=years(),
         simulate=simulate,
         datasets={name: shipped for name, shipped in record.datasets.items() if shipped.options},
-        extras=Extras(contradiction=contradiction, readers={"animals": standardised_animals}),
+        extras=Extras(check=check, contradiction=contradiction, readers={"animals": standardised_animals}),
     )
 
 
@@ -71,7 +77,7 @@ def standardised_animals(
     frame : pandas.DataFrame
         One row an animal and year: the year, one trait [any unit], whether it survived, 0 or 1.
     trait, fitness, year : str
-        Its columns.
+        Its columns; one trait.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def standardised_animals(
     Raises
     ------
     FrameError
-        If a column is missing or holds something else, or the trait does not vary.
+        If a column is missing or holds something else, there are several traits, or the trait does not vary.
 
     Examples
     --------
@@ -90,6 +96,10 @@ def standardised_animals(
     >>> standardised_animals(birds, "mass")["z"].round(2).tolist()
     [-0.77, 0.77, -0.77, 0.77]
     """
+    names = listed_in(trait)
+    if len(names) != 1:
+        raise FrameError(f"{READER} expected one trait, got {listed(map(repr, names))}: with exact=True there is one.")
+    (trait,) = names
     animals = animals_of(frame, [trait], fitness, year, "survival", READER)
     z = standardised(animals, [trait], year, "over years", READER)[trait]
     columns = {"year": animals[year], "z": z, "survived": animals[fitness].astype(int)}
@@ -141,6 +151,26 @@ def prepare(frame):
     )
 
 
+def check(data):
+    """Nothing to warn of; traits of a whole data set are from their year's mean, as alpha_0 is of an animal there.
+
+    Raises
+    ------
+    FrameError
+        If a year's mean is far from 0.
+    """
+    animals, sd = data.animals.values, float(data.z.std()) or 1.0
+    mean = np.bincount(data.of_year, data.z) / animals
+    far = abs(mean) > sd * (OFF + BY_CHANCE / np.sqrt(animals))
+    if far.any():
+        j = int(np.argmax(abs(mean) * far))
+        raise FrameError(
+            f"selection_gradients: column 'z' expected traits from their year's mean, got a mean of {mean[j]:.3g} in "
+            f"{data['year'].values[j]}: make them by standardised_animals."
+        )
+    return []
+
+
 # The variants, each as it stands on the page.
 
 
@@ -176,13 +206,12 @@ def marginalized(data, prior):
     """Every year by its tabulated likelihood, all that its animals say of alpha: alpha and alpha_0 integrated out."""
     pm.CustomDist(
         "y",
-        data.log_top,
         data.point,
         prior("mu"),
         prior("tau"),
         logp=tabulated.log_sampled,
-        signature="(t),(t,k),(),()->(t,k)",
-        observed=data.likelihood,
+        signature="(t,k),(),()->(t,k)",
+        observed=data.log_likelihood,
         dims=("year", "node"),
     )
 
@@ -204,7 +233,8 @@ VARIANTS = {
 def years():
     """The group level: independent years, the likelihood of each tabulated."""
     rows = Rows(group="year", dim="animal", population=population, place=survival.place, without=survival.without_rows)
-    return tabulated.OnATable(population=population, table=table).group_level(
+    kappa = "1 - Var(alpha | y, h) / Var(alpha | h)"
+    return tabulated.OnATable(population=population, table=table, kappa=kappa).group_level(
         replicate=lambda rng, theta, h, new, seen: survival.replicate(rng, theta, new, seen),
         emptied=survival.emptied,
         leave_row_out=rows.leave_row_out,

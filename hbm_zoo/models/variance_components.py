@@ -21,7 +21,9 @@ on paper      in code               dims      unit            meaning
 ============  ====================  ========  ==============  ========================================
 y             ``response``          record    response        what was measured of one animal or plant
 X             ``X``                 record    as it is        fixed effects: a mean, and the columns
-                                                              that the option fixed_effects names
+                                                              that the option fixed_effects names,
+                                                              "block (factor), north (covariate)";
+                                                              without a word numbers are covariates
 q_k           ``y``                 contrast  response        error contrasts: rows without X b, made
                                                               independent
 d_k           ``d``                 site      none            how much of sigma_A^2 a contrast holds
@@ -43,7 +45,7 @@ half sibs), ``family`` (full sibs, their parents not named), or ``animal`` with 
 What the rows say of the variances is in their error contrasts, q_k ~ N(0, sigma_A^2 d_k + sigma_E^2),
 the density of restricted maximum likelihood, from eigenvalues that are found once. sigma_E,l is of the
 site alone and integrated out, so that the likelihood of a site is a function of a_l, tabulated once;
-against the population it is integrated with exact weights, and tau = 0 is no limit.
+against the population each piece of it is integrated exactly, and tau = 0 is no limit.
 
 No pooling gives each site the same normal of a in advance, with the mean and variance that the
 partial model expects; complete pooling is tau = 0: one sigma_A for all sites. sigma_E,l and b_l are of
@@ -74,7 +76,7 @@ What it assumes
   sigma_A, and h^2 is familial resemblance.
 * Parents that no row names a parent of are not related, and not selected.
 * Sites share no relatives: a sire at two sites makes them depend on one another.
-* Each row is an individual, not the mean of a plot.
+* Each row is an individual, not the mean of a plot. New rows are new animals, offspring of the parents that they name.
 * The prior of sigma_E is not harmless: where it is far off, intervals of sigma_A hold too seldom.
 
 References
@@ -85,7 +87,6 @@ selection model. Biometrics 31:423-447. Lynch M, Walsh B (1998) Genetics and Ana
 Traits. Gelman A (2006) Prior distributions for variance parameters. Bayesian Anal 1:515-534.
 """
 
-import warnings
 from dataclasses import replace
 from functools import cache, partial
 
@@ -97,12 +98,12 @@ from pymc_extras.prior import Prior
 from scipy import special
 
 from hbm_zoo.frames import pedigree as pedigrees
-from hbm_zoo.frames.rules import FrameError, FrameWarning, cell, label, number
+from hbm_zoo.frames.rules import FrameError, cell, label, number
 from hbm_zoo.group_level import contrasts, tabulated, variance_tables
 from hbm_zoo.group_level.left_out_rows import Rows
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.group_level.tilted import ABSOLUTE, EXP
+from hbm_zoo.group_level.reported import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import relatives
 from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quantiles, to_json
@@ -130,18 +131,7 @@ PARAMETERS_OF_LOG = {
 
 
 def default_priors(data):
-    """A sigma_A up to about twice the sd of rows around their fixed effects; sigma_E by a factor of 4 about it.
-
-    Raises
-    ------
-    FrameError
-        If a site has no row beyond its fixed effects, or no rows that differ.
-
-    Warns
-    -----
-    FrameWarning
-        If a site has no two relatives, or a fixed effect that one row alone tells of.
-    """
+    """A sigma_A up to about twice the sd of rows around their fixed effects; sigma_E by a factor of 4 about it."""
     s = spread(data)
     return {
         "mu": Prior("HalfNormal", sigma=s),
@@ -161,7 +151,18 @@ def default_priors_of_log(data):
 
 
 def spread(data) -> float:
-    """The sd of all rows around their fixed effects; what a data set must have is asked here."""
+    """The sd of all rows around their fixed effects."""
+    return float(np.sqrt(data.SS.sum() / data.n.sum()))
+
+
+def check(data):
+    """What a reader must know of the data: equally related rows, rows that are not scored, dams of several sires.
+
+    Raises
+    ------
+    FrameError
+        If a site has no row beyond its fixed effects, or no rows that differ.
+    """
     sites, n, SS = (data[name].values for name in ("site", "n", "SS"))
     for empty, why in (
         (n.sum(axis=1) == 0, "more rows than fixed effects"),
@@ -170,21 +171,17 @@ def spread(data) -> float:
         if empty.any():
             raise FrameError(f"variance_components expected {why} at each site, got none at {cell(sites[empty][0])}.")
     alike = (n > 0).sum(axis=1) == 1
-    if alike.any():
-        _warn(
-            f"Only priors tell sigma_A from sigma_E at {listed(map(str, sites[alike]))}: all rows are equally related."
-        )
     lost = np.setdiff1d(np.arange(data.sizes["record"]), data.scored_row.values)
+    if alike.any():
+        where = listed(map(str, sites[alike]))
+        yield f"Only priors tell sigma_A from sigma_E at {where}: all rows are equally related."
     if lost.size:
-        _warn(
+        yield (
             f"{plural('Row', lost.size)} {listed(map(str, lost[:5]))}{' and more' if lost.size > 5 else ''}: "
             "each alone tells of a fixed effect, says nothing of the variances and is not scored row by row."
         )
-    return float(np.sqrt(SS.sum() / n.sum()))
-
-
-def _warn(sentence):
-    warnings.warn(sentence, FrameWarning, stacklevel=6)
+    if sentence := relatives.shared_dams(data):
+        yield sentence
 
 
 def matched_prior(priors):
@@ -196,9 +193,9 @@ def matched_prior(priors):
 
 def prepare(frame, fixed_effects="", pedigree=None):
     """The rows [record], their fixed effects and pedigree; of each site its eigenvalues, counts and sums of squares."""
-    names = relatives.named(fixed_effects)
     site_of, sites = pd.factorize(frame["site"])
-    X, animals = relatives.fixed(frame, names), relatives.animals(frame, pedigree)
+    X, effects = relatives.fixed(frame, relatives.named(fixed_effects))
+    animals = relatives.animals(frame, pedigree)
     data = xr.Dataset(
         {
             "response": ("record", frame["response"].to_numpy(float)),
@@ -207,7 +204,7 @@ def prepare(frame, fixed_effects="", pedigree=None):
         }
         | {name: value for name, value in animals.items() if name != "animal"},
         coords={"site": np.asarray(sites), "animal": animals["animal"]},
-        attrs={"fixed_effects": ", ".join(names)},
+        attrs={"fixed_effects": effects},
     )
     found = [_eigen(*contrasts.experiment(data, j)) for j in range(len(sites))]
     widest = max(1, *(each["d"].size for each in found))
@@ -286,13 +283,12 @@ def marginalized(data, prior):
     """Every site by its tabulated likelihood, which is all that the data say of a: a and sigma_E are integrated out."""
     pm.CustomDist(
         "y",
-        data.log_top,
         data.point,
         prior("mu"),
         prior("tau"),
         logp=tabulated.log_sampled,
-        signature="(l),(l,k),(),()->(l,k)",
-        observed=data.likelihood,
+        signature="(l,k),(),()->(l,k)",
+        observed=data.log_likelihood,
         dims=("site", "node"),
     )
 
@@ -494,7 +490,7 @@ MODEL = HierarchicalModel(
             for site in ("Araraquara", "Bento Quirino", "Mogi-Guacu")
         },
     },
-    extras=Extras(further_columns=relatives.columns),
+    extras=Extras(check=check, further_columns=relatives.columns),
 )
 build = MODEL.build
 __getattr__ = verbs_of("variance_components", "components", "breeding_values", "response_to_selection")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hbm_zoo.diagnostics.groups import groups
-from hbm_zoo.diagnostics.material_batches import SPECIMENS, bounded, to_come, tolerance_bound
+from hbm_zoo.diagnostics.material_batches import bounded, to_come, tolerance_bound
 from hbm_zoo.inference.fits import model_of, prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
@@ -31,23 +31,15 @@ MOST_BATCHES = 40
 POINTS, REACH = 400, 4.0
 
 
-def plot_tolerance_bound(
-    fit: xr.DataTree,
-    content: float = 0.90,
-    confidence: float = 0.95,
-    of: str = SPECIMENS,
-    campaign: object = None,
-    side: str = "lower",
-    model: HierarchicalModel | None = None,
-) -> Figure:
+def plot_tolerance_bound(fit: xr.DataTree, **promise) -> Figure:
     """Draw a tolerance bound over the batches that it was learned from.
 
     Parameters
     ----------
-    fit, content, confidence, of, campaign, model
+    fit : xarray.DataTree
         As of `material_batches.tolerance_bound`.
-    side : {"lower", "upper"}
-        Where the bound lies.
+    **promise
+        What else that takes; of ``side`` one of the two.
 
     Returns
     -------
@@ -67,9 +59,10 @@ def plot_tolerance_bound(
     >>> fit = hz.fit("material_batches", hz.load_data("pastes"), random_seed=1, progressbar=False)
     >>> figure = hz.plot_tolerance_bound(fit, content=0.99)
     """
-    side = choose(side, ("lower", "upper"), "side")
-    table = tolerance_bound(fit, content, confidence, of, campaign, side, model)
-    bound, record = float(table[side].iloc[0]), model_of(fit, model)
+    table, record = tolerance_bound(fit, **promise), model_of(fit, promise.get("model"))
+    content, campaign = table.attrs["content"], table.attrs["campaign"]
+    side = choose(table.attrs["side"], ("lower", "upper"), "side")
+    bound = float(table[side].iloc[0])
     rows = min(prepared(fit).sizes[record.group], MOST_BATCHES)
     figure = Picture(figsize=(7.4, 2.6 + 0.17 * rows), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.2])

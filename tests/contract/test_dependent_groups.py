@@ -33,6 +33,7 @@ from hbm_zoo.inference.free_parameters import left_out
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter
 from hbm_zoo.priors import moments
 from hbm_zoo.reporting.findings import findings
+from hbm_zoo.reporting.report import write
 
 # The record: y_b ~ N(theta_b, se_b^2), theta_b ~ N(mu_c, sigma_b^2), mu_c ~ N(mu, sigma_c^2).
 
@@ -411,10 +412,13 @@ def test_the_batches_are_known_as_the_exact_posterior_says(fits, pooling, sigma_
 
 
 @pytest.fixture(scope="module")
-def tables(fits):
-    return {
-        question: hz.compare_poolings(fits, question, model=RECORD) for question in ("new_group", "new_observation")
-    }
+def found(fits):
+    return findings(fits, model=RECORD)
+
+
+@pytest.fixture(scope="module")
+def tables(found):
+    return found.comparisons
 
 
 def test_the_comparison_leaves_each_batch_out_given_the_others(tables):
@@ -439,14 +443,13 @@ def test_no_standard_error_is_given_the_differences_are(tables, fits):
     assert ", se " not in sentence
 
 
-def test_terminal_and_report_say_why(fits, capsys, tmp_path, monkeypatch):
-    found = findings(fits, model=RECORD)
+def test_terminal_and_report_say_why(found, capsys, tmp_path):
     terminal.show(found, plain_console(width=100))
     out = capsys.readouterr().out
     head = next(line for line in out.splitlines() if "elpd_diff" in line)
     assert not {"se", "dse"} & set(head.split())
     assert "depend on one another, which allows no standard error" in " ".join(out.split())
-    page = (hz.report(fits, tmp_path / "report", model=RECORD) / "report.md").read_text()
+    page = (write(found, tmp_path / "report") / "report.md").read_text()
     assert "batches depend on one another, which allows no standard error of a difference" in page
     assert not re.search(r"\| (d?se) \|", page)
 

@@ -28,6 +28,8 @@ from hbm_zoo.inference.free_parameters import left_out
 from hbm_zoo.inference.summary import group_summary
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter
 from hbm_zoo.priors import moments
+from hbm_zoo.reporting.findings import findings
+from hbm_zoo.reporting.report import write
 
 KEY = ("country", "site")
 
@@ -148,6 +150,11 @@ def fits():
     return hz.fit_poolings(RECORD, FRAME, draws=1000, chains=2, random_seed=3, progressbar=False)
 
 
+@pytest.fixture(scope="module")
+def found(fits):
+    return findings(fits, model=RECORD)
+
+
 # Exact answers: alpha and beta integrated out by a matrix, tau on a grid.
 
 
@@ -221,12 +228,12 @@ def test_chunks_of_five_are_as_good_as_all_at_once(fits, monkeypatch):
     assert sizes[:3] == [5, 5, 1]
 
 
-def test_fits_and_comparisons_agree_with_scipy(fits):
-    table = hz.compare_poolings(fits, "new_group", model=RECORD)
+def test_fits_and_comparisons_agree_with_scipy(found):
+    table = found.comparisons["new_group"]
     assert table.loc["partial", "elpd"] == pytest.approx(exact_elpd().sum(), abs=0.1)
     assert table.loc["complete", "elpd"] == pytest.approx(exact_elpd([0.0], [0.0]).sum(), abs=0.01)
     assert table["dse"].notna()[:2].all()
-    again = hz.compare_poolings(fits, "new_observation", model=RECORD)
+    again = found.comparisons["new_observation"]
     assert again["elpd"].notna().all()
     assert set(again.index[again["rank"].notna()]) == {"none", "complete", "partial"}
 
@@ -294,18 +301,18 @@ def test_its_graph_is_described(fits):
     )
 
 
-def test_its_picture_has_a_target_for_each_site(fits):
-    assert any("moves" in sentence for sentence in hz.verdict(fits, model=RECORD))
+def test_its_picture_has_a_target_for_each_site(fits, found):
+    assert any("moves" in sentence for sentence in found.verdict)
     (axes,) = hz.plot_shrinkage(fits, RECORD).axes
     assert {"target of each", "complete pooling"} <= {text.get_text() for text in axes.figure.legends[0].get_texts()}
 
 
-def test_a_funnel_needs_one_target(fits, tmp_path):
+def test_a_funnel_needs_one_target(fits, found, tmp_path):
     limits = replace(RECORD.extras, control_limits=lambda target, volume, probability: (target - 1, target + 1))
     record = replace(RECORD, extras=limits)
     with pytest.raises(ValueError, match="A funnel has one target, and .* expects something else of each site"):
         hz.plot_funnel(fits, record)
-    folder = hz.report(fits, tmp_path / "report", model=record)
+    folder = write(replace(found, record=record), tmp_path / "report")
     assert not list(folder.rglob("*funnel*"))
 
 

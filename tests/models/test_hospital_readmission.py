@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from pymc_extras.prior import Prior
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.inference.fits import hyperparameters
@@ -264,9 +264,7 @@ class Quadrature:
     def quantile(self, j, p):
         """Quantile of a hospital's lam."""
         shape, rate = self.O[j] + self.cv**-2, self.E[j] + self.cv**-2 / self.mu
-        x = np.linspace(0, 6, 401)
-        cdf = [self.mean(special.gammainc(shape, rate * at)) for at in x]
-        return np.interp(p, cdf, x)
+        return optimize.brentq(lambda x: self.mean(special.gammainc(shape, rate * x)) - p, 0, 20)
 
 
 @pytest.fixture(scope="module")

@@ -242,6 +242,9 @@ def test_what_speaks_against_the_classical_value_is_said():
 def test_a_bound_that_cannot_be_is_refused_by_name(alloy, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         tolerance_bound(alloy["partial"], **wrong)
+
+
+def test_a_bound_of_other_fits_is_refused_in_a_sentence(alloy):
     with pytest.raises(ValueError, match="No pooling says nothing of the next batch"):
         tolerance_bound(alloy["none"])
     with pytest.raises(ValueError, match="A plug-in estimate takes the spreads for known"):
@@ -323,12 +326,16 @@ def test_a_batch_to_come_is_of_its_campaign_or_of_none(alloy):
         hz.predict(fit, n_new=2)
 
 
-@pytest.mark.parametrize("kind", [int, str])
-@pytest.mark.parametrize("asked", [[1, 9], ["1", "X"], [1, "X"]])
-def test_a_campaign_is_known_whatever_its_label_is_written_as(kind, asked):
+@pytest.fixture(scope="module", params=[int, str])
+def numbered(request):
+    """A fit whose campaigns are named by numbers."""
     frame, _ = MODEL.simulate(np.random.default_rng(5), campaigns=3, batches=(2, 3), specimens=(3, 4))
-    frame = frame.assign(campaign=frame["campaign"].str[1:].astype(kind))
-    fit = hz.fit(MODEL, frame, draws=500, **SETTINGS)
+    return hz.fit(MODEL, frame.assign(campaign=frame["campaign"].str[1:].astype(request.param)), draws=500, **SETTINGS)
+
+
+@pytest.mark.parametrize("asked", [[1, 9], ["1", "X"], [1, "X"]])
+def test_a_campaign_is_known_whatever_its_label_is_written_as(numbered, asked):
+    fit = numbered
     new = hz.predict(fit, pd.DataFrame({"campaign": asked, "batch": ["99", "1"]}))["group_summary"].to_dataset()
     known, unknown = new["sd"].values
     h = fit["posterior"].to_dataset()
@@ -385,6 +392,15 @@ def test_one_campaign_has_one_level_with_or_without_its_column():
     named = hz.fit(MODEL, frame.assign(campaign="only"), **SETTINGS)
     assert json.loads(without.attrs["fixed"]) == json.loads(named.attrs["fixed"]) == {"sigma_c": 0.0}
     np.testing.assert_array_equal(without["posterior"]["sigma_b"], named["posterior"]["sigma_b"])
+
+
+def test_batches_of_one_campaign_are_independent_and_of_two_are_not():
+    """Six are still too few for a standard error of a difference, which is another reason."""
+    frame = hz.load_data("dyestuff", MODEL)
+    table = hz.compare_poolings({name: hz.fit(MODEL, frame, name, **SETTINGS) for name in ("partial", "complete")})
+    assert np.isfinite(table["se"]).all()
+    assert table["note"].unique().tolist() == ["6 batches are too few for a standard error of a difference"]
+    assert np.isnan(hz.compare_poolings({"partial": hz.fit(MODEL, SMALL, **SETTINGS)})["se"].item())
 
 
 def test_the_same_label_in_two_campaigns_is_two_batches():

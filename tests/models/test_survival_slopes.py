@@ -36,7 +36,7 @@ def animals():
 FRAME = animals()
 DATA = MODEL.data(FRAME)
 TABLES = with_nodes(MODEL, DATA, MODEL.priors(DATA), seed=1)
-INTERCEPT = np.linspace(-14, 14, 1401)
+INTERCEPT = np.linspace(-14, 14, 351)
 
 
 def at(mu, tau):
@@ -53,7 +53,8 @@ def log_joint(alpha, j, drop=None):
     """Of a year's animals and alpha_0 at slopes alpha [alpha, intercept]."""
     z, survived = of_year(j, drop)
     log_odds = alpha[:, None, None] * z + INTERCEPT[:, None]
-    return stats.bernoulli.logpmf(survived, special.expit(log_odds)).sum(axis=2) + stats.norm(0, 1.5).logpdf(INTERCEPT)
+    each = special.log_expit(np.where(survived == 1, 1, -1) * log_odds)
+    return each.sum(axis=2) + stats.norm(0, 1.5).logpdf(INTERCEPT)
 
 
 def log_likelihood(alpha, j, drop=None):
@@ -77,6 +78,28 @@ def test_a_year_is_its_integral_over_intercept_and_slope(tau):
     for j in range(5):
         assert found.isel(sample=0, year=j).item() == pytest.approx(log_marginal(j, 0.3, tau), abs=0.005)
     assert (error < 0.005).all()
+
+
+@pytest.mark.parametrize(("mu", "tau"), [(0.3, 0.0), (-2.0, 0.0), (3.0, 0.1)])
+def test_years_that_differ_much_share_a_slope_that_is_far_from_each(mu, tau):
+    """The likelihood of a year is known where it has next to nothing, which complete pooling asks for."""
+    rng = np.random.default_rng(7)
+    z = rng.normal(size=(2, 150))
+    survived = rng.random((2, 150)) < special.expit(np.array([[-1.0], [2.0]]) * z)
+    years = [pd.DataFrame({"year": t, "z": z[t], "survived": survived[t].astype(int)}) for t in range(2)]
+    data = MODEL.data(pd.concat(years, ignore_index=True))
+    tables = with_nodes(MODEL, data, MODEL.priors(data), seed=1)
+    found = MODEL.group_level.log_left_out(at(mu, tau), tables).isel(sample=0).values
+    alpha = mu + tau * np.linspace(-30, 10, 301) if tau else np.array([mu])
+    for t in range(2):
+        eta = alpha[:, None, None] * z[t] + INTERCEPT[:, None]
+        log_joint = (survived[t] * eta - np.logaddexp(0, eta)).sum(axis=2) + stats.norm(0, 1.5).logpdf(INTERCEPT)
+        log_l = special.logsumexp(log_joint, axis=1) + np.log(INTERCEPT[1] - INTERCEPT[0])
+        exact = log_l[0]
+        if tau:
+            step = np.log(alpha[1] - alpha[0])
+            exact = special.logsumexp(log_l + stats.norm(mu, tau).logpdf(alpha)) + step
+        assert found[t] == pytest.approx(exact, abs=0.1)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.6])
@@ -267,6 +290,9 @@ REFUSED = {
     "standardised_animals expected a column 'mass'": lambda: standardised_animals(FRAME, "mass"),
     "expected traits, fitness and year to be columns of their own": lambda: standardised_animals(FRAME, "year"),
     "column 'survived' expected 0 or 1, got 0.5": lambda: standardised_animals(FRAME.assign(survived=0.5), "z"),
+    "column 'survived' expected 0 or 1, got True": lambda: MODEL.data(FRAME.assign(survived=True)),
+    "from their year's mean, got a mean of 9.97": lambda: MODEL.data(FRAME.assign(z=FRAME["z"] + 10)),
+    "expected one trait, got 'z' and 'survived'": lambda: standardised_animals(FRAME, ["z", "survived"]),
     "column 'year' expected": lambda: MODEL.data(FRAME.assign(year=None)),
     "Unknown exact 'yes': expected one of false, true": lambda: hz.fit(
         "selection_gradients", FRAME, exact="yes", random_seed=1
@@ -284,6 +310,13 @@ def test_a_trait_in_another_unit_is_said_to_be():
     data = MODEL.data(FRAME.assign(z=50 * FRAME["z"]))
     assert "make it one by standardised_animals" in MODEL.extras.contradiction(data, MODEL.priors(data))
     assert MODEL.extras.contradiction(DATA, MODEL.priors(DATA)) is None
+
+
+def test_animals_beside_those_that_a_new_year_brings_are_not_predicted(fits):
+    """alpha_0 of a year is known of those of the fit only."""
+    new = pd.DataFrame({"year": 2050, "z": [0.1, -0.2, 0.0], "survived": [1.0, 1.0, np.nan]})
+    with pytest.raises(ValueError, match="2050 brings rows, and others of it are to be predicted"):
+        hz.predict(fits["partial"], new)
 
 
 def test_verbs_of_estimates_refuse_animals(fits):

@@ -41,3 +41,14 @@ def test_complete_pooling_is_named_and_coloured_as_such():
 def test_an_interval_has_no_such_picture(alloy):
     with pytest.raises(ValueError, match="side"):
         hz.plot_tolerance_bound(alloy, side="both")
+
+
+def test_a_picture_makes_the_promise_that_the_table_makes(alloy):
+    """What the table takes the picture takes, whatever it is called."""
+    promise = {"content": 0.99, "confidence": 0.9, "campaign": "C1", "side": "upper"}
+    bound = tolerance_bound(alloy, **promise)["upper"].iloc[0]
+    figure = hz.plot_tolerance_bound(alloy, **promise)
+    assert all(any(set(line.get_xdata()) == {bound} for line in axes.lines) for axes in figure.axes)
+    assert "99 % quantile" in figure.axes[0].get_title(loc="left")
+    with pytest.raises(TypeError, match="contents"):
+        hz.plot_tolerance_bound(alloy, contents=0.99)
