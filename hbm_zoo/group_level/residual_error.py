@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import special
 
+from hbm_zoo.group_level.special import log_Phi
+
 SIGMAS = ("sigma_add", "sigma_prop")
 #: What is known of a row: nothing, what was measured, or that it was below the limit.
 MEASURED, BELOW = 1.0, 2.0
@@ -100,15 +102,8 @@ class Censored:
 def log_density(y, f, sd, below, xp: Any = np):
     """Of each row [nats]: of one that is below y, log Phi((y - f) / sd)."""
     z = (y - f) / sd
-    log_Phi = special.log_ndtr(z) if xp is np else _log_Phi(z)
-    return xp.where(below, log_Phi, -0.5 * z**2 - xp.log(sd) - np.log(2 * np.pi) / 2)
-
-
-def _log_Phi(z):
-    """Log Phi as PyTensor has it, to the far left too."""
-    from pymc.distributions.dist_math import normal_lcdf
-
-    return normal_lcdf(0.0, 1.0, z)
+    of_below = special.log_ndtr(z) if xp is np else log_Phi(z)
+    return xp.where(below, of_below, -0.5 * z**2 - xp.log(sd) - np.log(2 * np.pi) / 2)
 
 
 ERRORS: dict[str, Scaled | Combined] = {

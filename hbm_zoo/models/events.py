@@ -1,10 +1,8 @@
 """Rows of a frame as events: each a dose or a sample."""
 
-import warnings
-
 import pandas as pd
 
-from hbm_zoo.frames.rules import FrameError, FrameWarning, cell
+from hbm_zoo.frames.rules import FrameError, cell
 from hbm_zoo.group_level.dosing import check_doses
 from hbm_zoo.words import listed, plural
 
@@ -30,8 +28,21 @@ def check_events(frame: pd.DataFrame) -> None:
         raise FrameError(f"population_pk: column 'weight' expected one weight of each patient, got {got} of {patient}.")
 
 
-def check_whole(data, absorbed):
-    """What a whole data set must have, and what its owner should know of it."""
+def check_whole(data, names):
+    """A sentence of samples that are left out, and of doses that are of no use.
+
+    Raises
+    ------
+    FrameError
+        If a typical value is missing, a patient has no dose or no sample, no sample is above 0, or what is swallowed
+        has a duration.
+    """
+    needed = [*(f"typical_{name}" for name in names), "typical_sd"]
+    if missing := [name for name in needed if name not in data.attrs]:
+        raise FrameError(
+            f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
+            "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
+        )
     check_doses(data)
     without = data["patient"].values[data.seen.sum("row").values == 0]
     if without.size:
@@ -40,19 +51,12 @@ def check_whole(data, absorbed):
         )
     if not (data.concentration > 0).any():
         raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
-    if absorbed and (data.duration > 0).any():
+    if "ka" in names and (data.duration > 0).any():
         raise FrameError("population_pk: column 'duration' is of infusions: route='iv'.")
     if left_out := int(((data.seen > 0) & (data.used == 0)).sum()):
-        warnings.warn(
+        yield (
             f"{left_out} {plural('sample', left_out)} before any dose of the patient {'are' if left_out > 1 else 'is'} "
-            f"left out: under a {data.attrs['error']} error nothing is known of them.",
-            FrameWarning,
-            stacklevel=5,
+            f"left out: under a {data.attrs['error']} error nothing is known of them."
         )
-    late = int(((data.dose_time >= data.time.max("row")) & (data.amount > 0)).sum())
-    if late:
-        warnings.warn(
-            f"{late} {plural('dose', late)} no sooner than the patient's last sample: of no use to this fit.",
-            FrameWarning,
-            stacklevel=5,
-        )
+    if late := int(((data.dose_time >= data.time.max("row")) & (data.amount > 0)).sum()):
+        yield f"{late} {plural('dose', late)} no sooner than the patient's last sample: of no use to this fit."

@@ -166,25 +166,7 @@ def parameters_of(route):
 
 
 def default_priors(route, data):
-    """Typical values as they were given; spreads of a factor e at most; noise of the order of a sample.
-
-    Raises
-    ------
-    FrameError
-        If a typical value is missing, a patient has no dose or no sample, or no sample is above 0.
-
-    Warns
-    -----
-    FrameWarning
-        If doses are later than all samples of their patient, or samples before any dose are left out.
-    """
-    needed = [*(f"typical_{name}" for name in route.names), "typical_sd"]
-    if missing := [name for name in needed if name not in data.attrs]:
-        raise FrameError(
-            f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
-            "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
-        )
-    check_whole(data, absorbed=route is ORAL)
+    """Typical values as they were given; spreads of a factor e at most; noise of the order of a sample."""
     typical = float(data.concentration.where(data.concentration > 0).median())
     mu = {
         f"mu_{n}": Prior("Normal", mu=np.log(data.attrs[f"typical_{n}"]), sigma=data.attrs["typical_sd"])
@@ -219,7 +201,7 @@ def prepare(
     typical_V: float | None = None,
     typical_ka: float | None = None,
     typical_sd: float | None = None,
-    lloq: float | None = None,
+    lloq: float = 0.0,
 ):
     """Doses and samples of every patient side by side, as many as the one with the most has.
 
@@ -233,9 +215,9 @@ def prepare(
         How clearance and volume follow the weight. Default: allometric, where there is a weight.
     typical_CL, typical_V, typical_ka, typical_sd : float
         What is known of the typical patient in advance, and the sd of their logs.
-    lloq : float, optional
-        Lower limit of quantification [mass/L]: of a concentration at it or below only that is known. Default: each is
-        what it says.
+    lloq : float
+        Lower limit of quantification [mass/L]: of a concentration at it or below only that is known. 0: each is what it
+        says.
 
     Returns
     -------
@@ -251,7 +233,7 @@ def prepare(
     choose(error, ERRORS, "error")
     typical = {"typical_CL": typical_CL, "typical_V": typical_V, "typical_ka": typical_ka, "typical_sd": typical_sd}
     attrs = {name: _above_zero(name, value) for name, value in typical.items() if value is not None}
-    attrs["lloq"] = 0.0 if lloq is None else _above_zero("lloq", lloq)
+    attrs["lloq"] = _above_zero("lloq", lloq) if lloq else 0.0
     frame = pd.DataFrame({name: frame[name] if name in frame else np.nan for name in COLUMNS})
     check_events(frame)
     of, patients = pd.factorize(frame["patient"])
@@ -453,6 +435,7 @@ def of_route(route):
             contradiction=bound(contradiction),
             readers={"nonmem": from_nonmem},
             simulated=TYPICAL[route],
+            check=lambda data: check_whole(data, route.names),
         ),
     }
 

@@ -328,7 +328,7 @@ def test_a_sample_left_out_is_a_ratio_of_integrals():
     """Log p(y_i | y_-i) = log m(all) - log m(without i), on the same nodes, for each error."""
     frame, truth = MODEL.simulate(np.random.default_rng(1), patients=3)
     h = truth.drop_vars(["theta", "patient", "coefficient"]).expand_dims(sample=2)
-    for error, sigma_prop, lloq in (("additive", 0.0, None), ("combined", 0.1, None), ("additive", 0.0, 3.0)):
+    for error, sigma_prop, lloq in (("additive", 0.0, 0.0), ("combined", 0.1, 0.0), ("additive", 0.0, 3.0)):
         h["sigma_prop"] = ("sample", [sigma_prop] * 2)
         data = MODEL.data(frame, error=error, lloq=lloq, **MODEL.extras.simulated)
         data = with_nodes(MODEL, data, MODEL.priors(data), 1, h)
@@ -554,8 +554,7 @@ def test_bad_options_are_refused_in_a_sentence(options, sentence):
 def test_what_is_left_out_or_of_no_use_is_counted():
     late = pd.concat([SMALL, SMALL.iloc[[0]].assign(time=50.0)], ignore_index=True)
     with pytest.warns(FrameWarning, match="1 dose no sooner than the patient's last sample: of no use to this fit"):
-        MODEL.priors(MODEL.data(late, **TYPICAL))
-    data = MODEL.data(SMALL, error="proportional", **TYPICAL)
+        MODEL.data(late, **TYPICAL)
     with pytest.warns(FrameWarning, match="2 samples before any dose of the patient are left out"):
-        MODEL.priors(data)
+        data = MODEL.data(SMALL, error="proportional", **TYPICAL)
     assert data.used.sum() == data.seen.sum() - 2
