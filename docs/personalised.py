@@ -22,7 +22,7 @@ ROWS = {
     "samples 5 and 10 (about 2 h and 12 h)": (4, 9),
     "sample 10 (about 12 h)": (9,),
 }
-PATIENTS = 300
+PATIENTS = 200
 TIMES = {0: (), 1: (6.0,), 2: (1.0, 12.0), 4: (0.5, 2.0, 6.0, 12.0), 8: (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0)}
 
 
@@ -96,7 +96,7 @@ def cohort():
     """Twelve simulated patients, a bolus each."""
     record = hz.population_pk.MODEL.under(route="iv")
     frame, _ = record.simulate(np.random.default_rng(1), patients=12, times=TIMES[8], fewest=4)
-    settings = {"random_seed": 1, "progressbar": False, "route": "iv"} | record.extras.simulated
+    settings = {"random_seed": 1, "progressbar": False, "route": "iv", "draws": 250} | record.extras.simulated
     return hz.fit("population_pk", frame, **settings), record, frame[frame["patient"] == frame["patient"].iloc[0]]
 
 
@@ -148,7 +148,7 @@ def main():
     ):
         start = text.index(head)
         rule = text.index("\n", text.index("\n", start) + 1) + 1
-        end = text.find("\n\n", rule) + 1 or len(text)
+        end = text.find("\n\n", rule - 1) + 1 or len(text)
         text = text[:rule] + "\n".join(lines()) + "\n" + text[end:]
         PAGE.write_text(text)
 

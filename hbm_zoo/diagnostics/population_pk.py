@@ -21,6 +21,7 @@ from hbm_zoo.group_level.routes import ROUTES, Route, correlations_of
 from hbm_zoo.group_level.weighted import Weighted
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.completion import add_groups
+from hbm_zoo.inference.convergence import convergence
 from hbm_zoo.inference.fits import efficiency, free, hyperparameters, model_of, prepared, priors_of, thinned
 from hbm_zoo.inference.fitting import data_hash
 from hbm_zoo.inference.nodes import apart, as_groups, with_nodes
@@ -181,6 +182,11 @@ def personalise(
     FrameError
         If the rows are not those of one patient, with a dose, who is new to the fit.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If the cohort had to be fitted again, and that fit cannot be trusted.
+
     Notes
     -----
     P(theta, h | cohort, y) is proportional to sum_s delta(h_s) N(theta; mu_s, Omega_s) p(y | theta, sigma_s) over draws
@@ -202,6 +208,7 @@ def personalise(
     else:
         both = joined(apart(cohort)[0], data)
         again = refit(fit, with_nodes(record, both, priors, random_seed, h), random_seed, record)
+        convergence({"with the patient": again})
         h, worth = _one_a_draw(fit, hyperparameters(again)), efficiency(again)
         seen = with_nodes(record, data, priors, random_seed, h)
     attrs = {"efficiency": worth, "seed": random_seed, "data_hash": data_hash(data)}

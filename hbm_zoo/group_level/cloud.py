@@ -101,6 +101,7 @@ class Cloud:
             self,
             nodes=self._nodes,
             log_sampled=summed(self._on_fixed_nodes),
+            log_most=summed(self._at_best),
             step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
@@ -137,6 +138,12 @@ class Cloud:
         flat, restored = flattened(self.at(h, data), self.group)
         parts = [integral(self._fixed(some, data)).log_marginal for some in self._portions(flat, data)]
         return restored(xr.concat(parts, dim="state"))
+
+    def _at_best(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Log likelihood of each group at the best of its nodes, wherever the population is."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        best = [self._density(data.predicted, some, data).max("node") for some in self._portions(flat, data)]
+        return restored(xr.concat(best, dim="state"))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""

@@ -80,7 +80,9 @@ def joined(seen: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
         longer = {dim: max(seen.sizes[dim], new.sizes[dim]) - data.sizes[dim] for dim in ("row", "dose")}
         wide = data.drop_dims("observation").pad({dim: (0, n) for dim, n in longer.items()}, constant_values=0.0)
         parts.append(wide.assign_coords(patient=[str(label) for label in data["patient"].values]))
-    rows = [data[["concentration", "of_patient", "of_row"]].drop_vars("patient") for data in (seen, new)]
+    rows = [
+        data[["concentration", "of_patient", "of_row"]].drop_vars("patient", errors="ignore") for data in (seen, new)
+    ]
     rows[1]["of_patient"] = rows[1].of_patient + seen.sizes["patient"]
     one_by_one = xr.concat(rows, dim="observation")
     return xr.concat(parts, dim="patient").assign(one_by_one.data_vars).assign_attrs(seen.attrs)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.residual_error import ERRORS
 from hbm_zoo.group_level.routes import IV, ORAL, Route
 from hbm_zoo.inference import fits
+from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.priors import log_density, moments, to_json
 from hbm_zoo.reporting.answers import OF_MODELS
@@ -362,6 +364,7 @@ def test_what_is_taken_away_of_a_patient_leaves_the_others():
 
 
 COHORT = record_of("iv").simulate(np.random.default_rng(3), patients=6, times=(1.0, 4.0, 12.0, 24.0), fewest=3)[0]
+SETTINGS = {"draws": 250, "chains": 2, "random_seed": 1, "progressbar": False}
 NEW = pd.DataFrame(
     {
         "patient": "new",
@@ -374,12 +377,16 @@ NEW = pd.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def cohort():
+def small_cloud():
     """On few nodes, for speed: how many there are is a number of the cloud."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vars(IV.cloud), "size", 64)
-        settings = {"draws": 250, "chains": 2, "random_seed": 1, "progressbar": False}
-        return hz.fit("population_pk", COHORT, route="iv", **settings, **record_of("iv").extras.simulated)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cohort(small_cloud):
+    return hz.fit("population_pk", COHORT, route="iv", **SETTINGS, **record_of("iv").extras.simulated)
 
 
 @pytest.fixture(scope="module")
@@ -470,6 +477,104 @@ def test_doses_for_a_target_are_those_that_reach_it(person):
     assert pk.exposure(person, float(AUC[0.5]), 12.0).loc["AUC", "median"] == pytest.approx(100, rel=1e-6)
     steady = pk.exposure(person, 100.0, 12.0, number=60)
     assert steady.loc["trough", "mean"] < steady.loc["AUC", "mean"] / 12 < steady.loc["Cmax", "mean"]
+
+
+def apart(one, other):
+    """How far means of logs in two fits of a patient are apart, in Monte Carlo errors of both [coefficient]."""
+    means, errors = zip(*(of_means(fit) for fit in (one, other)), strict=True)
+    return abs(means[0] - means[1]) / np.hypot(*errors)
+
+
+def of_means(fit):
+    """Means of a patient's logs, the last in a fit, and their Monte Carlo errors [coefficient]."""
+    known = fit["group_summary"].to_dataset().isel(patient=-1)
+    draws = fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"]
+    return known["mean"].values, known["sd"].values / np.sqrt(fits.efficiency(fit) * draws)
+
+
+def test_where_the_draws_cannot_follow_the_cohort_is_fitted_again(cohort, small_cloud):
+    """A patient of fifty times the concentrations: no draw of the cohort's fit expects that."""
+    rows = NEW.assign(concentration=50 * NEW["concentration"])
+    person = hz.population_pk.personalise(cohort, rows)
+    assert person.attrs["refitted"] == 1
+    assert person.attrs["k_hat"] > 0.5
+    assert person.attrs["personalised"].endswith("too few: the cohort was fitted again with the patient.")
+    both = pd.concat([COHORT, rows], ignore_index=True)
+    again = hz.fit(
+        "population_pk", both, route="iv", **SETTINGS | {"random_seed": 2}, **record_of("iv").extras.simulated
+    )
+    assert (apart(person, again) < 4).all()
+    kept = fits.hyperparameters(cohort).mu_V
+    assert fits.hyperparameters(person).mu_V.mean() < kept.mean() - kept.std()
+
+
+#: Of patient 9 of theophylline, who absorbs faster than all others: which samples are at hand.
+OF_NINE = {"none": (), "11.6 h": (9,), "2 and 11.6 h": (4, 9), "0.3, 2 and 11.6 h": (1, 4, 9), "all 11": range(11)}
+
+
+@pytest.fixture(scope="module")
+def eleven():
+    frame = hz.load_data("theophylline", MODEL)
+    others = frame[frame["patient"] != 9]
+    return hz.fit("population_pk", others, random_seed=1, progressbar=False, **OPTIONS["theophylline"]), frame
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", OF_NINE)
+def test_the_outlier_of_theophylline_is_as_after_a_refit(eleven, samples):
+    """The cohort without patient 9, weighted by the samples of 9, against a fit of all twelve."""
+    fit, frame = eleven
+    rows = with_rows(frame[frame["patient"] == 9], OF_NINE[samples])
+    person = hz.population_pk.personalise(fit, rows)
+    assert person.attrs["refitted"] or person.attrs["k_hat"] <= k_hat_threshold(4000)
+    if samples == "none":
+        assert person.attrs["k_hat"] == -np.inf
+        return
+    twelve = pd.concat([frame[frame["patient"] != 9], rows], ignore_index=True)
+    again = hz.fit("population_pk", twelve, random_seed=2, progressbar=False, **OPTIONS["theophylline"])
+    assert (apart(person, again) < 4).all(), (person.attrs["personalised"], apart(person, again))
+
+
+@pytest.mark.slow
+def test_a_patient_left_out_is_as_after_a_refit_without(cohort):
+    """Elpd of each, from the weights of one fit, against the log of a mean over draws of six others."""
+    record, priors = record_of("iv"), fits.priors_of(cohort)
+    known = cohort["group_summary"].to_dataset()
+    options = record.extras.simulated
+    for j, patient in enumerate(known["patient"].values):
+        others, rows = (COHORT[which] for which in (COHORT["patient"] != patient, COHORT["patient"] == patient))
+        without = hz.fit("population_pk", others, route="iv", priors=priors, **SETTINGS, **options)
+        h = fits.hyperparameters(without)
+        one = with_nodes(record, record.prepared(rows, **options), priors, 5, h)
+        density = np.exp(record.group_level.log_left_out(h, one).isel(patient=0).values)
+        error = density.std() / density.mean() / np.sqrt(fits.efficiency(without) * density.size)
+        difference = known["elpd"].values[j] - np.log(density.mean())
+        assert abs(difference) < 4 * np.hypot(error, known["elpd_mcse"].values[j]), patient
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration_of_the_smallest_form(small_cloud):
+    """A bolus, three patients, two to four samples each: two hundred simulations."""
+    frame, _ = record_of("iv").simulate(np.random.default_rng(1), patients=3, times=(1.0, 4.0, 12.0, 24.0))
+    settings = {"simulations": 200, "draws": 250, "random_seed": 2, "progressbar": False}
+    result = hz.calibrate(MODEL, frame, route="iv", **settings, **record_of("iv").extras.simulated)
+    assert result.table["p_holm"].min() > 0.01
+    assert {"log_population", "omega_CL", "theta_new_mean[CL]"} <= set(result.table.index)
+
+
+@pytest.mark.slow
+def test_calibration_sees_patients_who_were_given_half(small_cloud):
+    """Truths of patients who take half of each dose, fitted as if all of it."""
+    record = record_of("iv")
+
+    def replicate(rng, theta, h, new, seen):
+        half = new.assign(given=new.given / 2)
+        return IV.replicate(rng, theta, h, half, half)
+
+    half = replace(record, group_level=replace(record.group_level, replicate=replicate))
+    frame, _ = record.simulate(np.random.default_rng(1), patients=3, times=(1.0, 4.0, 12.0, 24.0))
+    settings = {"simulations": 50, "draws": 250, "random_seed": 2, "progressbar": False}
+    assert hz.calibrate(half, frame, **settings, **record.extras.simulated).table["p_holm"].min() < 0.01
 
 
 @pytest.mark.parametrize(
