@@ -132,8 +132,8 @@ class GroupLevel:
         ``log_sampled(h, data)`` [sample]: ``log_joint`` as the form that is sampled has it [nats], where its integrals
         are coarser; draws are reweighted from it to ``log_joint``.
     log_most
-        ``log_most(h, data)`` [sample]: no less than ``log_joint`` and much cheaper, where there is ``log_sampled``: the log
-        likelihood, each group at the parameter that suits its data best.
+        ``log_most(h, data)`` [sample]: no less than ``log_joint`` and much cheaper, where there is ``log_sampled``: the
+        log likelihood, each group at the parameter that suits its data best.
     cells, cells_of_row
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
         ``cells_of_row(data)``: for each row and draw where rows are left out; by default as many.

@@ -52,7 +52,7 @@ def log_joint(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.
 def log_joint_above(
     record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset, least: np.ndarray | float
 ) -> np.ndarray:
-    """The same [sample] where it is above ``least``, or would be without what one portion of the groups says; else -inf.
+    """The same [sample] where it is above ``least``, or would be but for what one portion of the groups says; or -inf.
 
     Portion by portion, what its data can say at most gives way to its integral; hyperparameters are given up as soon as
     the sum is too little. A group that is left out later may be the one that made it so.
