@@ -1,5 +1,6 @@
 """Rows of a frame as events: each a dose or a sample."""
 
+import numpy as np
 import pandas as pd
 
 from hbm_zoo.frames.rules import FrameError, cell
@@ -29,7 +30,7 @@ def check_events(frame: pd.DataFrame) -> None:
 
 
 def check_whole(data, names):
-    """A sentence of samples that are left out, and of doses that are of no use.
+    """A sentence of samples that are left out, of doses that are of no use, and of doses at one time.
 
     Raises
     ------
@@ -60,3 +61,9 @@ def check_whole(data, names):
         )
     if late := int(((data.dose_time >= data.time.max("row")) & (data.amount > 0)).sum()):
         yield f"{late} {plural('dose', late)} no sooner than the patient's last sample: of no use to this fit."
+    in_order = np.sort(data.dose_time.where(data.amount > 0).values, axis=1)
+    if (twice := (np.diff(in_order, axis=1) == 0).any(axis=1)).any():
+        yield (
+            f"Several doses at one time, of {', '.join(map(str, data['patient'].values[twice][:5]))}: they are added. "
+            "Is a row there twice?"
+        )

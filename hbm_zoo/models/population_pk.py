@@ -402,19 +402,20 @@ def contradiction(route, data, priors):
     )
 
 
+def named(route, data):
+    """The logs that a patient has, by name."""
+    return data.assign_coords(coefficient=[*route.names])
+
+
 def of_route(route):
     """The formulas of a route of administration."""
 
     def bound(formula):
         return wraps(formula)(lambda *arguments, **options: formula(route, *arguments, **options))
 
-    @wraps(prepare)
-    def prepared(frame, **options):
-        return prepare(frame, **options).assign_coords(coefficient=[*route.names])
-
     return {
         "parameters": parameters_of(route),
-        "prepare": prepared,
+        "prepare": wraps(prepare)(lambda frame, **options: named(route, prepare(frame, **options))),
         "default_priors": bound(default_priors),
         "matched_prior": bound(matched_prior),
         "own": route.own,
@@ -431,11 +432,11 @@ def of_route(route):
         "group_level": route.group_level,
         "simulate": wraps(simulated)(partial(simulated, route, prepare)),
         "extras": Extras(
+            check=lambda data: check_whole(data, route.names),
             path=bound(shrink_together),
             contradiction=bound(contradiction),
             readers={"nonmem": from_nonmem},
             simulated=TYPICAL[route],
-            check=lambda data: check_whole(data, route.names),
         ),
     }
 

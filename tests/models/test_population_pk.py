@@ -112,8 +112,14 @@ def log_density_of_priors(names, priors):
 
 
 @pytest.mark.filterwarnings("ignore::hbm_zoo.frames.rules.FrameWarning")
-@pytest.mark.parametrize("error", SIGMAS)
-@pytest.mark.parametrize("route", OF_ROUTE)
+@pytest.mark.parametrize(
+    ("route", "error"),
+    [("oral", "additive"), ("oral", "proportional"), ("iv", "combined")]
+    + [
+        pytest.param(*rest, marks=pytest.mark.slow)
+        for rest in [("oral", "combined"), ("iv", "additive"), ("iv", "proportional")]
+    ],
+)
 def test_each_form_has_the_density_of_the_page(route, error):
     """Of the forms with patients in them; a row that is left out is a constant of them."""
     record, size = record_of(route), 2 + (route == "oral")
@@ -270,15 +276,12 @@ def test_the_prior_is_a_density_of_mu_and_omega():
         return (L @ L.T)[np.tril_indices(3)]
 
     h, expected = drawn(3), []
+    each = {name: log_density(priors[name])(h[name].values) for name in [*names, *(f"mu_{n}" for n in ORAL.names)]}
     for i in range(3):
         at = np.array([float(h[name][i]) for name in names])
         steps = 1e-5 * np.eye(6)
         derivatives = np.stack([(omega(at + s) - omega(at - s)) / 2e-5 for s in steps])
-        of_prior = sum(
-            float(log_density(priors[name])(float(h[name][i])))
-            for name in [*names, *(f"mu_{name}" for name in ORAL.names)]
-        )
-        expected.append(of_prior - np.linalg.slogdet(derivatives)[1])
+        expected.append(sum(value[i] for value in each.values()) - np.linalg.slogdet(derivatives)[1])
     found = log_prior(ORAL, h, priors, "partial").values
     np.testing.assert_allclose(np.diff(found), np.diff(expected), atol=1e-7)
 
@@ -469,13 +472,13 @@ def test_predict_has_the_same_engine(cohort, person):
 
 def test_doses_for_a_target_are_those_that_reach_it(person):
     pk = hz.population_pk
-    doses = pk.dose_for(person, 5.0, of="trough", every=12.0, number=30)["dose"]
+    doses = pk.dose_for(person, 5.0, of="trough", every=12.0, number=10)["dose"]
     assert doses.is_monotonic_increasing
-    reached = pk.exposure(person, float(doses[0.75]), 12.0, number=30, above=5.0)
+    reached = pk.exposure(person, float(doses[0.75]), 12.0, number=10, above=5.0)
     assert reached.loc["trough", "p_above"] == pytest.approx(0.75, abs=0.02)
     AUC = pk.dose_for(person, 100.0)["dose"]
-    assert pk.exposure(person, float(AUC[0.5]), 12.0).loc["AUC", "median"] == pytest.approx(100, rel=1e-6)
-    steady = pk.exposure(person, 100.0, 12.0, number=60)
+    assert pk.exposure(person, float(AUC[0.5]), 12.0).loc["AUC", "median"] == pytest.approx(100, rel=0.02)  # of nodes
+    steady = pk.exposure(person, 100.0, 12.0, number=20)
     assert steady.loc["trough", "mean"] < steady.loc["AUC", "mean"] / 12 < steady.loc["Cmax", "mean"]
 
 
@@ -612,6 +615,10 @@ def changed(column, row, value):
         (changed("time", 1, -1.0), "'time' expected a finite number, 0 or above, got -1.0 in row 1"),
         (changed("time", 2, EMPTY), "'time' expected a finite number, 0 or above, got an empty cell in row 2"),
         (changed("amount", 0, 0.0), "'amount' expected a finite number above 0, or nothing, got 0.0 in row 0"),
+        (
+            changed("amount", 0, "100 mg"),
+            "'amount' expected a finite number above 0, or nothing, got '100 mg' in row 0",
+        ),
         (changed("concentration", 1, "12"), "'concentration' expected a finite number, or nothing, got '12' in row 1"),
         (changed("concentration", 0, 3.0), "got both in row 0"),
         (changed("amount", 0, EMPTY), "got neither in row 0"),
@@ -655,6 +662,8 @@ def test_what_is_left_out_or_of_no_use_is_counted():
     late = pd.concat([SMALL, SMALL.iloc[[0]].assign(time=50.0)], ignore_index=True)
     with pytest.warns(FrameWarning, match="1 dose no sooner than the patient's last sample: of no use to this fit"):
         MODEL.data(late, **TYPICAL)
+    with pytest.warns(FrameWarning, match="Several doses at one time, of A: they are added"):
+        MODEL.data(pd.concat([SMALL, SMALL.iloc[[0]]], ignore_index=True), **TYPICAL)
     with pytest.warns(FrameWarning, match="2 samples before any dose of the patient are left out"):
         data = MODEL.data(SMALL, error="proportional", **TYPICAL)
     assert data.used.sum() == data.seen.sum() - 2
