@@ -526,7 +526,7 @@ def test_the_outlier_of_theophylline_is_as_after_a_refit(eleven, samples):
     person = hz.population_pk.personalise(fit, rows)
     assert person.attrs["refitted"] or person.attrs["k_hat"] <= k_hat_threshold(4000)
     if samples == "none":
-        assert person.attrs["k_hat"] == -np.inf
+        assert person.attrs["effective_draws"] > 3900
         return
     twelve = pd.concat([frame[frame["patient"] != 9], rows], ignore_index=True)
     again = hz.fit("population_pk", twelve, random_seed=2, progressbar=False, **OPTIONS["theophylline"])
