@@ -39,6 +39,7 @@ _HOMES = {
     "plot_coefficients": "plots.coefficients",
     "plot_estimates_over_heterogeneity": "plots.heterogeneity",
     "plot_tolerance_bound": "plots.tolerance",
+    "plot_personalised": "plots.person",
     "plot_components": "plots.components",
     "plot_selection": "plots.selection",
     "plot_modulus": "plots.discrepancy",

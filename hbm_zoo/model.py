@@ -107,6 +107,8 @@ class Extras:
         What a group left out stands for, in words.
     readers
         Functions that read other files, by name.
+    simulated
+        The options by which a frame of ``simulate`` is fitted, as `Shipped` has them of a data set.
     check
         ``check(data)``: refuses a whole data set that lacks what the model needs, and gives a sentence for each thing
         that a reader of the results must know; it is asked once a fit, whatever the priors.
@@ -125,6 +127,7 @@ class Extras:
     absent: Callable[[xr.Dataset], Collection[str]] = lambda data: ()
     left_out: str = "{a_group} not seen before"
     readers: Mapping[str, Callable] = field(default_factory=dict)
+    simulated: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[xr.Dataset], Iterable[str]] = lambda data: ()
     curve: Curve | None = None
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
@@ -172,6 +175,8 @@ class HierarchicalModel:
         The columns that together label a group; by default the one with the name of the group.
     response
         The column of the frame that holds the data, what `predict` predicts.
+    measured
+        ``measured(frame)``: which rows have a response; the others say what was done to a group, such as a dose.
     location, heterogeneity
         The hyperparameters that say where the population sits and how wide it is.
     reference
@@ -244,6 +249,7 @@ class HierarchicalModel:
     fewest_groups: int = 2
     estimand_label: str = ""
     response: str = ""
+    measured: Callable[[pd.DataFrame], pd.Series] = lambda frame: pd.Series(True, index=frame.index)
     alternatives: Mapping[str, Mapping[Any, Callable[[HierarchicalModel], HierarchicalModel]]] = field(
         default_factory=dict
     )

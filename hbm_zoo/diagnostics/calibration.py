@@ -189,10 +189,11 @@ def calibrate(
     if folder is not None and random_seed is None:
         raise ValueError("Work in a folder is gone on with under its own seed only: give random_seed as well.")
     seed = settled_seed(random_seed)
-    frame = _small(record) if frame is None else frame
+    if frame is None:
+        frame, options = _small(record), {**record.extras.simulated, **options}
     data = record.data(frame, **options)
     record.check_shareable(data, pooling)
-    _check_simulated(record, data, len(frame))
+    _check_simulated(record, data, int(record.measured(frame).sum()))
     fitted = {"model": record, "frame": frame, "options": options, "pooling": pooling}
     fitted |= {"priors": record.priors(data, priors, pooling), "parameterization": parameterization}
     pieces = _pieces(simulations, seed, fitted | {"engine": engine, "draws": draws})

@@ -59,13 +59,15 @@ def read(
     options = options_again(record, fit, again)
     frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
     labels = text(record.labels(frame))
-    known = labels.isin(known_labels)
-    to_predict = known | frame[record.response].isna()
-    table = frame[to_predict]
-    rows = _prepare(record, table.assign(**{record.response: 0}), options)
-    brought = _prepare(record, frame[~to_predict], options)
+    known, measured = labels.isin(known_labels), record.measured(frame)
+    to_predict = measured & (known | frame[record.response].isna())
+    brings, table = measured & ~to_predict, frame[to_predict]
+    filled = frame.assign(**{record.response: frame[record.response].where(~to_predict, 0)})
+    # What was done to a group, a dose say, goes with its rows.
+    with_doses = (which | (~measured & labels.isin(labels[which])) for which in (to_predict, brings))
+    rows, brought = (_prepare(record, filled[which], options) for which in with_doses)
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
-    seen = {*known_labels, *labels[~to_predict]}
+    seen = {*known_labels, *labels[brings]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
     chosen = data.isel({record.group: old}) if record.group_level.independent else data
     return NewRows(
@@ -74,8 +76,15 @@ def read(
         brought=brought,
         never_seen=tuple(label for label in groups if label not in seen),
         rows=rows,
-        table=table[[name for name in record.columns if name in table and name != record.response]],
+        table=table[[name for name in record.columns if name in {*table} - {record.response}]],
     )
+
+
+def all_brought(record: HierarchicalModel, fit: xr.DataTree, frame: pd.DataFrame) -> xr.Dataset:
+    """Rows of new groups as the model sees them, every row something that is known of its group."""
+    options, as_fitted = options_again(record, fit, {}), prepared(fit)
+    frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
+    return labelled(record, record.prepared(frame, **options))
 
 
 def _check_asked(record: HierarchicalModel, n_new: int | None, again: Mapping[str, Any]) -> None:

@@ -14,17 +14,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats.base import array_stats
-from scipy.special import softmax
 
 from hbm_zoo.diagnostics.new_rows import NewRows, labelled, read
+from hbm_zoo.diagnostics.updating import weights_after
 from hbm_zoo.frames.labels import numbers
 from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.populations import Population
-from hbm_zoo.inference.chunks import CELLS_AT_ONCE, log_joint, of_groups
+from hbm_zoo.inference.chunks import CELLS_AT_ONCE, of_groups
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of
-from hbm_zoo.inference.loo import k_hat_threshold
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.inference.summary import (
     above_reference,
@@ -171,36 +169,16 @@ def _draws(fit: xr.DataTree) -> xr.Dataset:
 
 def _updated(record, fit, h: xr.Dataset, brought: xr.Dataset, rng) -> tuple[xr.Dataset, dict[str, float]]:
     """Hyperparameters after the rows that new groups bring, by importance resampling."""
-    samples = h.sizes["sample"]
-    log_ratio = _log_density(record, fit, h, brought)
-    possible = np.isfinite(log_ratio)  # a draw under which the rows have no density, or none is defined, goes
-    if not possible.any():
-        raise ValueError(f"Under no draw of the fit do the rows brought to {record.name} have a density: look at them.")
-    if possible.all() and np.ptp(log_ratio) < 1e-12:
-        return h, {}
-    weight = np.zeros(samples)
-    # The routine smooths the weights of leaving data out, 1 / m; here data come in.
-    log_weight, k_hat = array_stats.psislw(-log_ratio[possible], r_eff=efficiency(fit))
-    weight[possible] = softmax(log_weight)
-    attrs = {"k_hat": float(k_hat), "ess": float(1 / (weight**2).sum())}
-    if not k_hat <= k_hat_threshold(samples):
-        warnings.warn(
-            f"The rows brought say more of the hyperparameters than {samples} draws can follow (k-hat "
-            f"{attrs['k_hat']:.2f}, {attrs['ess']:.0f} effective draws): fit again with these rows in the frame.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    # Systematic resampling: a draw comes up as often as its weight says, give or take one.
-    ladder = (rng.random() + np.arange(samples)) / samples
-    return h.isel(sample=np.searchsorted(np.cumsum(weight), ladder).clip(max=samples - 1)), attrs
-
-
-def _log_density(record, fit, h: xr.Dataset, brought: xr.Dataset) -> np.ndarray:
-    """Log density [sample] of the rows that new groups bring, given those of the fit [nats]."""
-    level, seen = record.group_level, labelled(record, prepared(fit))
-    if level.independent:
-        return log_joint(record, h, brought).values
-    return (log_joint(record, h, level.joined(seen, brought)) - log_joint(record, h, seen)).values
+    after = weights_after(record, fit, h, brought)
+    if after.holds:
+        return after.resampled(h, rng), after.attrs
+    warnings.warn(
+        f"The rows brought say more of the hyperparameters than {after.weight.size} draws can follow (k-hat "
+        f"{after.k_hat:.2f}, {after.ess:.0f} effective draws): fit again with these rows in the frame.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+    return after.resampled(h, rng), after.attrs
 
 
 def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:

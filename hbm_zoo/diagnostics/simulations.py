@@ -51,7 +51,7 @@ class Design:
 def design_of(piece: Mapping[str, Any]) -> Design:
     """The design of a piece of `simulate`."""
     record, frame = piece["model"], piece["frame"]
-    data = record.data(frame, **piece["options"])
+    data, frame = record.data(frame, **piece["options"]), frame[record.measured(frame)]
     order = np.argsort(record.volume(data).values, kind="stable")
     groups = order[np.unique(np.linspace(0, order.size - 1, MOST_GROUPS).round().astype(int))]
     labels = record.labels(frame).to_numpy()
@@ -115,8 +115,9 @@ def compared(
     rng: np.random.Generator,
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """The places of a truth, h and theta [sample], one, in a fit to a response; and how that was fitted."""
-    start, record = time.perf_counter(), piece["model"]
-    data = record.data(piece["frame"].assign(**{record.response: response}), **piece["options"])
+    start, record, frame = time.perf_counter(), piece["model"], piece["frame"].copy()
+    frame.loc[record.measured(frame), record.response] = response
+    data = record.data(frame, **piece["options"])
     tree, data = _fitted(piece, data, int(rng.integers(2**31)))
     h_drawn, theta_drawn = (_stacked(each) for each in completion.drawn(record, tree, data, rng))
     all_one = piece["pooling"] == "complete"

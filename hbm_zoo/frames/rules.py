@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,24 @@ def positive(meaning: str) -> Rule:
 def number(meaning: str) -> Rule:
     """A finite number."""
     return Rule("a finite number", _finite, meaning)
+
+
+def not_negative(meaning: str) -> Rule:
+    """A finite number, 0 or above."""
+    return Rule("a finite number, 0 or above", lambda s: _finite(s) & (_number(s) >= 0), meaning)
+
+
+def or_empty(rule: Rule, optional: bool = False) -> Rule:
+    """A rule of a column whose cells may be empty.
+
+    Examples
+    --------
+    >>> or_empty(positive("dose [mg]")).holds(pd.Series([np.nan, 3.0, -1.0])).tolist()
+    [True, True, False]
+    """
+    return replace(
+        rule, expected=f"{rule.expected}, or nothing", holds=lambda s: s.isna() | rule.holds(s), optional=optional
+    )
 
 
 def check(

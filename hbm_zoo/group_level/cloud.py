@@ -18,7 +18,7 @@ Stat Assoc 95:135-143): it takes away the error that the likelihood has no part 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 CELLS_AT_ONCE = 16_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
 FEWEST = 100
+INTEGRAL = ("log_marginal", "error", "effective")
 STEP = 0.1
 
 
@@ -100,6 +101,7 @@ class Cloud:
             self,
             nodes=self._nodes,
             log_sampled=summed(self._on_fixed_nodes),
+            log_most=summed(self._at_best),
             step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
@@ -118,13 +120,30 @@ class Cloud:
             draws of h; ``effective``, so many equal weights tell as much as those of the nodes; ``moved``, whether
             the nodes moved with the population. All [draws of h, group].
         """
-        return self._in_portions(lambda h, theta, log_f, found: found, h, data)
+        flat, restored = flattened(self.at(h, data), self.group)
+        portions = self._portions(flat, data)
+        population = self.population(flat).over(flat.state)
+        if len(portions) == 1 or not population.cholesky.any():
+            return self._in_portions(lambda h, theta, log_f, found: found, h, data)
+        found = xr.concat([integral(self._fixed(some, data)) for some in portions], dim="state")
+        found["moved"] = found.effective < FEWEST
+        for here, moved in self._moved(flat, data, found):
+            for name in INTEGRAL:
+                found[name][here] = moved[name]
+        found["log_marginal"] = found.log_marginal.where(_defined(population))
+        return found.map(restored)
 
     def _on_fixed_nodes(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """Log likelihood of each group on nodes that never move, which is what a sampler has."""
         flat, restored = flattened(self.at(h, data), self.group)
         parts = [integral(self._fixed(some, data)).log_marginal for some in self._portions(flat, data)]
         return restored(xr.concat(parts, dim="state"))
+
+    def _at_best(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """Log likelihood of each group at the best of its nodes, wherever the population is."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        best = [self._density(data.predicted, some, data).max("node") for some in self._portions(flat, data)]
+        return restored(xr.concat(best, dim="state"))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
@@ -213,7 +232,7 @@ class Cloud:
         found["moved"] = found.effective < FEWEST
         if found.moved.any():
             theta, log_f, found = self._with_moved(h, data, log_f, found)
-        defined = (population.mean + population.sd).notnull().all("coefficient")
+        defined = _defined(population)
         return theta, log_f.where(defined), found.assign(log_marginal=found.log_marginal.where(defined))
 
     def _fixed(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
@@ -225,16 +244,27 @@ class Cloud:
     def _with_moved(self, h: xr.Dataset, data: xr.Dataset, log_f: xr.DataArray, found: xr.Dataset):
         """The same, with nodes that move where too few of the fixed ones are effective."""
         theta = (data.theta * xr.ones_like(h.state, dtype=float)).transpose(*log_f.dims, "coefficient").copy()
-        for j in np.flatnonzero(found.moved.any("state")):
-            states = np.flatnonzero(found.moved.isel({self.group: j}))
-            some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
-            one, here = data.isel({self.group: [j]}), {"state": states, self.group: j}
-            population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
-            moved = moving(partial(self._finite, h=some, data=one), population, theta.sizes["node"], one.seed.item())
+        for here, moved in self._moved(h, data, found):
             theta[here], log_f[here] = moved.theta.isel({self.group: 0}).transpose("state", ...), moved.log_f
-            for name in ("log_marginal", "error", "effective"):
+            for name in INTEGRAL:
                 found[name][here] = moved[name]
         return theta, log_f, found
+
+    def _moved(self, h: xr.Dataset, data: xr.Dataset, found: xr.Dataset) -> Iterator[tuple[dict, xr.Dataset]]:
+        """Of each group the states at which its nodes move, as many at once as memory allows, and its integral."""
+        step = self._portions(h, data)[0].sizes["state"]
+        for j in np.flatnonzero(found.moved.any("state")):
+            of_group, one = np.flatnonzero(found.moved.isel({self.group: j})), data.isel({self.group: [j]})
+            for states in np.split(of_group, range(step, of_group.size, step)):
+                some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
+                population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
+                log_likelihood = partial(self._finite, h=some, data=one)
+                moved = moving(log_likelihood, population, data.sizes["node"], one.seed.item())
+                yield {"state": states, self.group: j}, moved
+
+
+def _defined(population: MultivariateNormal) -> xr.DataArray:
+    return (population.mean + population.sd).notnull().all("coefficient")
 
 
 def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:

@@ -131,6 +131,9 @@ class GroupLevel:
     log_sampled
         ``log_sampled(h, data)`` [sample]: ``log_joint`` as the form that is sampled has it [nats], where its integrals
         are coarser; draws are reweighted from it to ``log_joint``.
+    log_most
+        ``log_most(h, data)`` [sample]: no less than ``log_joint`` and much cheaper, where there is ``log_sampled``: the
+        log likelihood, each group at the parameter that suits its data best.
     cells, cells_of_row
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
         ``cells_of_row(data)``: for each row and draw where rows are left out; by default as many.
@@ -167,6 +170,7 @@ class GroupLevel:
     nodes: Callable | None = None
     integration_error: Callable | None = None
     log_sampled: Callable | None = None
+    log_most: Callable | None = None
     cells: Callable = lambda data: 1
     cells_of_row: Callable | None = None
     step: float = STEP

@@ -47,3 +47,24 @@ def log_joint(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> xr.
     for size in h.sizes.values():
         samples *= size
     return sum(record.group_level.log_joint(h, part) for part in of_groups(record, data, samples))
+
+
+def log_joint_above(
+    record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset, least: np.ndarray | float
+) -> np.ndarray:
+    """The same [sample] where it is above ``least``, or would be but for what one portion of the groups says; or -inf.
+
+    Portion by portion, what its data can say at most gives way to its integral; hyperparameters are given up as soon as
+    the sum is too little. A group that is left out later may be the one that made it so.
+    """
+    level, parts = record.group_level, list(of_groups(record, data, h.sizes["sample"]))
+    most = [level.log_most(h, part).values for part in parts]
+    total = sum(most)
+    worst = np.zeros_like(total)
+    for part, of_part in zip(parts, most, strict=True):
+        left = np.flatnonzero(~(total + worst <= least))
+        if left.size:
+            lost = of_part[left] - level.log_joint(h.isel(sample=left), part).values
+            total[left] -= lost
+            worst[left] = np.maximum(worst[left], lost)
+    return np.where(total + worst <= least, -np.inf, total)

@@ -21,7 +21,7 @@ from hbm_zoo.inference.arguments import check_engine, check_sizes, settled_seed,
 from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.convergence import convergence
 from hbm_zoo.inference.fits import hyperparameters
-from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.inference.nodes import on_few_nodes, with_nodes
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import to_json
 from hbm_zoo.words import choose
@@ -141,7 +141,7 @@ def placed_nodes(record, data, pooling, parameterization, priors, settings) -> x
     ):
         return seen
     short = settings | {"draws": PILOT_DRAWS, "tune": PILOT_DRAWS, "chains": 2, "pilot": True}
-    tree = sampling.draw(record, seen, pooling, parameterization, priors, short, False, {})
+    tree = sampling.draw(record, on_few_nodes(record, seen), pooling, parameterization, priors, short, False, {})
     fixed = record.fixed[pooling](priors, data)
     tree.attrs |= {"fixed": json.dumps(fixed), "hyperparameters": json.dumps(list(record.parameters))}
     return with_nodes(record, data, priors, settings["seed"], hyperparameters(tree))

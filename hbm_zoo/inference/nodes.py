@@ -13,6 +13,7 @@ from hbm_zoo.inference.loo import smoothed
 from hbm_zoo.model import HierarchicalModel
 
 LARGEST_WEIGHT = 3  # Over the mean, of weights that are even enough.
+FEW_NODES = 256
 
 
 def with_nodes(
@@ -47,6 +48,15 @@ def with_nodes(
         return data
     made = make(data, priors, np.random.default_rng(seed), pilot)
     return data.merge(made).assign_attrs(data.attrs | {"nodes": sorted(map(str, made.data_vars))})
+
+
+def on_few_nodes(record: HierarchicalModel, data: xr.Dataset) -> xr.Dataset:
+    """The data with the first nodes of each cloud: enough to see where a posterior is large, and no more.
+
+    The first of Sobol points are spread as all of them are; nodes of other kinds stay.
+    """
+    is_cloud = record.group_level.log_sampled is not None
+    return data.isel(node=slice(FEW_NODES), missing_dims="ignore") if is_cloud else data
 
 
 def apart(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:

@@ -12,11 +12,11 @@ import xarray as xr
 
 from hbm_zoo.inference import nuts
 from hbm_zoo.inference.asleep import asleep
-from hbm_zoo.inference.chunks import log_joint
+from hbm_zoo.inference.chunks import log_joint_above
 from hbm_zoo.inference.fits import model_of, priors_of
 from hbm_zoo.inference.independent import MOST_DIMENSIONS, failures, resampled, weighted
 from hbm_zoo.inference.log_posterior import LogPosterior, few_numbers, log_posterior
-from hbm_zoo.inference.nodes import reweighted
+from hbm_zoo.inference.nodes import on_few_nodes, reweighted
 from hbm_zoo.inference.places import Places, places
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import apart_from_numbers, families, numbers, to_json
@@ -27,6 +27,8 @@ TARGET_ACCEPT = (0.9, 0.98)
 TUNE = 1000
 #: Compiled functions that are kept, of each kind.
 MOST_KEPT = 64
+#: Nats below the highest proposal at which none weighs anything.
+NOTHING = 60.0
 #: Of the posterior, that a top must hold for chains to have to know of it.
 LEAST_SHARE = 0.001
 
@@ -81,9 +83,10 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
         if engine == "independent":
             raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
     else:
-        why, found = "asked for", places(posterior)
+        few = _posterior(record, on_few_nodes(record, data), pooling, parameterization, priors)
+        why, found = "asked for", places(few)
         if engine != "nuts":
-            tree = _independently(record, data, pooling, priors, posterior, found, settings)
+            tree = _independently(record, data, pooling, priors, posterior, few, found, settings)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
             if engine == "independent" or not why:
                 tree.attrs["parameterization"] = parameterization
@@ -95,14 +98,18 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     return tree
 
 
-def _independently(record, data, pooling, priors, posterior: LogPosterior, found: Places, settings) -> xr.DataTree:
+def _independently(
+    record, data, pooling, priors, posterior: LogPosterior, few: LogPosterior, found: Places, settings
+) -> xr.DataTree:
     """Independent draws, and the proposals with their weights, of which leaving out makes use."""
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]
 
     def exact(x: np.ndarray) -> np.ndarray:
         h = posterior.variables(x)[free].assign(fixed)
-        return posterior.parts(x)[0] + log_joint(record, h, data).values
+        log_prior, rough = few.parts(x)
+        least = (log_prior + rough).max() - NOTHING - log_prior
+        return log_prior + log_joint_above(record, h, data, least)
 
     shape = settings["chains"], settings["draws"]
     points = weighted(posterior, found, np.prod(shape), rng, exact if _to_be_made_fine(record, settings) else None)
@@ -110,7 +117,9 @@ def _independently(record, data, pooling, priors, posterior: LogPosterior, found
     drawn = posterior.variables(points.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
     coords = {dim: np.arange(size) for dim, size in zip(("chain", "draw"), shape, strict=True)}
-    proposals = posterior.variables(points.x, "proposal")[free].assign(log_ratio=("proposal", points.log_ratios))
+    weighing = points.log_ratios != -np.inf
+    proposals = posterior.variables(points.x[weighing], "proposal")[free]
+    proposals["log_ratio"] = "proposal", points.log_ratios[weighing]
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(posterior_draws, coords), "proposals": proposals})
     tree.attrs |= {"engine": "independent", "k_hat": points.k_hat, "proposals": len(points.x), "tops": points.tops}
     tree.attrs |= {"effective_proposals": points.ess, "efficiency": worth / chosen.size}

@@ -62,6 +62,13 @@ def _bounds(table: pd.DataFrame) -> str:
     )
 
 
+def _odds(table: pd.DataFrame) -> str:
+    """Odds of the mirror, their error, and what they mean."""
+    odds, mcse = (number(table[name].iloc[0], 2) for name in ("odds", "mcse"))
+    stand = "CL and the area under the curve do not depend on it, ka, V and peaks do"
+    return f"odds {odds} (mcse {mcse}) that absorption is the slower of the two rates: {stand}"
+
+
 def _inherited(table: pd.DataFrame) -> str:
     """Heritabilities over sites, where they are not small, and what is known where the classical estimate is 0."""
     h2, above = table["h2"], table.index[table["p_h2_above_0.2"] > CERTAIN]
@@ -178,6 +185,19 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "where": "Whether a sensor stood there or nearer to the tip.",
             },
             texts=("where",),
+        ),
+    ),
+    "population_pk": (
+        Answer(
+            verb="flip_flop",
+            heading="Which of two rates is which",
+            word="Flip-flop",
+            sentence=_odds,
+            meanings={
+                "odds": "Of absorption being the slower rate, against the faster: what priors say, for no data can.",
+                "mcse": "Monte Carlo error of the odds.",
+                "share": "Of draws that lie on the other side; the odds make no use of them.",
+            },
         ),
     ),
     "selection_gradients": (

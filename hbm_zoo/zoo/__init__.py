@@ -16,6 +16,7 @@ NAMES = (
     "hospital_readmission",
     "material_batches",
     "model_discrepancy",
+    "population_pk",
     "reaction_norms",
     "selection_gradients",
     "spike_slab_genes",

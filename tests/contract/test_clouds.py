@@ -27,7 +27,8 @@ from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import features
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.weighted import MultivariateNormal
-from hbm_zoo.inference import independent, sampling
+from hbm_zoo.inference import chunks, independent, sampling
+from hbm_zoo.inference.chunks import log_joint_above
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
@@ -293,6 +294,20 @@ def test_the_sampler_has_the_integral_on_fixed_nodes(partial):
     moved = CLOUD.integrate(h, data).moved.any("dish")
     assert (apart.where(~moved, 0.0) < 1e-8).all()
     assert apart[4] > 1e-3  # where the tables have nodes that move
+
+
+def test_no_dish_says_more_than_at_its_best(partial, monkeypatch):
+    """A bound of every integral; a sum that is too little whatever one dish says is given up, and no other."""
+    data, h = prepared(partial), thinned(hyperparameters(partial), 6)
+    h["omega_rate"] = h.omega_rate * [1.0, 3.0, 0.1, 1e-2, 1e-4, 0.0]
+    each, most = LEVEL.log_left_out(h, data), LEVEL.log_most(h, data)
+    exact = each.sum("dish").values
+    assert (most.values > exact).all()
+    monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 1)
+    found = log_joint_above(DECAY, h, data, float(np.sort(exact)[-3]) - 5.0)
+    kept = found > -np.inf
+    assert 3 <= kept.sum() < 6
+    np.testing.assert_allclose(found[kept], exact[kept], rtol=1e-12)
 
 
 def test_what_is_reported_is_a_function_of_what_the_likelihood_needs(partial):

@@ -24,7 +24,7 @@ IN_THE_GRAPH = {"indicator": "centered"}
 def built(name, *variant, **options):
     record = hz.MODELS[name].MODEL
     frame, _ = record.simulate(np.random.default_rng(0), **FEW.get(name, {}))
-    return record.build(frame, *variant, **options)
+    return record.build(frame, *variant, **record.extras.simulated | options)
 
 
 @pytest.mark.parametrize(("name", "pooling", "form"), VARIANTS)

@@ -26,7 +26,7 @@ def small(name):
     record = record_of(name)
     frame, _ = record.simulate(np.random.default_rng(4))
     few = record.labels(frame).unique()[:5]
-    data = record.data(frame[record.labels(frame).isin(few)])
+    data = record.data(frame[record.labels(frame).isin(few)], **record.extras.simulated)
     return record, with_nodes(record, data, record.priors(data), seed=1)
 
 
