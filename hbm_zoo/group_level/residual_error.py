@@ -20,6 +20,9 @@ from hbm_zoo.group_level.special import log_Phi
 SIGMAS = ("sigma_add", "sigma_prop")
 #: What is known of a row: nothing, what was measured, or that it was below the limit.
 MEASURED, BELOW = 1.0, 2.0
+#: What stands for an expectation of nothing, as of a drug that has all gone, where the error is a share of it: a
+#: density of 0 whose logs and gradients are numbers.
+LEAST_SCALE = 1e-140
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Scaled:
 
     def sums(self, f: np.ndarray, y: np.ndarray, used: np.ndarray) -> np.ndarray:
         """All that sigma does not change, of f [..., row]: squares, and the logs of their scales [..., part]."""
-        scale = np.where(used > 0, f**self.power, 1.0)
+        scale = np.where(used > 0, np.maximum(f**self.power, LEAST_SCALE), 1.0)
         squares = np.where(used > 0, (y - f) / scale, 0.0) ** 2
         return np.stack([squares.sum(axis=-1), np.log(scale).sum(axis=-1)], axis=-1)
 

@@ -71,12 +71,15 @@ def places(posterior: LogPosterior) -> Places:
     They start where posterior and likelihood are largest among the draws; where, far along an axis from the prior's
     median or from a top, the posterior is large beside the mixture that the tops so far make; then wherever it is so
     yet, until that finds nothing new. A climb from there that ends on a known top has started on a shoulder, unless it
-    holds next to nothing, as in a tail heavier than the mixture's.
+    holds next to nothing, as in a tail heavier than the mixture's. There is no place where no draw of the prior has a
+    density.
     """
     log_prior, log_likelihood = posterior.parts(posterior.of_prior)
     best = np.argmax(PRIOR_COUNTS[:, None] * log_prior + log_likelihood, axis=1)
     starts, _ = modes(_curves(posterior, PRIOR_COUNTS), posterior.of_prior[best], posterior.step)
     found = _distinct(posterior, *_climbed(posterior, starts))
+    if not found.tops:
+        return found
     far, beside = _far_out(posterior, found)
     if (flanks := far[beside > TOO_THIN - NEARLY]).size:
         found = _with(posterior, found, *_climbed(posterior, flanks))

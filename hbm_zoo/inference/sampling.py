@@ -78,13 +78,15 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     variants, engine = record.variants[pooling], settings["engine"]
     parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
     posterior = _posterior(record, data, pooling, parameterization, priors)
-    if posterior is None:
-        why, found = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers", None
-        if engine == "independent":
-            raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
-    else:
-        few = _posterior(record, on_few_nodes(record, data), pooling, parameterization, priors)
-        why, found = "asked for", places(few)
+    few, found = _posterior(record, on_few_nodes(record, data), pooling, parameterization, priors), None
+    if posterior is None or few is None:
+        why = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
+    elif not (found := places(few)).tops:
+        why, found = "no draw of the prior can have brought about the data", None
+    if found is None and engine == "independent":
+        raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
+    if found is not None:
+        why = "asked for"
         if engine != "nuts":
             tree = _independently(record, data, pooling, priors, posterior, few, found, settings)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+from pytensor import function
 from scipy import stats
 
 from hbm_zoo.group_level.residual_error import BELOW, ERRORS, residual_error
@@ -41,3 +42,14 @@ def test_where_a_curve_is_undefined_so_is_the_density(error):
     """NaN, and not 0 nats."""
     sums = ERRORS[error].sums(F * np.nan, Y, USED)
     assert np.isnan(ERRORS[error].log_density(sums, Y, USED, *map(np.asarray, SIGMAS[error]))).all()
+
+
+@pytest.mark.parametrize("error", ["additive", "proportional"])
+def test_where_nothing_is_expected_the_log_and_its_gradient_are_numbers(error):
+    """A drug that has all gone: with an error that is a share of nothing a measurement has a density of 0."""
+    given, sigma = ERRORS[error].sums(0 * F, Y, USED), pt.dscalar("sigma")
+    of = [sigma if value else pt.zeros_like(sigma) for value in SIGMAS[error]]
+    log_density = ERRORS[error].log_density(given, Y, USED, *of, pt).sum()
+    value, slope = function([sigma], [log_density, pt.grad(log_density, sigma)])(0.3)
+    assert np.isfinite([value, slope]).all()
+    assert (value < -1e200) == (error == "proportional")

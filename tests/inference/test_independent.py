@@ -120,6 +120,10 @@ def test_a_curvature_is_seen_between_the_nodes_of_a_table():
     np.testing.assert_allclose(found.curvature, [[[4.0]]], rtol=0.3)
 
 
+def test_where_no_draw_of_the_prior_has_a_density_there_is_no_place():
+    assert places(Density(lambda x: np.full(len(x), -np.inf), 2)).tops == 0
+
+
 @pytest.mark.parametrize("conflict", CONFLICTS)
 @pytest.mark.parametrize("effects", [(10.0, 10.3, 9.8), (10.0, 10.3)])
 def test_no_conflict_of_prior_and_data_passes_with_a_wrong_answer(conflict, effects):
