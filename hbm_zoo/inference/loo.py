@@ -12,7 +12,8 @@ from scipy.special import expit, logsumexp
 EVEN_WEIGHTS = 0.5
 #: Means of the weights that the largest may be where their tail is seen to end. The k of a Pareto knows no scale: of a
 #: tail most of which is within 1e-4 of a plateau, and the rest a half above it, it is 2 though every weight is small.
-ENDED = 3
+#: There, where k-hat is too large to be trusted, weights are taken as they are.
+ENDED, TOO_LARGE = 3, 0.7
 
 
 def k_hat_threshold(samples: int) -> float:
@@ -94,8 +95,8 @@ def _without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[n
 def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights [..., sample] that sum to 1, their tail that of a Pareto; and its k-hat [...].
 
-    The k-hat of weights that hardly differ is -inf, and 0 at most of those whose tail ends; infinite where it cannot be
-    known.
+    The k-hat of weights that hardly differ is -inf, and 0 of those whose tail ends where a Pareto has none; infinite
+    where it cannot be known.
     """
     with np.errstate(invalid="ignore"):  # infinite ratios have no shares
         log_weights = log_ratios - logsumexp(log_ratios, axis=-1, keepdims=True)
@@ -110,8 +111,9 @@ def smoothed(log_ratios: np.ndarray, reff: float = 1.0) -> tuple[np.ndarray, np.
             log_weights[uneven], k_hat[uneven] = array_stats.psislw(-log_ratios[uneven], r_eff=reff, axis=-1)
         except ValueError:  # chains so stuck that a tail has one value: no weight can be trusted
             k_hat[uneven] = np.inf
+    ended &= np.isfinite(k_hat) & (k_hat > TOO_LARGE)
     log_weights[ended] = as_they_are[ended]
-    k_hat[ended] = np.minimum(k_hat[ended], 0.0)
+    k_hat[ended] = 0.0
     return log_weights, k_hat
 
 

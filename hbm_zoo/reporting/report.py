@@ -131,9 +131,10 @@ def _figures(found: Findings) -> dict[str, Figure]:
 
 
 def _has_pairs(found: Findings) -> bool:
-    """Whether groups have several coefficients, and draws of them were kept."""
+    """Whether groups have several coefficients and a population, and draws of them were kept."""
     draws = [fit["posterior"].dataset.get(found.record.estimand) for fit in found.fits.values()]
-    return len(found.parts) > 1 and all(each is not None for each in draws)
+    known = found.record.group_level.population is not None
+    return known and len(found.parts) > 1 and all(each is not None for each in draws)
 
 
 def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:
