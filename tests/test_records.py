@@ -296,7 +296,7 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
     np.testing.assert_allclose(*xr.broadcast(after.sd, np.sqrt(variance)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in INTEGRATED if RECORDS[name].group_level.nodes])
+@pytest.mark.parametrize("name", [name for name in INTEGRATED if RECORDS[name].group_level.log_sampled])
 def test_a_group_of_several_coefficients_is_importance_sampling(name):
     """The same on other points: around what is said of each group, wider, and around the population."""
     record = RECORDS[name]

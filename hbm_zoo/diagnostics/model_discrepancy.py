@@ -59,7 +59,7 @@ def modulus(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.Data
     >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
     >>> alone = hz.fit("model_discrepancy", frame, "none", discrepancy="none", random_seed=1, progressbar=False)
     >>> modulus(alone)[["model_alone", "E"]].round(0).loc["S1"].tolist()
-    [56.0, 56.0]
+    [52.0, 52.0]
     """
     record, data = checked(fit, model), prepared(fit)
     h, priors, rng = hyperparameters(fit), priors_of(fit), np.random.default_rng(int(fit.attrs["seed"]))
