@@ -92,7 +92,8 @@ class Route:
         """The same [..., row] without names, dose after dose: curves are asked for by the million."""
         values = [np.exp(theta[..., k, None]) for k in range(len(self.names))]
         individual = self.individual(values, size_CL[..., None], size_V[..., None])
-        each = (self.curve(*(d[..., i] for d in doses), *individual) for i in range(doses[0].shape[-1]))
+        given = [i for i in range(doses[0].shape[-1]) if doses[0][..., i].any()]  # of the others nothing is left to add
+        each = (self.curve(*(d[..., i] for d in doses), *individual) for i in given)
         return sum(each, np.zeros(doses[0].shape[:-1]) * individual[0])
 
     def replicate(
@@ -163,12 +164,22 @@ class Route:
         if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
             self._last[:] = h, data, j, self.cloud.conditional(h, one)
         known = self._last[3]
-        f = self.expected(known.theta, one.isel(row=[row])).isel(row=0)
+        f = self._expected_on_nodes(known.theta, one, one.isel(row=[row]))
         scatter = _error(data).sd(f, h.sigma_add, h.sigma_prop)
         below = one.used.values[0, row] == BELOW
         of_row = xr.apply_ufunc(log_density, data.concentration.values[i], f, scatter, below)
         left_out = -known.log_expectation(-of_row.where(known.weight > 0, 0.0))
         return left_out.isel(patient=0, drop=True)
+
+    def _expected_on_nodes(self, theta: xr.DataArray, one: xr.Dataset, at: xr.Dataset) -> xr.DataArray:
+        """F of one row at nodes: those of the fit once, and again only for the draws for which they moved."""
+        if "sample" not in theta.dims or theta.sizes["node"] != one.sizes["node"]:  # without a spread there is one
+            return self.expected(theta, at).isel(row=0)
+        moved = (theta != one.theta).any([dim for dim in theta.dims if dim != "sample"])
+        f = self.expected(one.theta, at).isel(row=0).expand_dims(sample=theta.sizes["sample"]).copy()
+        if moved.any():
+            f[{"sample": moved.values}] = self.expected(theta.isel(sample=moved.values), at).isel(row=0)
+        return f
 
     def without_row(self, data: xr.Dataset, i: int) -> xr.Dataset:
         """The data without one sample; the nodes stay, and what is expected of the others there."""
