@@ -142,12 +142,14 @@ class Findings:
 
     @property
     def certain(self) -> set:
-        """Labels of the groups that are said to lie beyond."""
+        """Labels of the groups that are said to lie beyond: of a reference, on either side."""
         line = self.record.reference if self.threshold is None else self.threshold
         if line is None or f"p_above_{line:g}" not in self.groups:
             return set()
-        beyond = [part.index[part[f"p_above_{line:g}"] > CERTAIN] for part in self.parts.values()]
-        return {label for labels in beyond for label in labels}
+        chances = [part[f"p_above_{line:g}"] for part in self.parts.values()]
+        if self.threshold is None:
+            chances += [1 - above for above in chances]
+        return {label for chance in chances for label in chance.index[chance > CERTAIN]}
 
     @property
     def parts(self) -> dict[str, pd.DataFrame]:

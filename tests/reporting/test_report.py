@@ -96,7 +96,9 @@ def test_without_a_threshold_both_sides_of_the_reference_are_named(fits):
         f"P(lam > 1) exceeds 0.9 for 2 of 6 wards: {wards[0]} (0.99), {wards[1]} (0.97)",
         f"P(lam < 1) exceeds 0.9 for 1 of 6 wards: {wards[2]} (0.95)",
     ]
-    assert both.certain == set(several.index[:2])
+    assert both.certain == set(several.index[:3])
+    asked = replace(both, groups=both.groups.assign(**{"p_above_1.25": several}), threshold=1.25)
+    assert asked.certain == set(several.index[:2])
 
 
 def test_of_what_nearly_all_do_the_others_are_named_and_an_empty_side_is_not(fits):
