@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
@@ -110,6 +110,7 @@ def compare(
     dataset: str | None = None,
     columns: Repeated = None,
     reader: str | None = None,
+    label: str | None = None,
     drop_unusable: Annotated[bool, Parameter(negative="")] = False,
     option: Repeated = None,
     prior: Repeated = None,
@@ -140,6 +141,8 @@ def compare(
         What your file calls the columns of the model, or of the reader: observed=deaths,expected=exp.
     reader
         Read a file in a format of its own, e.g. hrrp.
+    label
+        A column with the name of each group beside its identifier, for pictures and sentences.
     drop_unusable
         Leave out rows that are a summary of the others, or that the model cannot use; they are counted and listed.
     option
@@ -169,7 +172,7 @@ def compare(
     """
     from hbm_zoo.command_line.commands import Source, compare_poolings
 
-    source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()), drop_unusable)
+    source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()), drop_unusable, label)
     settings = {"draws": draws, "tune": tune, "engine": engine, "chains": chains, "random_seed": seed}
     return compare_poolings(model, source, pooling or [], prior or [], settings, threshold, out, overwrite, quiet)
 
@@ -189,6 +192,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadInput, CycloptsError) as error:
         if debug:
             raise
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            unknown = error.unused_tokens[0]
+            return _say(f"{unknown!r} was not expected: a file is given by --data, an option by name.", 2)
         if isinstance(error, CycloptsError):
             error.verbose = False
         return _say(str(error), 2)

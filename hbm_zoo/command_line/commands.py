@@ -49,13 +49,16 @@ class Source:
     columns: tuple[str, ...]
     options: tuple[str, ...]
     drop_unusable: bool = False
+    label: str | None = None
 
     def read(self, record: HierarchicalModel) -> tuple[pd.DataFrame, dict]:
         """The frame in the model's columns, and the options that are not the reader's."""
         if self.file and self.dataset:
             raise BadInput("Give either --data or --dataset.")
-        if self.file is None and (self.columns or self.reader or self.drop_unusable):
-            raise BadInput("--columns, --reader and --drop-unusable tell how to read a file: give it by --data.")
+        if self.file is None and (self.columns or self.reader or self.drop_unusable or self.label):
+            raise BadInput(
+                "--columns, --reader, --label and --drop-unusable say how to read a file: name it by --data."
+            )
         reader = self._reader(record)
         options = self._options(record, reader)
         frame, rest = self._frame(record, reader, options)
@@ -79,7 +82,8 @@ class Source:
             record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if reader is None:
             columns = parsing.columns(self.columns, record.columns)
-            return self._checked(reading.for_model(frame, columns, record.columns, self.drop_unusable), record), options
+            named = reading.for_model(frame, columns, record.columns, self.drop_unusable, self.label)
+            return self._checked(named, record), options
         frame = _renamed(frame, parsing.columns(self.columns, ()))
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
         with _bad_input(record, frame):
@@ -162,10 +166,12 @@ def compare_poolings(
             target = check_target(out, overwrite) if out else None
             frame, options = source.read(record)
             given = parsing.priors(priors)
+        # A column that the model uses too has the model's name by now.
+        label = {theirs: ours for ours, theirs in frame.attrs.get("labels", {}).items()}.get(source.label, source.label)
         if settings["random_seed"] is None:
             settings = settings | {"random_seed": int(np.random.SeedSequence().generate_state(1)[0] % 2**31)}
         asked = dict.fromkeys(poolings or poolings_of(record, frame))
-        fits, failures = _fit(record, frame, asked, progress, priors=given, **options, **settings)
+        fits, failures = _fit(record, frame, asked, progress, priors=given, label=label, **options, **settings)
         stop_if_interrupted()
         if not fits:
             raise RuntimeError(" ".join(f"{words.pooling(name)}: {why}." for name, why in failures.items()))

@@ -189,7 +189,9 @@ def _shrinkage(found: Findings, console: Console) -> None:
             halves = {f"From most to least {what}": ordered}
         side_by_side = Table.grid(padding=(0, 3, 0, 0))
         width = console.width // len(halves) - 24
-        side_by_side.add_row(*(_movements(head, rows, width) for head, rows in halves.items()))
+        side_by_side.add_row(
+            *(_movements(head, rows.rename(index=found.called), width) for head, rows in halves.items())
+        )
         console.print(side_by_side)
 
 

@@ -9,6 +9,7 @@ from hbm_zoo.group_level.averages import exceedance, quantile
 from hbm_zoo.group_level.level import Level
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, each_group
 from hbm_zoo.inference.fits import (
+    LABEL,
     Fits,
     check_together,
     hyperparameters,
@@ -46,8 +47,8 @@ def groups(
     Returns
     -------
     pandas.DataFrame
-        Indexed by group (and by coefficient, if the estimand has several). The volume of its
-        data; ``own``, the raw estimate; for each fit its posterior mean and interval
+        Indexed by group (and by coefficient, if the estimand has several). Its ``label``, if the fit has
+        one beside it; the volume of its data; ``own``, the raw estimate; for each fit its posterior mean and interval
         (``partial``, ``partial_eti89_lb``, ...); and from partial pooling ``kappa`` =
         1 - E[Var(theta | y, h)] / Var(theta | h), the weight of the group's own data, with
         its interval over hyperparameters; ``p_above_<reference>``; ``p_above_<threshold>``;
@@ -87,7 +88,8 @@ def _of_groups(record, fits: Fits, leading: str, threshold: float | None) -> dic
     """The columns of the table, from the summaries that the fits hold."""
     summary = fits[leading]["group_summary"].to_dataset()
     interval = _ends(summary)
-    columns = {volume_label(record, fits[leading]): summary["volume"], "own": summary["own"]}
+    columns = {name: summary[name] for name in [LABEL] if name in summary}
+    columns |= {volume_label(record, fits[leading]): summary["volume"], "own": summary["own"]}
     for name, fit in fits.items():
         each = fit["group_summary"].to_dataset()
         columns |= {name: each["mean"], **{f"{name}_{end}": each[end] for end in _ends(each)}}

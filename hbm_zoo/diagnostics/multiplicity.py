@@ -11,7 +11,16 @@ import xarray as xr
 from scipy import stats
 
 from hbm_zoo.inference.chunks import each_group, log_joint
-from hbm_zoo.inference.fits import hyperparameters, model_of, options, population_fixed_at, prepared, thinned, word
+from hbm_zoo.inference.fits import (
+    LABEL,
+    hyperparameters,
+    model_of,
+    options,
+    population_fixed_at,
+    prepared,
+    thinned,
+    word,
+)
 from hbm_zoo.model import HierarchicalModel
 
 STRONG_EVIDENCE = float(np.log(20))
@@ -146,7 +155,8 @@ def _table(summary: xr.Dataset, data: xr.Dataset, p_value: np.ndarray) -> pd.Dat
     """Every group's own effect, posterior and error probabilities."""
     below = 1 - summary["lfdr"] - summary["p_above"]
     lfsr = summary["lfdr"] + np.minimum(summary["p_above"], below).clip(min=0)
-    columns = {name: data[name] for name in ("effect", "standard_error")}
+    columns = {name: summary[name] for name in [LABEL] if name in summary}
+    columns |= {name: data[name] for name in ("effect", "standard_error")}
     columns |= {name: summary[name] for name in ("mean", *sorted(n for n in map(str, summary) if n.startswith("eti")))}
     columns |= {"lfdr": summary["lfdr"], "lfsr": lfsr, "s_value": _s_value(lfsr), "p_value": lfsr.copy(data=p_value)}
     return xr.Dataset(columns).to_dataframe()

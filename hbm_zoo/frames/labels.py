@@ -14,6 +14,8 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
+from hbm_zoo.words import choose
+
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 #: Characters that nobody sees: zero-width space, word joiner, byte order mark, soft hyphen; and spaces of other kinds.
 UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad")) | dict.fromkeys(map(ord, "\u00a0\u202f\u2007"), " ")
@@ -80,6 +82,41 @@ def one(label: object) -> str:
     if isinstance(label, float | np.floating) and label.is_integer() and abs(float(label)) < LARGEST:
         label = int(label)
     return unicodedata.normalize("NFC", str(label).translate(UNSEEN)).strip()
+
+
+def names(frame: pd.DataFrame, column: str, of: pd.Series) -> pd.Series:
+    """The name of each group beside its label, from a column of a frame; a group without one is called by its label.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Holds the column.
+    column : str
+        Whose cells are the names, the same in all rows of a group, or empty.
+    of : pandas.Series
+        The label of each row's group, in its normal form.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or a group has two names.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"id": [7, 7, 9], "who": ["St. Mary", None, None]})
+    >>> names(frame, "who", frame["id"]).to_dict()
+    {7: 'St. Mary', 9: '9'}
+    """
+    choose(column, map(str, frame.columns), "column of the frame")
+    found = text(frame[column].set_axis(of.values))
+    found = found.mask(found == "").dropna()
+    several = found.groupby(level=0).nunique()
+    if (several > 1).any():
+        first = several.index[several > 1][0]
+        got = ", ".join(map(repr, dict.fromkeys(found[[first]])))
+        raise ValueError(f"Column {column!r} expected one name a group, got {got} for {one(first)!r}.")
+    labels = pd.Index(of.drop_duplicates())
+    return found[~found.index.duplicated()].reindex(labels).fillna(pd.Series(labels.map(one), labels))
 
 
 def alike(column: pd.Series) -> list[list[str]]:

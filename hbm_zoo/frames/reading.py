@@ -11,7 +11,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +57,11 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def for_model(
-    frame: pd.DataFrame, columns: Mapping[str, str], rules: Mapping[str, Rule], drop_unusable: bool = False
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    rules: Mapping[str, Rule],
+    drop_unusable: bool = False,
+    label: str | None = None,
 ) -> pd.DataFrame:
     """Give the model's names to a frame's columns, and read its numbers.
 
@@ -71,6 +75,8 @@ def for_model(
         The model's columns.
     drop_unusable : bool
         Leave out, and note, summaries and rows that break a column's rule.
+    label : str, optional
+        A further column that is used, with the names of groups.
 
     Raises
     ------
@@ -78,18 +84,24 @@ def for_model(
         If a column named is not in the file or not in the model, or a row is a summary of the others.
     """
     source, labels = frame.attrs["source"], _labels(frame, columns, rules)
+    if label is not None:
+        _check_known(label, frame.columns, f"--label {label}: {source}")
     kept = frame.drop(columns=[name for name in labels if name in frame.columns and name not in labels.values()])
     named = kept.rename(columns={theirs: ours for ours, theirs in labels.items()})
     present = {name: rules[name] for name in labels}
     named = as_numbers(named, present)
     other = {ours: theirs for ours, theirs in labels.items() if ours != theirs}
-    named.attrs = {"source": source, "labels": other, "notes": [*frame.attrs["notes"], *_unused(frame, labels)]}
+    named.attrs = {
+        "source": source,
+        "labels": other,
+        "notes": [*frame.attrs["notes"], *_unused(frame, {*labels.values(), label})],
+    }
     return usable(named, present, drop_unusable)
 
 
-def _unused(frame: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
+def _unused(frame: pd.DataFrame, used: Container) -> list[str]:
     """A sentence that names the columns which the model does not use."""
-    unused = [repr(str(name)) for name in frame.columns if name not in labels.values()]
+    unused = [repr(str(name)) for name in frame.columns if name not in used]
     if not unused:
         return []
     more = f" and {len(unused) - MOST_COLUMNS} more" if len(unused) > MOST_COLUMNS else ""

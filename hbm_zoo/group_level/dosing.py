@@ -30,6 +30,17 @@ def with_courses(data: xr.Dataset) -> xr.Dataset:
     return data.assign({name: array.transpose(*dims) for name, array in zip(COURSE, arrays, strict=True)})
 
 
+def at_times(data: xr.Dataset, time: xr.DataArray) -> xr.Dataset:
+    """The patients with rows at other times [row], the same of all."""
+    return with_courses(data.drop_dims(["row", "observation"]).assign(time=time.rename({time.dims[0]: "row"})))
+
+
+def samples(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whose each sample is, its time [h] and the concentration."""
+    of, row = data.of_patient.values, data.of_row.values
+    return of, data.time.values[of, row], data.concentration.values
+
+
 def with_history(new: xr.Dataset, seen: xr.Dataset) -> xr.Dataset:
     """New rows with the doses that a fit knows of their patients; one that comes again is the same dose.
 

@@ -88,6 +88,10 @@ class Route:
         given = theta, data.size_CL, data.size_V, *(data[name] for name in dosing.COURSE)
         return xr.apply_ufunc(self._curve, *given, input_core_dims=CURVE, output_core_dims=[["row"]])
 
+    def over_time(self, theta: xr.DataArray, time: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+        """F of each patient after all of the doses [..., patient, x]."""
+        return self.expected(theta, dosing.at_times(data, time)).rename(row=time.dims[0])
+
     def _curve(self, theta: np.ndarray, size_CL: np.ndarray, size_V: np.ndarray, *doses: np.ndarray) -> np.ndarray:
         """The same [..., row] without names, dose after dose: curves are asked for by the million."""
         values = [np.exp(theta[..., k, None]) for k in range(len(self.names))]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from hbm_zoo.inference.loo import relative_efficiency
@@ -14,6 +15,8 @@ from hbm_zoo.priors import from_json
 from hbm_zoo.zoo import record_of
 
 Fits = Mapping[str, xr.DataTree]
+#: In a fit's summary of its groups, and its table: what a group is called beside its label.
+LABEL = "label"
 
 
 def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> HierarchicalModel:
@@ -58,6 +61,21 @@ def options(fit: xr.DataTree) -> dict:
 def word(fit: xr.DataTree, name: str) -> str:
     """What the data's owner calls a column or dim of the model: ``frame.attrs["labels"]`` when it was fitted."""
     return json.loads(fit.attrs.get("labels", "{}")).get(name, name)
+
+
+def named_groups(fit: xr.DataTree) -> xr.Dataset:
+    """The summary of a fit's groups, each under its name where ``fit(label=...)`` gave one.
+
+    Groups that share a name keep their label behind it.
+    """
+    summary, dim = fit["group_summary"].to_dataset(), fit.attrs["group"]
+    if LABEL not in summary:
+        return summary
+    names = pd.Series(summary[LABEL].values.astype(object))
+    shared = names.duplicated(keep=False)
+    labels = summary[dim].values[shared]
+    names[shared] = [f"{name} ({label})" for name, label in zip(names[shared], labels, strict=True)]
+    return summary.assign_coords({dim: names.to_numpy()})
 
 
 def settings(fit: xr.DataTree) -> str:

@@ -16,11 +16,12 @@ import xarray as xr
 from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
+from hbm_zoo.frames import labels
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.arguments import check_engine, check_sizes, settled_seed, split
 from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.convergence import convergence
-from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.fits import LABEL, hyperparameters
 from hbm_zoo.inference.nodes import on_few_nodes, with_nodes
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import to_json
@@ -43,6 +44,7 @@ def fit(
     random_seed: int | None = None,
     progressbar: bool = True,
     engine: str = "auto",
+    label: str | None = None,
     **sampler,
 ) -> xr.DataTree:
     """Fit one pooling of a model, its group level integrated out, then recovered.
@@ -72,6 +74,8 @@ def fit(
         Independent draws, by importance sampling of a form of a few numbers; NUTS; or the former where it can be shown
         that they are of the posterior, and else NUTS: ``attrs["why_nuts"]`` says why. Where no hyperparameter is free
         there is nothing to choose: ``attrs["engine"]`` is "exact".
+    label : str, optional
+        A column of the frame with the name of each group beside its label: pictures and sentences call it so.
     **sampler
         Options of the model (``record.options``), or of NUTS, should it come to it. Without ``target_accept`` it is
         0.9, and 0.98 if a draw diverged.
@@ -113,6 +117,7 @@ def fit(
     check_engine(engine, tune, sampler)
     check_sizes(draws=draws, chains=chains)
     data = record.data(frame, **options)
+    names = None if label is None else labels.names(frame, label, record.labels(frame))
     record.check_shareable(data, pooling)
     resolved = record.priors(data, priors, pooling)
     if record.extras.contradiction and (sentence := record.extras.contradiction(data, resolved)):
@@ -124,6 +129,10 @@ def fit(
     tree = sampling.sample(record, seen, pooling, parameterization, resolved, of_engine, progressbar, sampler)
     tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
     completion.complete(record, tree, seen, resolved)
+    if names is not None:
+        called = names.reindex(data[record.group].values).to_numpy()
+        tree["group_summary"] = tree["group_summary"].to_dataset().assign({LABEL: (record.group, called)})
+        tree.attrs["labels"] = json.dumps(json.loads(tree.attrs["labels"]) | {LABEL: label})
     convergence(tree)
     return tree
 

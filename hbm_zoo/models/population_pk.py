@@ -118,6 +118,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames.rules import FrameError, label, not_negative, number, or_empty, positive
 from hbm_zoo.group_level import dosing, features
+from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
@@ -177,10 +178,8 @@ def default_priors(route, data):
     rho = {
         name: lkj(1 + len(route.names) / 2 if name != "partial_V_ka" else 2.0) for name in correlations_of(route.names)
     }
-    sigma = {
-        "sigma_add": Prior("HalfNormal", sigma=OF_RESPONSE * typical),
-        "sigma_prop": Prior("HalfNormal", sigma=SHARE),
-    }
+    scales = {"sigma_add": OF_RESPONSE * typical, "sigma_prop": SHARE}
+    sigma = {name: Prior("HalfNormal", sigma=scale) for name, scale in scales.items()}
     return mu | omega | rho | sigma
 
 
@@ -437,6 +436,7 @@ def of_route(route):
             contradiction=bound(contradiction),
             readers={"nonmem": from_nonmem},
             simulated=TYPICAL[route],
+            curve=Curve("time", "concentration", dosing.samples, route.over_time),
         ),
     }
 

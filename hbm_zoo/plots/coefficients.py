@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from scipy import stats
 
-from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared, word
+from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, named_groups, prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import GREY, Picture, colour, finish, legend_below, name_points
 
@@ -58,7 +58,8 @@ def plot_coefficients(fits: Fits, model: HierarchicalModel | None = None) -> Fig
     group = word(partial, record.group)
     figure = Picture(figsize=(max(6.4, 5.2 * len(pairs)), 5.2), layout="constrained")
     for axes, pair in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        _draw_pair(axes, {name: each.isel({others[0]: [*pair]}) for name, each in draws.items()}, record.group)
+        two = {name: each.isel({others[0]: [*pair]}) for name, each in draws.items()}
+        _draw_pair(axes, two, record.group, named_groups(partial)[record.group].values)
         new = population.isel({others[0]: [*pair]})
         _draw_ellipse(axes, new, others[0], "complete", ls="--", label=f"a new {group}")
         axes.set(xlabel=str(labels[pair[0]]), ylabel=str(labels[pair[1]]))
@@ -68,7 +69,7 @@ def plot_coefficients(fits: Fits, model: HierarchicalModel | None = None) -> Fig
     return figure
 
 
-def _draw_pair(axes, draws: dict[str, xr.DataArray], dim: str) -> None:
+def _draw_pair(axes, draws: dict[str, xr.DataArray], dim: str, names: np.ndarray) -> None:
     """Means with their ellipses under both poolings, and the way from one to the other."""
     (coefficient,) = (str(d) for d in draws["partial"].dims if d not in ("chain", "draw", dim))
     means = {name: each.mean(("chain", "draw")).transpose(dim, coefficient).values for name, each in draws.items()}
@@ -80,7 +81,7 @@ def _draw_pair(axes, draws: dict[str, xr.DataArray], dim: str) -> None:
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.7}, zorder=0.5)
     if len(means["partial"]) <= MOST_LABELLED:
         x, y = means["partial"].T
-        name_points(axes, x, y, draws["partial"][dim].values)
+        name_points(axes, x, y, names)
 
 
 def _draw_ellipse(axes, draws: xr.DataArray, coefficient: str, pooling: str, **style) -> None:

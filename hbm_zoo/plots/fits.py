@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hbm_zoo import words
 from hbm_zoo.group_level.curves import Curve
-from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, prepared, word
 from hbm_zoo.inference.summary import interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
@@ -26,6 +26,7 @@ from hbm_zoo.plots.style import (
 
 MOST_GROUPS, COLUMNS = 24, 6
 PLACES = 60
+MOST_CELLS = 20_000_000
 
 
 def plot_fits(fits: Fits, kept: Iterable = (), model: HierarchicalModel | None = None) -> Figure:
@@ -68,6 +69,7 @@ def plot_fits(fits: Fits, kept: Iterable = (), model: HierarchicalModel | None =
         raise ValueError("plot_fits needs draws of the groups, and these fits hold none: there were too many to keep.")
     leading = next((fit for fit in drawn.values() if fit.attrs["pooling"] == "partial"), next(iter(drawn.values())))
     data, group = prepared(leading), word(leading, record.group)
+    names = named_groups(leading)[record.group].values
     of, x, y = curve.rows(data)
     along = xr.DataArray(np.linspace(x.min(), x.max(), PLACES), dims="x")
     curves = {name: _curves(record, curve, fit, along) for name, fit in drawn.items()}
@@ -77,7 +79,7 @@ def plot_fits(fits: Fits, kept: Iterable = (), model: HierarchicalModel | None =
         axes.plot(x[of == j], y[of == j], "o", ms=3, mfc="white", mec=INK, label="data", zorder=3)
         for name, each in curves.items():
             _draw_curve(axes, along.values, each.isel({record.group: j}), drawn[name].attrs["pooling"], name)
-        axes.set_title(group_name(data[record.group].values[j]), fontsize="small")
+        axes.set_title(group_name(names[j]), fontsize="small")
         finish(axes)
     plane = f"{word(leading, curve.response)} over {word(leading, curve.axis)}"
     counted = f"{data.sizes[record.group]} {words.plural(group, data.sizes[record.group])}"
@@ -99,7 +101,9 @@ def _panels(size: int) -> tuple[Figure, np.ndarray]:
 
 def _curves(record: HierarchicalModel, curve: Curve, fit: xr.DataTree, along: xr.DataArray) -> xr.Dataset:
     """Posterior mean of each group's curve with its interval [group, x]."""
-    at = curve.at(fit["posterior"].dataset[record.estimand], along, prepared(fit))
+    draws = fit["posterior"].dataset[record.estimand]
+    every = max(1, draws.size * along.size // MOST_CELLS)
+    at = curve.at(draws.isel(draw=slice(None, None, every)), along, prepared(fit))
     low, high = (at.quantile(tail, ("chain", "draw")).drop_vars("quantile") for tail in interval_tails())
     return xr.Dataset({"mean": at.mean(("chain", "draw")), "low": low, "high": high})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbm_zoo.inference.fits import Fits, check_together, model_of, volume_label, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     GREY,
@@ -63,7 +63,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     partial = of["partial"]
     record = model_of(partial, model)
     limits, target = _limits(record), float(of["complete"]["group_summary"].to_dataset()["mean"][0])
-    summary, dim = partial["group_summary"].to_dataset(), record.group
+    summary, dim = named_groups(partial), record.group
     own, mean, volume = (summary[name].values for name in ("own", "mean", "volume"))
     figure = Picture(figsize=(7.4, 4.8), layout="constrained")
     axes = figure.subplots()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.interpolate import PchipInterpolator
 
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
-from hbm_zoo.inference.fits import model_of, word
+from hbm_zoo.inference.fits import model_of, named_groups, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     FAINT,
@@ -74,7 +74,8 @@ def plot_estimates_over_heterogeneity(
         shown = np.sort(evenly(np.argsort(by_mean.values, kind="stable"), MOST_GROUPS))
         groups = summary[dim].values[shown].tolist()
     over = estimates_over_heterogeneity(fit, groups=groups, model=record)
-    averaged = summary["mean"].sel({dim: over[dim].values})
+    places = summary.get_index(dim).get_indexer(over[dim].values)
+    averaged = named_groups(fit)["mean"].isel({dim: places})
     parts = panels(averaged, dim)
     figure = Picture(figsize=(max(7.0, 5.6 * len(parts)), 6.0), layout="constrained")
     grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, height_ratios=[3, 1])

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hbm_zoo import words
-from hbm_zoo.inference.fits import Fits, check_together, word
+from hbm_zoo.inference.fits import Fits, check_together, named_groups, word
 from hbm_zoo.plots.style import (
     Picture,
     alike,
@@ -20,6 +20,7 @@ from hbm_zoo.plots.style import (
     group_name,
     interval_ends,
     legend_below,
+    marked,
     panels,
     said_of_ends,
 )
@@ -60,13 +61,13 @@ def plot_poolings(fits: Fits, kept: Iterable = ()) -> Figure:
     ['Smaller', 'Large', 'Small']
     """
     fits = check_together(fits)
-    summaries = {name: fit["group_summary"].to_dataset() for name, fit in fits.items()}
+    summaries = {name: named_groups(fit) for name, fit in fits.items()}
     leading_name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), next(iter(fits)))
     leading, fit = summaries[leading_name], fits[leading_name]
     dim = fit.attrs["group"]
     group = word(fit, dim)
     parts = panels(leading["mean"], dim)
-    shown, keep = min(leading.sizes[dim], MOST_GROUPS), np.flatnonzero(np.isin(leading[dim].values, [*kept]))
+    shown, keep = min(leading.sizes[dim], MOST_GROUPS), marked(fit, kept)
     rows = sum(fit.attrs["pooling"] != "complete" for fit in fits.values())
     height = 1.8 + shown * ((0.16 + 0.12 * rows) if shown <= MANY else (0.05 + 0.06 * rows))
     figure = Picture(figsize=(max(7.0, 5.2 * len(parts)), max(3.6, height)), layout="constrained")

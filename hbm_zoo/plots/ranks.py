@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from hbm_zoo.inference.fits import Fits, check_together, word
+from hbm_zoo.inference.fits import Fits, check_together, named_groups, word
 from hbm_zoo.plots.style import (
     Picture,
     both_ends,
@@ -19,6 +19,7 @@ from hbm_zoo.plots.style import (
     group_name,
     interval_ends,
     legend_below,
+    marked,
     panels,
     said_of_ends,
 )
@@ -57,9 +58,9 @@ def plot_ranks(fits: Fits, kept: Iterable = ()) -> Figure:
     if not ranked:
         raise ValueError(f"plot_ranks needs a fit that tells groups apart; got {', '.join(fits)}.")
     fit = next((fit for fit in ranked if fit.attrs["pooling"] == "partial"), ranked[0])
-    summary, dim = fit["group_summary"].to_dataset(), fit.attrs["group"]
+    summary, dim = named_groups(fit), fit.attrs["group"]
     parts = panels(summary["rank"], dim)
-    shown, keep = min(summary.sizes[dim], MOST_GROUPS), np.flatnonzero(np.isin(summary[dim].values, [*kept]))
+    shown, keep = min(summary.sizes[dim], MOST_GROUPS), marked(fit, kept)
     height = 1.8 + shown * (0.3 if shown <= MANY else 0.13)
     figure = Picture(figsize=(max(7.4, 6.2 * len(parts)), max(3.6, height)), layout="constrained")
     grid = figure.subplots(1, 2 * len(parts), squeeze=False, width_ratios=[3, 1] * len(parts))[0]

@@ -11,6 +11,7 @@ from hbm_zoo.inference.fits import (
     check_together,
     hyperparameters,
     model_of,
+    named_groups,
     prepared,
     settings,
     volume_label,
@@ -74,7 +75,7 @@ def plot_shrinkage(fits: Fits, model: HierarchicalModel | None = None) -> Figure
     record = model_of(partial, model)
     level = record.ask("The target of shrinkage", "population", "reliability")
     target = level.target(hyperparameters(partial), prepared(partial)).mean("sample")
-    summary = partial["group_summary"].to_dataset().assign(target=target)
+    summary = named_groups(partial).assign(target=target)
     if complete is not None:
         each = complete["group_summary"].to_dataset()["mean"]
         summary["complete"] = each.isel({record.group: 0}, drop=True) if alike(each, record.group) else each

@@ -31,6 +31,7 @@ SMALL = 8
 LONGEST_NAME = 28
 CHARACTERS_AN_INCH = 14
 WIDE_RANGE = 8
+ROUNDING = 1e-6
 
 
 class Picture(Figure):
@@ -85,6 +86,11 @@ def both_ends(order: np.ndarray, kept: np.ndarray, most: int) -> np.ndarray:
     between = np.flatnonzero(wanted & (end >= half))
     outermost = between[np.argsort(end[between], kind="stable")[: most - 2 * half]]
     return order[np.union1d(np.flatnonzero(end < half), outermost)]
+
+
+def marked(fit: xr.DataTree, kept: Iterable) -> np.ndarray:
+    """The places of the groups whose labels are to be kept."""
+    return np.flatnonzero(np.isin(fit["group_summary"].dataset[fit.attrs["group"]].values, [*kept]))
 
 
 def said_of_ends(fit_order: str, drawn: int, of: int, kept: int, kept_in_all: int) -> str:
@@ -173,18 +179,18 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: b
     for place, label in zip(zip(x, y, strict=True), labels, strict=True):
         places.setdefault(place, []).append(group_name(label))
     width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
-    row, letter = 1.1 * SMALL, 0.62 * SMALL
+    row, letter = 1.3 * SMALL, 0.62 * SMALL
     taken: list[tuple] = []
     for place in sorted(places, key=lambda place: place[1]):
         text = ", ".join(places[place])
         across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
         side = np.sign(place[0]) if outward else 1 if across < 0.75 else -1
         left = across * width + (6 if side > 0 else -6 - letter * len(text))
-        right, low = left + letter * len(text), up * height + 1
-        for other_left, other_right, other_low in taken:
-            if left < other_right and other_left < right and abs(low - other_low) < row:
-                low = other_low + row
+        right = left + letter * len(text)
+        low = _free(left, right, up * height + 1, row, taken)
         taken.append((left, right, low))
+        leader = {"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkA": 1, "shrinkB": 2}
+        leader["relpos"] = (0.5 - side / 2, 0.5)
         axes.annotate(
             text,
             place,
@@ -193,6 +199,15 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: b
             ha="left" if side > 0 else "right",
             fontsize=SMALL,
             color=INK,
+            arrowprops=leader if low - up * height > row else None,
             path_effects=[withStroke(linewidth=2, foreground="white")],
             zorder=5,
         )
+
+
+def _free(left: float, right: float, low: float, row: float, taken: list[tuple]) -> float:
+    """The lowest height from ``low`` up at which a text between two sides covers none of those that are ``taken``."""
+    beside = [other for from_left, to_right, other in taken if left < to_right and from_left < right]
+    while above := [other + row for other in beside if abs(low - other) < row - ROUNDING]:
+        low = max(above)
+    return low

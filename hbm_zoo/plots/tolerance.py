@@ -9,7 +9,7 @@ from scipy import stats
 
 from hbm_zoo.diagnostics.groups import groups
 from hbm_zoo.diagnostics.material_batches import bounded, to_come, tolerance_bound
-from hbm_zoo.inference.fits import model_of, prepared, word
+from hbm_zoo.inference.fits import model_of, named_groups, prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import (
     FAINT,
@@ -99,7 +99,7 @@ def _draw_density(axes, population, bound: float, side: str, content: float) -> 
 
 def _draw_batches(axes, fit, record: HierarchicalModel) -> None:
     """A row a batch: specimens, own mean, the pooled estimate with its interval, the campaign's mean."""
-    summary, data = fit["group_summary"].to_dataset(), prepared(fit)
+    summary, data = named_groups(fit), prepared(fit)
     order = np.lexsort((np.arange(data.sizes[record.group]), data.family.values))
     order, low, high = evenly(order, MOST_BATCHES), *interval_ends(summary)
     pooling, above = fit.attrs["pooling"], word(fit, "campaign")
@@ -115,5 +115,5 @@ def _draw_batches(axes, fit, record: HierarchicalModel) -> None:
         c = int(data.family.values[j])
         at = [row - 0.5, row + 0.5]
         axes.plot([campaigns[c]] * 2, at, color=GREY, lw=2, label=f"its {above}", zorder=1.5)
-    axes.set_yticks(range(order.size), [group_name(data[record.group].values[j]) for j in order], fontsize=SMALL)
+    axes.set_yticks(range(order.size), [group_name(summary[record.group].values[j]) for j in order], fontsize=SMALL)
     axes.set_ylim(order.size - 0.4, -0.6)

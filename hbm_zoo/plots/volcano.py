@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hbm_zoo.diagnostics.multiplicity import discoveries
-from hbm_zoo.inference.fits import prepared, word
+from hbm_zoo.inference.fits import LABEL, prepared, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import FAINT, INK, SMALL, Picture, colour, finish, legend_below, name_points
 
@@ -70,7 +70,8 @@ def _draw_found(axes, found: pd.DataFrame) -> None:
     axes.plot(found["effect"], heights, "o", mfc="none", label="discovery: own effect", **rings)
     axes.plot(found["mean"], heights, "o", label="discovery: posterior mean", **(rings | {"ms": 3}))
     top = found.iloc[:MOST_NAMED]
-    name_points(axes, top["effect"].to_numpy(), heights[:MOST_NAMED], [str(name) for name in top.index], outward=True)
+    names = top.get(LABEL, top.index.to_series()).astype(str)
+    name_points(axes, top["effect"].to_numpy(), heights[:MOST_NAMED], names, outward=True)
 
 
 def _draw_lines(axes, groups: int) -> None:

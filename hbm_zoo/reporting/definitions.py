@@ -35,6 +35,7 @@ COMPARISON = {
 }
 
 GROUPS = {
+    "label": "What the group is called beside its label.",
     "own": "The raw estimate from the group's own data alone.",
     "none": "Posterior mean under no pooling, every group alone under the same wide prior.",
     "complete": "Posterior mean under complete pooling, which leaves groups nothing of their own.",

@@ -15,7 +15,17 @@ import hbm_zoo as hz
 from hbm_zoo import words
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, settings, volume_label, word
+from hbm_zoo.inference.fits import (
+    LABEL,
+    Fits,
+    check_together,
+    model_of,
+    named_groups,
+    prepared,
+    priors_of,
+    settings,
+    word,
+)
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, ppf, to_json
 from hbm_zoo.reporting.answers import answers_of
@@ -102,7 +112,6 @@ class Findings:
         fit = self.leading
         volume = fit["group_summary"]["volume"]
         volume = volume.isel({dim: 0 for dim in volume.dims if dim != self.record.group}).values
-        unit = word(fit, volume_label(self.record, fit))
         source = f"{fit.attrs['source']}: " if fit.attrs.get("source") else ""
         least, middle, most = np.quantile(volume, [0, 0.5, 1])
         spread = (
@@ -111,7 +120,7 @@ class Findings:
             else f"{words.plain(most)} each"
         )
         chosen = f"; {options}" if (options := settings(fit)) else ""
-        return f"{source}{volume.size:,} {words.plural(self.group, volume.size)}, {unit} {spread}{chosen}"
+        return f"{source}{volume.size:,} {words.plural(self.group, volume.size)}, {self.volume} {spread}{chosen}"
 
     @property
     def standing_out(self) -> list[str]:
@@ -121,6 +130,7 @@ class Findings:
             return []
         said = []
         for coefficient, table in self.parts.items():
+            table = table.rename(index=self.called)
             above, what = table[f"p_above_{line:g}"], coefficient or self.record.estimand
             sides = [(above, f"{what} > {line:g}")]
             if self.threshold is None:
@@ -139,6 +149,22 @@ class Findings:
         which = f"{', not for ' if most else ': '}{', '.join(named)}{more}" if named else ""
         groups = f"{len(chance)} {words.plural(self.group, len(chance))}"
         return f"P({event}) exceeds {CERTAIN} for {sure.sum()} of {groups}{which}"
+
+    @property
+    def called(self) -> dict:
+        """What sentences and tables call each group: its name where there is one, and else its label."""
+        labels = self.leading["group_summary"].dataset[self.record.group].values
+        return dict(zip(labels.tolist(), named_groups(self.leading)[self.record.group].values, strict=True))
+
+    @property
+    def label(self) -> str:
+        """The column of the groups' names, if there is one beside their labels."""
+        return str(self.groups.columns[0]) if LABEL in self.leading["group_summary"] else ""
+
+    @property
+    def volume(self) -> str:
+        """The column that counts a group's data, in the words of the data's owner."""
+        return str(self.groups.columns[1 if self.label else 0])
 
     @property
     def certain(self) -> set:
@@ -233,7 +259,7 @@ def _discoveries(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | None:
 
 def _spoken(table: pd.DataFrame, fit) -> pd.DataFrame:
     """A table in the words of the data's owner."""
-    renamed = table.rename(columns={name: word(fit, name) for name in table.columns})
+    renamed = table.rename(columns={n: theirs for n in table.columns if (theirs := word(fit, n)) not in table.columns})
     return renamed.rename_axis(index=[word(fit, str(name)) for name in table.index.names])
 
 

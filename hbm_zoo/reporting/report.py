@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from matplotlib.figure import Figure
 
 import hbm_zoo as hz
-from hbm_zoo.inference.fits import Fits
+from hbm_zoo.inference.fits import LABEL, Fits
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.funnel import beyond_limits
 from hbm_zoo.reporting import definitions, tables
@@ -193,11 +193,12 @@ def _draws(attributes: Mapping[str, Any]) -> str:
 
 def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str]]:
     """What each figure of each table and file means; `compared` are the columns of the comparisons."""
-    volume, kappa = str(found.groups.columns[0]), found.record.group_level.kappa
+    volume, kappa = found.volume, found.record.group_level.kappa
+    columns = {LABEL if name == found.label else str(name): str(name) for name in found.groups.columns}
     meanings = {
         "Words": definitions.WORDS,
         "Comparison of poolings": {c: definitions.COMPARISON[c] for c in definitions.COMPARISON if c in compared},
-        "Groups": {str(c): definitions.define(str(c), volume, kappa) for c in found.groups.columns},
+        "Groups": {name: definitions.define(c, volume, kappa) for c, name in columns.items()},
         "Checks": definitions.CHECKS,
     }
     if found.discoveries is not None:

@@ -53,7 +53,8 @@ def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
         {name: _ends(part.sort_values(leading, ascending=False), half) for name, part in findings.parts.items()}
     )
     columns = {findings.group: [" ".join(filter(None, (str(group), name))) for name, group in few.index]}
-    for name in (table.columns[0], "own", *findings.fits):
+    columns |= {findings.label: few[findings.label].tolist()} if findings.label else {}
+    for name in (findings.volume, "own", *findings.fits):
         columns[str(name)] = aligned(few[name]).tolist()
         if name == leading:
             columns[findings.interval] = interval(*(few[end] for end in sorted(ends))).tolist()

@@ -1,6 +1,7 @@
 """Pictures in the space of the data, and of coefficients in pairs, show what the fits hold."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Ellipse
@@ -33,6 +34,32 @@ def test_each_panel_has_its_rows_and_the_lines_through_them(lines_fits):
                 x - frame["environment"].mean()
             )
             np.testing.assert_allclose(drawn[word].get_ydata(), line)
+
+
+def test_concentrations_are_those_of_each_patient_s_doses_at_any_time():
+    """Two patients, one dosed twice: the picture's line is the mean over draws of the formula, dose by dose."""
+    frame = pd.DataFrame(
+        {
+            "patient": ["A"] * 4 + ["B"] * 3,
+            "time": [0.0, 2.0, 6.0, 8.0, 0.0, 1.0, 5.0],
+            "amount": [100.0, np.nan, 50.0, np.nan, 80.0, np.nan, np.nan],
+            "concentration": [np.nan, 3.1, np.nan, 3.0, np.nan, 2.9, 2.2],
+        }
+    )
+    typical = {"typical_CL": 3.0, "typical_V": 25.0, "typical_sd": 0.5, "route": "iv"}
+    fit = hz.fit("population_pk", frame, pooling="none", draws=100, random_seed=1, progressbar=False, **typical)
+    theta = fit["posterior"]["theta"].stack(sample=("chain", "draw"))
+    doses = {"A": [(0.0, 100.0), (6.0, 50.0)], "B": [(0.0, 80.0)]}
+    for axes in hz.plot_fits({"none": fit}).axes:
+        drawn = {line.get_label(): line for line in axes.lines}
+        x = drawn["no pooling"].get_xdata()
+        CL, V = (np.exp(theta.sel(patient=axes.get_title(), coefficient=name).values[:, None]) for name in ("CL", "V"))
+        given = [(x > t) * D / V * np.exp(-CL / V * (x - t).clip(0)) for t, D in doses[axes.get_title()]]
+        np.testing.assert_allclose(drawn["no pooling"].get_ydata(), sum(given).mean(axis=0), rtol=1e-10)
+    assert {tuple(line.get_xdata()) for axes in hz.plot_fits({"none": fit}).axes for line in axes.lines[:1]} == {
+        (2.0, 8.0),
+        (1.0, 5.0),
+    }
 
 
 def test_those_that_sharing_moves_farthest_come_first(lines_fits):

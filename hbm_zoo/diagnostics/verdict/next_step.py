@@ -10,7 +10,7 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE
 from hbm_zoo.diagnostics.verdict.prediction import is_behind
-from hbm_zoo.inference.fits import word
+from hbm_zoo.inference.fits import named_groups, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plural
 
@@ -37,7 +37,7 @@ def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: p
     sampled = set(json.loads(partial.attrs["hyperparameters"])) - set(json.loads(partial.attrs["fixed"]))
     if not p > MISFIT * len(sampled):
         return []
-    summary, group = partial["group_summary"].to_dataset(), word(partial, record.group)
+    summary, group = named_groups(partial), word(partial, record.group)
     surprising = summary[record.group].values[int((summary["lppd"] - summary["elpd"]).values.argmax())]
     return [
         f"look at {named(group, surprising)}, which surprises the model most ({len(sampled)} hyperparameters act as "

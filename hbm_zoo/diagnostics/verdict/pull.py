@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from hbm_zoo.inference.fits import hyperparameters, prepared, volume_label, word
+from hbm_zoo.inference.fits import hyperparameters, named_groups, prepared, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
 
@@ -17,7 +17,7 @@ NOTICEABLE = 0.2  # posterior standard deviations
 
 def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     """Sentences on the pull of the groups, for each coefficient of the estimand."""
-    summary = partial["group_summary"].to_dataset()
+    summary = named_groups(partial)
     inner = [dim for dim in summary["mean"].dims if dim != record.group]
     words = {"group": word(partial, record.group), "volume": word(partial, volume_label(record, partial))}
     target = None
