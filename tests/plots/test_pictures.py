@@ -7,7 +7,6 @@ import xarray as xr
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 import hbm_zoo as hz
 from hbm_zoo.plots.style import COLOURS, SMALL, evenly, label_edge, name_points
@@ -116,8 +115,8 @@ def test_points_in_one_place_share_a_name_and_near_ones_make_room():
     texts = {text.get_text(): text for text in axes.texts}
     assert set(texts) == {"p, q", "near", "edge"}
     assert texts["edge"].get_ha() == "right"
-    figure.canvas.draw()
-    assert not texts["p, q"].get_window_extent().overlaps(texts["near"].get_window_extent())
+    figure.draw_without_rendering()
+    assert not texts["p, q"].get_window_extent().overlaps(Text.get_window_extent(texts["near"]))
 
 
 def test_no_label_of_many_points_covers_another_and_one_far_from_its_point_is_led_to_it():
@@ -127,9 +126,8 @@ def test_no_label_of_many_points_covers_another_and_one_far_from_its_point_is_le
     axes.set(xlim=(0, 40), ylim=(0, 30))
     x = np.arange(30.0)
     name_points(axes, x, 12 - 0.1 * x, [f"Memorial Hospital {i}" for i in range(30)])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axes.texts]  # without its leader
-    boxes = [Bbox.from_extents(box.x0, box.y0 + 1.5, box.x1, box.y1 - 1.5) for box in boxes]
     assert not [(i, j) for i, one in enumerate(boxes) for j, other in enumerate(boxes[:i]) if one.overlaps(other)]
     led = [text.arrow_patch is not None for text in axes.texts]
     assert 0 < sum(led) < len(led)
