@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from hbm_zoo.frames.numerals import as_numbers
-from hbm_zoo.frames.rules import FrameError, Rule, cell, likenesses
+from hbm_zoo.frames.rules import FrameError, Rule, cell, likenesses, places
 from hbm_zoo.frames.summaries import summary_rows
 from hbm_zoo.words import plural
 
@@ -127,15 +127,17 @@ def usable(frame: pd.DataFrame, rules: Mapping[str, Rule], drop_unusable: bool) 
         for row in frame.index[~rule.holds(frame[name]).to_numpy(bool)]:
             unusable.setdefault(row, f"{frame.attrs['labels'].get(name, name)} is {cell(frame.at[row, name])}")
     kept = frame.drop(index=list(unusable))
-    kept.attrs = frame.attrs | {"notes": [*frame.attrs["notes"], *_left_out(unusable, unit, source)]}
+    kept.attrs = frame.attrs | {"notes": [*frame.attrs["notes"], *_left_out(unusable, frame, rules)]}
     return kept
 
 
-def _left_out(unusable: Mapping, unit: str, source: str) -> list[str]:
+def _left_out(unusable: Mapping, frame: pd.DataFrame, rules: Mapping[str, Rule]) -> list[str]:
     """A sentence that counts and lists what was left out."""
     if not unusable:
         return []
-    listed = "; ".join(f"{unit} {row}: {why}" for row, why in sorted(unusable.items())[:MOST_LISTED])
+    unit, source, first = frame.index.name or "row", frame.attrs["source"], sorted(unusable)[:MOST_LISTED]
+    named = zip(places(frame.loc[first], rules), first, strict=True)
+    listed = "; ".join(f"{place}: {unusable[row]}" for place, row in named)
     more = f"; and {len(unusable) - MOST_LISTED} more" if len(unusable) > MOST_LISTED else ""
     return [f"{len(unusable)} {plural(unit, len(unusable))} of {source} could not be used, left out: {listed}{more}."]
 

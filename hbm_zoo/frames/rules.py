@@ -128,7 +128,7 @@ def check(
     try:
         schema.validate(plain, lazy=True)
     except SchemaErrors as errors:
-        raise FrameError(_sentences(errors.failure_cases, frame, model)) from None
+        raise FrameError(_sentences(errors.failure_cases, frame, columns, model)) from None
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
@@ -175,17 +175,30 @@ def _check_columns(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str,
             )
 
 
-def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, model: str) -> str:
+def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> str:
     sentences = []
     for (column, expected), cases in failures.groupby(["column", "check"], sort=False):
-        rows = frame.index[cases["index"].astype(int)]
-        got = frame[column].iloc[cases["index"].astype(int)]
-        unit = frame.index.name or "row"
-        cells = zip(rows[:MOST_ROWS_SHOWN], got, strict=False)
-        shown = "; ".join(f"{cell(value)} in {unit} {row}" for row, value in cells)
-        more = f" and {len(rows) - MOST_ROWS_SHOWN} more {unit}s" if len(rows) > MOST_ROWS_SHOWN else ""
+        at, unit = frame.iloc[cases["index"].astype(int)], frame.index.name or "row"
+        first = at.iloc[:MOST_ROWS_SHOWN]
+        cells = zip(places(first, columns, column), first[column], strict=True)
+        shown = "; ".join(f"{cell(value)} in {place}" for place, value in cells)
+        more = f" and {len(at) - MOST_ROWS_SHOWN} more {unit}s" if len(at) > MOST_ROWS_SHOWN else ""
         sentences.append(f"{model}: column {column!r} expected {expected}, got {shown}{more}.")
     return " ".join(sentences)
+
+
+def places(frame: pd.DataFrame, columns: Mapping[str, Rule], at_fault: str = "") -> list[str]:
+    """Where each row is, and whose: of the first label that is not itself at fault.
+
+    Examples
+    --------
+    >>> places(pd.DataFrame({"hospital": ["St. Mary"], "expected": [0.0]}), {"hospital": label("its name")})
+    ['row 0 (St. Mary)']
+    """
+    unit = frame.index.name or "row"
+    whose = next((name for name, rule in columns.items() if rule.label and name in frame and name != at_fault), None)
+    labels_of = [""] * len(frame) if whose is None else labels.text(frame[whose]).fillna("")
+    return [f"{unit} {row}" + (f" ({of})" if of else "") for row, of in zip(frame.index, labels_of, strict=True)]
 
 
 def _check_duplicates(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str, key: tuple[str, ...]) -> None:

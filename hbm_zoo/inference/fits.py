@@ -78,6 +78,11 @@ def named_groups(fit: xr.DataTree) -> xr.Dataset:
     return summary.assign_coords({dim: names.to_numpy()})
 
 
+def called_by(fit: xr.DataTree) -> str:
+    """What the data's owner calls that by which groups are called: the column of their names, or of their labels."""
+    return word(fit, LABEL if LABEL in fit["group_summary"] else fit.attrs["group"])
+
+
 def settings(fit: xr.DataTree) -> str:
     """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
     on = {name: value for name, value in options(fit).items() if value is not False}

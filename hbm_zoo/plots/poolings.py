@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hbm_zoo import words
-from hbm_zoo.inference.fits import Fits, check_together, named_groups, word
+from hbm_zoo.inference.fits import Fits, called_by, check_together, named_groups, word
 from hbm_zoo.plots.style import (
     Picture,
     alike,
@@ -75,7 +75,7 @@ def plot_poolings(fits: Fits, kept: Iterable = ()) -> Figure:
         chosen = {name: summary.sel(selection) for name, summary in summaries.items()}
         order = both_ends(np.argsort(chosen[leading_name]["mean"].values, kind="stable"), keep, MOST_GROUPS)
         _draw_forest(axes, {name: summary.isel({dim: order}) for name, summary in chosen.items()}, fits, dim)
-        axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=group)
+        axes.set(xlabel=f"{title} {estimand_label(fit)}" if len(parts) == 1 else title, ylabel=called_by(fit))
     counted = f"{leading.sizes[dim]} {words.plural(group, leading.sizes[dim])}"
     title = f"{counted}: {estimand_label(fit)}, {_interval_in_words(leading)}"
     if shown < leading.sizes[dim]:

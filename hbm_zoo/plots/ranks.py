@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from hbm_zoo.inference.fits import Fits, check_together, named_groups, word
+from hbm_zoo.inference.fits import Fits, called_by, check_together, named_groups, word
 from hbm_zoo.plots.style import (
     Picture,
     both_ends,
@@ -72,7 +72,7 @@ def plot_ranks(fits: Fits, kept: Iterable = ()) -> Figure:
         _draw_chances(chances, rows, summary.sizes[dim], fit.attrs["pooling"])
         ranks.set(
             xlabel=f"rank by {title or estimand_label(fit)}, 1 the largest",
-            ylabel=word(fit, dim),
+            ylabel=called_by(fit),
             xlim=(0.5, summary.sizes[dim] + 0.5),
         )
         ranks.set_title(_how_little(here, title, word(fit, dim)), fontsize="medium")

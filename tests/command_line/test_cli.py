@@ -97,7 +97,7 @@ def test_from_a_spreadsheet_s_file_to_a_report(capfd, tmp_path):
     for said in (
         "falls.csv: 6 Wards, Falls expected 1.5 to 40 (median 9)",
         "HalfNormal(sigma=0.5)",
-        "1 line of falls.csv could not be used, left out: line 8: 'Total' is the name of a summary.",
+        "1 line of falls.csv could not be used, left out: line 8 (Total): 'Total' is the name of a summary.",
         "A Ward not seen before",
         "The same Ward, again",
         "or the same Ward again",

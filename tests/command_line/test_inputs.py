@@ -99,8 +99,8 @@ BAD_ERRORS = {
     "bad cells": (
         "bad.csv",
         "Site,Error\nA,1\nB,none\nC,-1\nD,1\n",
-        "bad.csv: doses, 'errors': column 'Error' expected a finite number above 0, got 'none' in line 3; -1.0 in line "
-        "4.",
+        "bad.csv: doses, 'errors': column 'Error' expected a finite number above 0, got 'none' in line 3 (B); -1.0 in "
+        "line 4 (C).",
     ),
     "no rows": ("bad.csv", "site,error\n", "bad.csv: doses, 'errors' expected at least one row, got an empty frame."),
 }
@@ -120,7 +120,7 @@ def test_what_was_done_to_the_rows_of_a_second_file_is_said(doses, here, capsys)
     assert compare(doses) == 2
     assert "line 6 of errors.csv is no site: 'Total' is the name of a summary" in capsys.readouterr().err
     assert compare(doses, "--drop-unusable") == 0
-    said = "1 line of errors.csv could not be used, left out: line 6: 'Total' is the name of a summary."
+    said = "1 line of errors.csv could not be used, left out: line 6 (Total): 'Total' is the name of a summary."
     assert said in " ".join(capsys.readouterr().out.split())
 
 

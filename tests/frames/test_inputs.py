@@ -169,7 +169,7 @@ BAD_FRAMES = {
     ),
     "cell": (
         {"days": pd.DataFrame({"class": ["1a", "1b"], "days": [30, -1]})},
-        r"absences, 'days': column 'days' expected a finite number above 0, got -1 in row 1",
+        r"absences, 'days': column 'days' expected a finite number above 0, got -1 in row 1 \(1b\)",
     ),
 }
 

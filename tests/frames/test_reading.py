@@ -64,7 +64,7 @@ def test_a_summary_is_refused_by_its_line_and_left_out_if_asked(tmp_path, case):
     assert len(frame) == len(text.splitlines()) - 2
     assert line not in frame.index
     (note,) = frame.attrs["notes"]
-    assert note.startswith(f"1 line of file.csv could not be used, left out: line {line}: ")
+    assert note.startswith(f"1 line of file.csv could not be used, left out: line {line}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_rows_that_break_a_rule_are_left_out_if_asked_counted_and_listed(tmp_pat
     frame = reading.for_model(reading.read(tmp_path / "file.csv"), {}, RULES, drop_unusable=True)
     assert frame["hospital"].tolist() == ["A", "D"]
     assert frame.attrs["notes"] == [
-        "3 lines of file.csv could not be used, left out: line 3: expected is 0.0; line 4: observed is 'x'; "
+        "3 lines of file.csv could not be used, left out: line 3 (B): expected is 0.0; line 4 (C): observed is 'x'; "
         "line 5: hospital is an empty cell."
     ]
 

@@ -40,6 +40,7 @@ def test_numbers_are_those_of_a_fit_without_names(named):
 def test_rows_of_pictures_are_called_by_name_and_their_label_where_two_share_it(picture, named):
     (axes, *_) = picture(named, kept=["001"]).axes
     assert sorted(text.get_text() for text in axes.get_yticklabels()) == sorted(CALLED)
+    assert axes.get_ylabel() == "who"
 
 
 @pytest.mark.parametrize("picture", [hz.plot_funnel, hz.plot_shrinkage])
