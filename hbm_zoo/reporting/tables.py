@@ -66,15 +66,17 @@ def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
     if len(few) == len(table):
         return shown, ""
     left_out = f"The {half} largest and the {half} smallest; all {len(table)} are in groups.csv."
-    return _with_gaps(shown, [len(part) - 2 * half for part in findings.parts.values()], half), left_out
+    between = [len(part) - 2 * half for part in findings.parts.values()]
+    return _with_gaps(shown, between, half, findings.label or findings.group), left_out
 
 
-def _with_gaps(shown: pd.DataFrame, between: list[int], half: int) -> pd.DataFrame:
+def _with_gaps(shown: pd.DataFrame, between: list[int], half: int, column: str) -> pd.DataFrame:
     """A row where others are left out, which says how many; `between` of each part of so many at both ends."""
     pieces = []
     for k, skipped in enumerate(between):
         part = shown.iloc[2 * half * k : 2 * half * (k + 1)]
-        said = pd.DataFrame([[f"… {skipped} between …", *[""] * (shown.shape[1] - 1)]], columns=shown.columns)
+        text = f"… {skipped} between …".replace(" ", "\N{NO-BREAK SPACE}")
+        said = pd.DataFrame([[text if name == column else "" for name in shown.columns]], columns=shown.columns)
         pieces += [part.iloc[:half], said, part.iloc[half:]]
     return pd.concat(pieces, ignore_index=True)
 
