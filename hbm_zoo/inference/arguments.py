@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose, plural
@@ -27,7 +28,9 @@ PREDICTORS = ("covariates", "moderators", "predictors", "formula")
 OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
-def split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
+def split(
+    record: HierarchicalModel, given: Mapping[str, Any], frame: pd.DataFrame | None = None
+) -> tuple[HierarchicalModel, dict, dict]:
     """The record under the options given, what is left of them for its data, and options of the sampler."""
     for name in given:
         if name in OTHER_WORDS and name not in record.options:
@@ -38,7 +41,7 @@ def split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[Hierarch
                 "no predictor divides."
             )
         choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
-    record, options = record.split({name: value for name, value in given.items() if name in record.options})
+    record, options = record.split({name: value for name, value in given.items() if name in record.options}, frame)
     return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.frames.moderators import OPTION, again
 from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import from_json
@@ -33,7 +34,7 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
     record = record_of(name if model is None else model)
     if record.name != name:
         raise ValueError(f"The fit is of {name!r}, but the model given is {record.name!r}.")
-    return record.under(**{name: value for name, value in options(fit).items() if name in record.alternatives})
+    return record.under(**{name: value for name, value in options(fit).items() if name in record.changing})
 
 
 def prepared(fit: xr.DataTree) -> xr.Dataset:
@@ -63,6 +64,7 @@ def word(fit: xr.DataTree, name: str) -> str:
 def settings(fit: xr.DataTree) -> str:
     """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
     on = {name: value for name, value in options(fit).items() if value is not False}
+    on |= {OPTION: " + ".join(each.column for each in again(on[OPTION]))} if OPTION in on else {}
     return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
 
 

@@ -64,6 +64,7 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -85,8 +86,13 @@ def default_priors(data):
     standard error is the least s.
     """
     m0 = float(data.effect.mean())
-    s = float(max(data.effect.std(ddof=1), data.standard_error.min()))
+    s = spread_of_effects(data)
     return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "tau": Prior("HalfNormal", sigma=s)}
+
+
+def spread_of_effects(data):
+    """The sd of the effects, or their smallest standard error if that is larger: the scale s of all priors."""
+    return float(max(data.effect.std(ddof=1), data.standard_error.min()))
 
 
 def matched_prior(priors):
@@ -306,6 +312,11 @@ MODEL = HierarchicalModel(
     ),
     simulate=simulate,
     datasets={name: Shipped() for name in ("bcg_vaccine", "eight_schools", "simulated_platform_trial")},
-    extras=Extras(thin=thin, control_limits=control_limits, readers={"counts": from_counts, "escalc": from_escalc}),
+    extras=Extras(
+        thin=thin,
+        control_limits=control_limits,
+        readers={"counts": from_counts, "escalc": from_escalc},
+        moderated=Moderated(scale=spread_of_effects, unexplained=lambda h: h.tau**2, of="the effect"),
+    ),
 )
 build = MODEL.build

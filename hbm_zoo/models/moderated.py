@@ -1,0 +1,149 @@
+r"""Predictors of groups: a population whose location moves with what is known of a group beforehand.
+
+    mu_j = mu + x_j beta,        mu exp(x_j beta) of rates, expit(logit mu + x_j beta) of shares
+
+with x_j centred over groups, so that mu is the location of groups as they are on average. No pooling knows no x;
+complete pooling is mu_j with no spread around it; partial pooling adds the spread. A slope of a number is N(0, s^2) per
+sd of its column, a level against its reference N(0, (2 s)^2), as much as in an even split, whose sd is 1/2 (Gelman 2008,
+Stat Med 27:2865-2873).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from operator import add
+from typing import Any
+
+import numpy as np
+from pymc_extras.prior import Prior
+
+from hbm_zoo.frames import moderators as frames
+from hbm_zoo.frames.moderators import DESIGN, DIM, Moderator, slopes
+from hbm_zoo.group_level.located import located
+from hbm_zoo.model import HierarchicalModel, Parameter
+from hbm_zoo.words import listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moderated:
+    """How predictors move the location of a model's population: ``extras.moderated`` of its record.
+
+    Attributes
+    ----------
+    scale
+        ``scale(data)``: prior sd of the slope per sd of a column [unit of x beta].
+    unexplained
+        ``unexplained(h)``: variance of groups around their location on the scale of x beta, at placed hyperparameters.
+    moved
+        ``moved(location, by)``: the location, moved by x beta; of arrays and of PyTensor's variables.
+    of
+        What x beta is added to, in words.
+    written
+        ``written(record)``: the record in forms that take a location a group, where its own take one for all.
+    """
+
+    scale: Callable
+    unexplained: Callable
+    moved: Callable = add
+    of: str = ""
+    written: Callable[[HierarchicalModel], HierarchicalModel] = lambda record: record
+
+    def __call__(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> HierarchicalModel:
+        """The record whose groups differ by moderators."""
+        record, names = self.written(record), slopes(moderators)
+
+        def x_beta(slope: Callable, column: Callable) -> Any:
+            return sum(slope(name) * column(k) for k, name in enumerate(names))
+
+        def at(h, data):
+            by = x_beta(lambda name: h[name], lambda k: data[DESIGN].isel({DIM: k}, drop=True))
+            return h.assign({record.location: self.moved(h[record.location], by)})
+
+        def written(variant: Callable) -> Callable:
+            @wraps(variant)
+            def moved(data, prior):
+                def placed(name, dims=None):
+                    value = prior(name, dims)
+                    if name != record.location:
+                        return value
+                    return self.moved(value, x_beta(prior, lambda k: data.moderators[:, k]))
+
+                variant(data, placed)
+
+            return moved
+
+        def alone(priors, data):
+            return record.fixed["none"](priors, data) | dict.fromkeys(names, 0.0)
+
+        return replace(
+            record,
+            columns={**record.columns, **{m.column: m.rule for m in moderators if m.column not in record.columns}},
+            parameters=self._parameters(record, moderators),
+            default_priors=self._default_priors(record, moderators),
+            prepare=_prepare(record, moderators),
+            variants={p: {n: written(v) for n, v in forms.items()} for p, forms in record.variants.items()},
+            fixed={**record.fixed, "none": alone},
+            group_level=located(record.group_level, at),
+            extras=replace(record.extras, check=_check(record, moderators)),
+        )
+
+    def _parameters(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Mapping[str, Parameter]:
+        """The location, said to be of groups as they are on average; the slopes, each in its own unit."""
+        of = self.of or record.location
+        about, average = record.parameters[record.location], listed(map(_average, moderators))
+        found = {**record.parameters, record.location: replace(about, meaning=f"{about.meaning}; at {average}")}
+        for each in moderators:
+            reference = each.levels[0] if each.levels else ""
+            for contrast, level in zip(each.contrasts, each.levels[1:] or [""], strict=True):
+                meaning = f"{of} of {each.column} {level!r} less that of {reference!r}" if level else ""
+                found[f"beta_{contrast}"] = Parameter(meaning or f"change of {of} with one unit of {each.column}")
+        return found
+
+    def _default_priors(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
+        """Of a slope per unit of a number: s over the column's sd; of a level: 2 s."""
+        levels = [bool(each.levels) for each in moderators for _ in each.contrasts]
+
+        def default_priors(data):
+            s, sd = self.scale(data), data[DESIGN].std(record.group, ddof=1).values
+            widths = np.where(levels, 2 * s, s / sd)
+            betas = {
+                n: Prior("Normal", mu=0.0, sigma=float(w)) for n, w in zip(slopes(moderators), widths, strict=True)
+            }
+            return record.default_priors(data) | betas
+
+        return wraps(record.default_priors)(default_priors)
+
+
+def _average(moderator: Moderator) -> str:
+    """Where the location is that of the hyperparameter: at the mean of a number, over all levels of a category."""
+    if isinstance(moderator.centre, float):
+        return f"mean {moderator.column} {moderator.centre:.4g}"
+    return f"the mix of {moderator.column} of these data"
+
+
+def _prepare(record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
+    """The data with the design beside them."""
+
+    @wraps(record.prepare)
+    def prepare(frame, **options):
+        data, labels = record.prepare(frame, **options), record.labels(frame)
+        x = frames.design(frame, moderators, labels, data[record.group].values, record.group, record.name)
+        return data.assign({DESIGN: x})
+
+    return prepare
+
+
+def _check(record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
+    """What a reader must know: which groups are the only ones that tell of some slope."""
+
+    def check(data):
+        yield from record.extras.check(data)
+        only = data[record.group].values[frames.alone(data[DESIGN], record.group)]
+        if only.size:
+            yield (
+                f"{record.name}: only {listed(map(str, only))} {'tells' if only.size == 1 else 'tell'} of one of the "
+                f"slopes of {listed(m.column for m in moderators)}: with such a {record.group} left out nothing but the "
+                "prior of that slope says where it lies."
+            )
+
+    return check
