@@ -17,7 +17,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import inputs, rules
-from hbm_zoo.frames.moderators import OPTION, Moderator, again, of_frame
+from hbm_zoo.frames.moderators import OPTION, SLOPE, Moderator, again, of_frame
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior, given_as
@@ -293,7 +293,9 @@ class HierarchicalModel:
         return inspect.signature(self.prepare).parameters
 
     def under(self, moderators: Iterable = (), **options: str | bool) -> HierarchicalModel:
-        """The record that holds for some options; no formula asks which. Moderators are as the options of a fit have them.
+        """The record that holds for some options; no formula asks which.
+
+        Moderators are as the options of a fit have them, a column each with what it was centred at.
 
         Raises
         ------
@@ -434,7 +436,8 @@ class HierarchicalModel:
         """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
         options = [(name, value) for name, values in self.alternatives.items() for value in values]
         having = (f"{n}={v!r}" for n, v in options if parameter in (self.base or self).under(**{n: v}).parameters)
-        return next(having, "")
+        of_moderators = self.extras.moderated and parameter.startswith(SLOPE)
+        return f"{OPTION}=[...] that lists such a column" if of_moderators else next(having, "")
 
     def build(
         self,

@@ -25,6 +25,8 @@ from hbm_zoo import words
 from hbm_zoo.command_line import parsing, terminal
 from hbm_zoo.command_line.errors import BadInput
 from hbm_zoo.frames import reading
+from hbm_zoo.frames.moderators import OPTION, kinds
+from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, Rule, check
 from hbm_zoo.inference.arguments import OF_SAMPLER
 from hbm_zoo.inference.fitting import poolings_of
@@ -49,6 +51,7 @@ class Source:
     columns: tuple[str, ...]
     options: tuple[str, ...]
     drop_unusable: bool = False
+    moderators: tuple[str, ...] = ()
 
     def read(self, record: HierarchicalModel) -> tuple[pd.DataFrame, dict]:
         """The frame in the model's columns, and the options that are not the reader's."""
@@ -57,7 +60,7 @@ class Source:
         if self.file is None and (self.columns or self.reader or self.drop_unusable):
             raise BadInput("--columns, --reader and --drop-unusable tell how to read a file: give it by --data.")
         reader = self._reader(record)
-        options = self._options(record, reader)
+        options = self._options(record, reader) | ({OPTION: list(self.moderators)} if self.moderators else {})
         frame, rest = self._frame(record, reader, options)
         beside = [note for value in rest.values() for note in getattr(value, "attrs", {}).get("notes", [])]
         frame.attrs["notes"] = [*frame.attrs.get("notes", []), *beside]
@@ -78,15 +81,19 @@ class Source:
         with _bad_input(record):
             record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if reader is None:
-            columns = parsing.columns(self.columns, record.columns)
-            return self._checked(reading.for_model(frame, columns, record.columns, self.drop_unusable), record), options
+            columns, rules = parsing.columns(self.columns, record.columns), self._rules(record, frame)
+            return self._checked(reading.for_model(frame, columns, rules, self.drop_unusable), record), options
         frame = _renamed(frame, parsing.columns(self.columns, ()))
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
         with _bad_input(record, frame):
             read = reader(frame, **own)
         read.attrs = frame.attrs | read.attrs
-        present = {name: rule for name, rule in record.columns.items() if name in read}
-        return reading.usable(read, present, self.drop_unusable), options
+        present = {name: rule for name, rule in self._rules(record, read).items() if name in read}
+        return reading.usable(as_numbers(read, present), present, self.drop_unusable), options
+
+    def _rules(self, record: HierarchicalModel, frame: pd.DataFrame) -> dict[str, Rule]:
+        """The rules of the model's columns, and of moderators as their cells say."""
+        return {**kinds(frame, self.moderators), **record.columns}
 
     def _checked(self, frame: pd.DataFrame, record: HierarchicalModel) -> pd.DataFrame:
         """The frame, if each cell is what its column expects; else how to leave such rows out is said."""

@@ -13,6 +13,7 @@ import xarray as xr
 
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.frames.labels import like, text
+from hbm_zoo.frames.moderators import DESIGN, DIM
 from hbm_zoo.frames.rules import BETWEEN
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.model import KEY, HierarchicalModel
@@ -66,6 +67,7 @@ def read(
     # What was done to a group, a dose say, goes with its rows.
     with_doses = (which | (~measured & labels.isin(labels[which])) for which in (to_predict, brings))
     rows, brought = (_prepare(record, filled[which], options) for which in with_doses)
+    _check_moderators(record, data, rows)
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
     seen = {*known_labels, *labels[brings]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
@@ -132,6 +134,19 @@ def _completed(
             frame = frame.assign(**{name: options[name]})
     several = len(record.key_columns) > 1  # then the fit has them joined, as text
     return frame if several else frame.assign(**{name: like(frame[name], known) for name in record.key_columns})
+
+
+def _check_moderators(record: HierarchicalModel, data: xr.Dataset, rows: xr.Dataset | None) -> None:
+    """Refuse rows that say of a group of the fit that it lies elsewhere: its parameter comes from there."""
+    if rows is None or not record.moderators:
+        return
+    both = np.intersect1d(data[record.group].values, rows[record.group].values)
+    before, now = (each[DESIGN].sel({record.group: both}).transpose(record.group, DIM) for each in (data, rows))
+    if (moved := ~np.isclose(before, now).all(axis=1)).any():
+        raise rules.FrameError(
+            f"{both[moved][0]} has other moderators in these rows ({listed(m.column for m in record.moderators)}) than "
+            f"in the fit: give {'it' if moved.sum() == 1 else 'such groups'} another label, to be a new {record.group}."
+        )
 
 
 def _needed(record: HierarchicalModel) -> list[str]:

@@ -9,6 +9,7 @@ is in the reader's own unit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,14 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames import labels
-from hbm_zoo.frames.numerals import read
+from hbm_zoo.frames.numerals import OTHER, read
 from hbm_zoo.frames.rules import MOST_ROWS_SHOWN, FrameError, Rule, cell, check, label, number
-from hbm_zoo.words import choose, listed, plural
+from hbm_zoo.words import choose, listed, plural, with_article
 
 #: The option that names them, the design in prepared data, and its second dim.
 OPTION, DESIGN, DIM = "moderators", "moderators", "moderator"
+#: How the name of a slope begins.
+SLOPE = "beta_"
 #: What no file of a fit can hold in the name of a variable.
 SLASH = "/"
 #: Of unit columns: singular values below are 0 but for rounding.
@@ -29,7 +32,7 @@ COLLINEAR = 1e-8
 
 
 class Moderator(NamedTuple):
-    """A column and what it is centred at: a mean, or the levels with the share of groups of each, the reference first."""
+    """A column and what it is centred at: a mean; or its levels, each with its share of groups, the reference first."""
 
     column: str
     centre: float | tuple[tuple[str, float], ...]
@@ -43,6 +46,11 @@ class Moderator(NamedTuple):
     def contrasts(self) -> list[str]:
         """The names of its columns of the design: its own, or one a level but the reference, ``column[level]``."""
         return [f"{self.column}[{level}]" for level in self.levels[1:]] or [self.column]
+
+    @property
+    def in_words(self) -> str:
+        """Its name, and of a category the level that the others are set against."""
+        return f"{self.column} (against {self.levels[0]})" if self.levels else self.column
 
     @property
     def rule(self) -> Rule:
@@ -62,6 +70,12 @@ class Moderator(NamedTuple):
         named = labels.text(values)
         return np.column_stack([(named == level).to_numpy(float) - share for level, share in self.centre[1:]])
 
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """Of columns of the design the number they come from, or the position of the level."""
+        if isinstance(self.centre, float):
+            return x[:, 0] + self.centre
+        return np.rint(x + [share for _, share in self.centre[1:]]) @ np.arange(1, len(self.centre))
+
 
 def again(given: Iterable[Any]) -> tuple[Moderator, ...]:
     """Moderators as the options of a fit hold them: lists where tuples were."""
@@ -79,7 +93,7 @@ def slopes(moderators: Iterable[Moderator]) -> dict[str, str]:
     >>> slopes([Moderator("latitude", 33.5), Moderator("type", (("public", 0.5), ("private", 0.5)))])
     {'beta_latitude': 'latitude', 'beta_type[private]': 'type[private]'}
     """
-    return {f"beta_{contrast}": contrast for each in moderators for contrast in each.contrasts}
+    return {f"{SLOPE}{contrast}": contrast for each in moderators for contrast in each.contrasts}
 
 
 def of_frame(
@@ -105,7 +119,11 @@ def of_frame(
         all groups or a combination of others, or there are more contrasts than groups less two.
     """
     for name in columns:
-        choose(name, map(str, frame.columns), f"column of the frame, as a moderator of {model},")
+        choose(name, map(str, frame.columns), f"column for a moderator of {model}")
+        if list(frame.columns).count(name) > 1:
+            raise FrameError(
+                f"{model} expected one column {name!r}, got {list(frame.columns).count(name)} of that name."
+            )
     rules = {name: _kind(frame[name]) for name in columns}
     checked = check(frame[list(rules)], rules, model)
     values = _by_group(checked, groups, group, model)
@@ -114,8 +132,8 @@ def of_frame(
     for each in found:
         if values[each.column].nunique() == 1:
             raise FrameError(
-                f"{model}: moderator {each.column!r} is {cell(values[each.column].iloc[0])} for every {group}: it tells "
-                "none from another."
+                f"{model}: moderator {each.column!r} is {cell(values[each.column].iloc[0])} for every {group}: it "
+                "tells none from another."
             )
     _check_design(found, values, group, model)
     return found
@@ -137,11 +155,18 @@ def design(
     return xr.DataArray(x, {DIM: list(slopes(moderators).values())}, (group, DIM))
 
 
-def alone(x: xr.DataArray, group: str) -> np.ndarray:
-    """Which groups are the only ones that tell of some slope: without it the design has one dimension less."""
+def told_by_one(x: xr.DataArray, group: str) -> str:
+    """A sentence on groups that alone tell of some slope, if there are any: the design without one has a lower rank."""
     full = np.column_stack([np.ones(x.sizes[group]), x.transpose(group, DIM)])
     basis, _ = np.linalg.qr(full / np.linalg.norm(full, axis=0))
-    return (basis**2).sum(axis=1) > 1 - COLLINEAR
+    only = x[group].values[(basis**2).sum(axis=1) > 1 - COLLINEAR]
+    if not only.size:
+        return ""
+    who = listed(map(str, only)) if only.size == 1 else f"each of {listed(map(str, only))}"
+    return (
+        f"Of some slope {who} tells alone: with that {group} left out nothing but the prior of the slope says where it "
+        "lies."
+    )
 
 
 def _kind(column: pd.Series) -> Rule:
@@ -152,10 +177,15 @@ def _kind(column: pd.Series) -> Rule:
     if pd.api.types.is_numeric_dtype(column.dtype):
         return number(meaning)
     cells = column.dropna()
-    numeric = cells.map(
-        lambda value: not isinstance(value, bool) and np.isfinite(pd.to_numeric(read(value, "."), errors="coerce"))
-    )
-    return number(meaning) if len(cells) and numeric.mean() > 0.5 else label(meaning)
+    of_numbers = replace(number(meaning), expected="a finite number (levels with numbers for names are a Categorical)")
+    return of_numbers if len(cells) and cells.map(_is_number).mean() > 0.5 else label(meaning)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a cell is a number, or text that reads as one."""
+    if isinstance(value, str):
+        return any(np.isfinite(read(value, mark)) for mark in OTHER)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def kinds(frame: pd.DataFrame, columns: Iterable[str]) -> Mapping[str, Rule]:
@@ -188,8 +218,8 @@ def _by_group(
             )
             more = f"; and in {len(which) - MOST_ROWS_SHOWN} more" if len(which) > MOST_ROWS_SHOWN else ""
             raise FrameError(
-                f"{model}: moderator {name!r} expected one value for each {group}, got {shown}{more}. What differs within "
-                f"a {group} is no moderator of {plural(group)}."
+                f"{model}: moderator {name!r} expected one value for each {group}, got {shown}{more}. What differs "
+                f"within {with_article(group)} is no moderator of {plural(group)}."
             )
     return by.first()
 
@@ -207,9 +237,9 @@ def _check_design(moderators: tuple[Moderator, ...], values: pd.DataFrame, group
     """Refuse more contrasts than groups can tell apart, and columns that are combinations of others."""
     size, groups = len(slopes(moderators)), len(values)
     if size > groups - 2:
+        of_each = listed(f"{len(each.contrasts)} of {each.column}" for each in moderators)
         raise FrameError(
-            f"{model}: {groups} {plural(group, groups)} tell at most {max(groups - 2, 0)} slopes, got {size}: "
-            f"{listed(slopes(moderators).values())}."
+            f"{model}: {groups} {plural(group, groups)} tell at most {max(groups - 2, 0)} slopes, got {size}: {of_each}."
         )
     before = np.empty((groups, 0))
     for k, each in enumerate(moderators):

@@ -63,9 +63,14 @@ def word(fit: xr.DataTree, name: str) -> str:
 
 def settings(fit: xr.DataTree) -> str:
     """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
-    on = {name: value for name, value in options(fit).items() if value is not False}
-    on |= {OPTION: " + ".join(each.column for each in again(on[OPTION]))} if OPTION in on else {}
+    on = {name: value for name, value in in_words(fit).items() if value is not False}
     return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
+
+
+def in_words(fit: xr.DataTree) -> dict:
+    """The options that a fit was made with; of moderators the names of their columns."""
+    given = options(fit)
+    return given | ({OPTION: " + ".join(each.in_words for each in again(given[OPTION]))} if OPTION in given else {})
 
 
 def priors_of(fit: xr.DataTree) -> dict:

@@ -3,9 +3,9 @@ r"""Predictors of groups: a population whose location moves with what is known o
     mu_j = mu + x_j beta,        mu exp(x_j beta) of rates, expit(logit mu + x_j beta) of shares
 
 with x_j centred over groups, so that mu is the location of groups as they are on average. No pooling knows no x;
-complete pooling is mu_j with no spread around it; partial pooling adds the spread. A slope of a number is N(0, s^2) per
-sd of its column, a level against its reference N(0, (2 s)^2), as much as in an even split, whose sd is 1/2 (Gelman 2008,
-Stat Med 27:2865-2873).
+complete pooling is mu_j with no spread around it; partial pooling adds the spread. A slope of a number is N(0, s^2)
+per sd of its column, a level against its reference N(0, (2 s)^2), as much as in an even split, whose sd is 1/2
+(Gelman 2008, Stat Med 27:2865-2873).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ import numpy as np
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import moderators as frames
-from hbm_zoo.frames.moderators import DESIGN, DIM, Moderator, slopes
+from hbm_zoo.frames.moderators import DESIGN, DIM, SLOPE, Moderator, slopes
 from hbm_zoo.group_level.located import located
 from hbm_zoo.model import HierarchicalModel, Parameter
 from hbm_zoo.words import listed
@@ -57,7 +57,7 @@ class Moderated:
 
         def at(h, data):
             by = x_beta(lambda name: h[name], lambda k: data[DESIGN].isel({DIM: k}, drop=True))
-            return h.assign({record.location: self.moved(h[record.location], by)})
+            return h.assign(**{record.location: self.moved(h[record.location], by)})
 
         def written(variant: Callable) -> Callable:
             @wraps(variant)
@@ -84,7 +84,7 @@ class Moderated:
             variants={p: {n: written(v) for n, v in forms.items()} for p, forms in record.variants.items()},
             fixed={**record.fixed, "none": alone},
             group_level=located(record.group_level, at),
-            extras=replace(record.extras, check=_check(record, moderators)),
+            extras=replace(record.extras, check=_check(record)),
         )
 
     def _parameters(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Mapping[str, Parameter]:
@@ -96,7 +96,7 @@ class Moderated:
             reference = each.levels[0] if each.levels else ""
             for contrast, level in zip(each.contrasts, each.levels[1:] or [""], strict=True):
                 meaning = f"{of} of {each.column} {level!r} less that of {reference!r}" if level else ""
-                found[f"beta_{contrast}"] = Parameter(meaning or f"change of {of} with one unit of {each.column}")
+                found[f"{SLOPE}{contrast}"] = Parameter(meaning or f"change of {of} with one unit of {each.column}")
         return found
 
     def _default_priors(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
@@ -133,17 +133,12 @@ def _prepare(record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Ca
     return prepare
 
 
-def _check(record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
-    """What a reader must know: which groups are the only ones that tell of some slope."""
+def _check(record: HierarchicalModel) -> Callable:
+    """What a reader must know: which groups alone tell of some slope."""
 
     def check(data):
         yield from record.extras.check(data)
-        only = data[record.group].values[frames.alone(data[DESIGN], record.group)]
-        if only.size:
-            yield (
-                f"{record.name}: only {listed(map(str, only))} {'tells' if only.size == 1 else 'tell'} of one of the "
-                f"slopes of {listed(m.column for m in moderators)}: with such a {record.group} left out nothing but the "
-                "prior of that slope says where it lies."
-            )
+        if sentence := frames.told_by_one(data[DESIGN], record.group):
+            yield f"{record.name}: {sentence}"
 
     return check

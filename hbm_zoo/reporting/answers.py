@@ -42,8 +42,9 @@ class Answer:
 
     def table(self, fit: xr.DataTree, record: HierarchicalModel) -> pd.DataFrame | str:
         """What the verb says of a fit, or why it says nothing."""
+        owner = hz.MODELS[record.name] if self is not OF_MODERATORS else hz
         try:
-            return getattr(hz.MODELS[record.name], self.verb)(fit, model=record)
+            return getattr(owner, self.verb)(fit, model=record)
         except ValueError as reason:
             return str(reason)
 
@@ -239,6 +240,41 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     ),
 }
 
+
+def _moderated(table: pd.DataFrame) -> str:
+    """What is left of the heterogeneity, and the share explained, beside their priors; slopes stand with the others."""
+    ends, of_prior = ([c for c in table if str(c).startswith(f"{of}eti")] for of in ("", "prior_"))
+
+    def said(row: pd.Series, mean: str, ends: list[str]) -> str:
+        low, high = (number(row[end]) for end in ends)
+        return f"{number(row[mean])} ({low} to {high})"
+
+    left, share = table.iloc[-2], table.iloc[-1]
+    note = f". {table.attrs['note'].removesuffix('.')}" if table.attrs["note"] else ""
+    return (
+        f"what they leave: {left.name} {said(left, 'mean', ends)}, a priori {said(left, 'prior_mean', of_prior)}; "
+        f"share of variance explained: {share.name} {said(share, 'mean', ends)}, a priori "
+        f"{said(share, 'prior_mean', of_prior)}{note}"
+    )
+
+
+#: Of any model whose groups differ by moderators.
+OF_MODERATORS = Answer(
+    verb="moderators",
+    picture="plot_moderators",
+    heading="What moderators explain",
+    word="Moderators",
+    sentence=_moderated,
+    meanings={
+        "mean": "Posterior mean, of a slope in the unit of its column.",
+        "mcse": "Monte Carlo error of the mean.",
+        "p_above_0": "Posterior probability that the slope is above 0.",
+        "prior_mean": "Mean of the prior: what was expected before the data.",
+        "meaning": "What it is. R2 is not metafor's, which compares estimates of tau^2 with and without moderators.",
+    },
+    texts=("meaning",),
+)
+
 #: What is answered under an option that changes what is estimated.
 OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
     "alpha": (
@@ -267,4 +303,5 @@ OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
 
 def answers_of(record: HierarchicalModel) -> tuple[Answer, ...]:
     """The answers that a model of the zoo has beside those of all models."""
-    return OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))
+    of_model = OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))
+    return (*of_model, *([OF_MODERATORS] if record.moderators else []))

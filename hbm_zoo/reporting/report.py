@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from matplotlib.figure import Figure
 
 import hbm_zoo as hz
-from hbm_zoo.inference.fits import Fits
+from hbm_zoo.inference.fits import Fits, in_words
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.funnel import beyond_limits
 from hbm_zoo.reporting import definitions, tables
@@ -175,7 +175,7 @@ def _context(found: Findings) -> dict:
         "left_out": left_out,
         "attributes": fit.attrs,
         "draws": _draws(fit.attrs),
-        "options": json.loads(fit.attrs["options"]),
+        "options": in_words(fit),
         "versions": json.loads(fit.attrs["versions"]),
         "definitions": _definitions(
             found, {"question", "pooling", *(str(name) for table in answered.values() for name in table.columns)}
