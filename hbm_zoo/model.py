@@ -313,8 +313,8 @@ class HierarchicalModel:
             known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
             by_word = {str(one).lower(): one for one in known}  # True is written true where all is text
             chosen[name] = by_word[choose(str(value).lower(), by_word, name)]
-        if known := again(moderators):
-            chosen[OPTION] = known  # the last, so that it changes what the others have made
+        if placing := again(moderators):
+            chosen[OPTION] = placing  # the last, so that it changes what the others have made
         return _under(self.base or self, tuple(chosen.items()))
 
     @property

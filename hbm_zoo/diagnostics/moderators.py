@@ -93,8 +93,8 @@ def moderators(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
 def _quantities(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> dict[str, xr.DataArray]:
     """Slopes, the heterogeneity that is left, and R2 [sample]."""
     names = slopes(record.moderators)
-    x_beta = sum(h[name] * data[DESIGN].isel({DIM: k}, drop=True) for k, name in enumerate(names))
-    explained = x_beta.var(record.group, ddof=1)
+    slope = h[list(names)].to_dataarray(DIM).drop_vars(DIM)
+    explained = xr.dot(slope, data[DESIGN].drop_vars(DIM), dim=DIM).var(record.group, ddof=1)
     left = record.extras.moderated.unexplained(record.group_level.at(h, data))
     left = left.mean(record.group) if record.group in left.dims else left
     shown = {name: h[name] for name in (*names, record.heterogeneity)}

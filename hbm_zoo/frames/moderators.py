@@ -239,7 +239,8 @@ def _check_design(moderators: tuple[Moderator, ...], values: pd.DataFrame, group
     if size > groups - 2:
         of_each = listed(f"{len(each.contrasts)} of {each.column}" for each in moderators)
         raise FrameError(
-            f"{model}: {groups} {plural(group, groups)} tell at most {max(groups - 2, 0)} slopes, got {size}: {of_each}."
+            f"{model}: {groups} {plural(group, groups)} tell at most {max(groups - 2, 0)} slopes, got {size}: "
+            f"{of_each}."
         )
     before = np.empty((groups, 0))
     for k, each in enumerate(moderators):

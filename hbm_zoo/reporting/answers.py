@@ -301,6 +301,10 @@ OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
 }
 
 
+#: All that have a table.
+VERBS = sorted({each.verb for of in (*OF_MODELS.values(), *OF_ESTIMANDS.values(), (OF_MODERATORS,)) for each in of})
+
+
 def answers_of(record: HierarchicalModel) -> tuple[Answer, ...]:
     """The answers that a model of the zoo has beside those of all models."""
     of_model = OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))
