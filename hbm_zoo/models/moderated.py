@@ -19,6 +19,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import moderators as frames
 from hbm_zoo.frames.moderators import DESIGN, DIM, SLOPE, Moderator, slopes
+from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.located import located
 from hbm_zoo.model import HierarchicalModel, Parameter
 from hbm_zoo.words import listed
@@ -83,7 +84,7 @@ class Moderated:
             prepare=_prepare(record, moderators),
             variants={p: {n: written(v) for n, v in forms.items()} for p, forms in record.variants.items()},
             fixed={**record.fixed, "none": alone},
-            group_level=located(record.group_level, at),
+            group_level=_placed(record, at),
             extras=replace(record.extras, check=_check(record)),
         )
 
@@ -131,6 +132,17 @@ def _prepare(record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Ca
         return data.assign({DESIGN: x})
 
     return prepare
+
+
+def _placed(record: HierarchicalModel, at: Callable) -> GroupLevel:
+    """The group level with a location each; the design stays with the groups where a row is left out."""
+    level = record.group_level
+
+    def without_row(data, i):
+        others = level.without_row(data, i)
+        return others.assign({DESIGN: data[DESIGN].sel({record.group: others[record.group]})})
+
+    return located(replace(level, without_row=level.without_row and without_row), at)
 
 
 def _check(record: HierarchicalModel) -> Callable:
