@@ -410,7 +410,7 @@ def test_empirical_bayes_is_metafor(case):
     (columns, method), theirs = CASES_OF_METAFOR[case], METAFOR[case]
     fit = hz.empirical_bayes("vaccine_clinics", BCG, method=method, moderators=columns)
     value, se = (fit["estimates"][name].to_series() for name in ("value", "se"))
-    # metafor stops at steps of 1e-5 of tau^2: at its own numbers the likelihood is lower than at these, if by 1e-7 nats.
+    # metafor stops at steps of 1e-5 of tau^2: at its own numbers the likelihood is lower, if by 1e-7 nats.
     assert value["tau"] ** 2 == pytest.approx(theirs["tau2"], abs=3e-5)
     slopes = [name for name in value.index if name in THEIR_NAMES]
     for name in slopes:
