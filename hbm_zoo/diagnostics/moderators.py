@@ -53,12 +53,9 @@ def moderators(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     >>> import hbm_zoo as hz
     >>> frame = hz.load_data("bcg_vaccine")
     >>> fit = hz.fit("vaccine_clinics", frame, moderators=["latitude"], random_seed=1, progressbar=False)
-    >>> hz.moderators(fit)[["mean", "prior_mean"]].round(2)
-                   mean  prior_mean
-    quantity
-    beta_latitude -0.03        0.00
-    tau            0.33        0.56
-    R2             0.61        0.49
+    >>> table = hz.moderators(fit)
+    >>> table.index.tolist(), table["mean"].round(2).tolist(), table["prior_mean"].round(1).tolist()
+    (['beta_latitude', 'tau', 'R2'], [-0.03, 0.33, 0.61], [0.0, 0.6, 0.5])
     """
     record = model_of(fit, model)
     if not record.moderators:
