@@ -353,7 +353,7 @@ class HierarchicalModel:
                     f"{OPTION} expected columns that say in what each {self.group} differs: {name!r} {why}."
                 )
         rules.check(frame, {name: self.columns[name] for name in self.key_columns}, self.name, self.key)
-        return of_frame(frame, columns, self.labels(frame), self.group, self.name)
+        return () if not columns else of_frame(frame, columns, self.labels(frame), self.group, self.name)
 
     def labels(self, frame: pd.DataFrame) -> pd.Series:
         """The label of each row's group: a column, or several joined by a slash."""

@@ -146,8 +146,8 @@ def _check_moderators(record: HierarchicalModel, rows: xr.Dataset | None, *known
         if moved.size:
             columns = listed(each.column for each in record.moderators)
             raise rules.FrameError(
-                f"{moved[0]} has other moderators ({columns}) in the rows to predict than in those it is known by: give "
-                f"it another label, to be a new {record.group}."
+                f"{moved[0]} has other moderators ({columns}) in the rows to predict than in those it is known by: "
+                f"give it another label, to be a new {record.group}."
             )
 
 

@@ -8,6 +8,7 @@ is in the reader's own unit.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import xarray as xr
 
 from hbm_zoo.frames import labels
 from hbm_zoo.frames.numerals import OTHER, read
-from hbm_zoo.frames.rules import MOST_ROWS_SHOWN, FrameError, Rule, cell, check, label, number
+from hbm_zoo.frames.rules import MOST_ROWS_SHOWN, FrameError, FrameWarning, Rule, cell, check, label, number
 from hbm_zoo.words import choose, listed, plural, with_article
 
 #: The option that names them, the design in prepared data, and its second dim.
@@ -125,7 +126,9 @@ def of_frame(
                 f"{model} expected one column {name!r}, got {list(frame.columns).count(name)} of that name."
             )
     rules = {name: _kind(frame[name]) for name in columns}
-    checked = check(frame[list(rules)], rules, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrameWarning)  # what is to be said of the columns is said once, with the others
+        checked = check(frame[list(rules)], rules, model)
     values = _by_group(checked, groups, group, model)
     found = tuple(_moderator(frame[name], values[name], rules[name].label) for name in columns)
     _check_names(found, model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import xarray as xr
@@ -61,9 +61,9 @@ def word(fit: xr.DataTree, name: str) -> str:
     return json.loads(fit.attrs.get("labels", "{}")).get(name, name)
 
 
-def settings(fit: xr.DataTree) -> str:
+def settings(fit: xr.DataTree, without: Collection[str] = ()) -> str:
     """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
-    on = {name: value for name, value in in_words(fit).items() if value is not False}
+    on = {name: value for name, value in in_words(fit).items() if value is not False and name not in without}
     return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
 
 

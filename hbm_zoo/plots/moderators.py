@@ -20,6 +20,8 @@ POINTS = 60
 MOST_NAMED = 20
 LARGEST_BUBBLE = 260
 CELLS = 400_000
+#: How far beside the bubbles of a level its intervals stand.
+ASIDE = 0.25
 
 
 def plot_moderators(
@@ -105,7 +107,7 @@ def _draw_population(axes, record, fit: xr.DataTree, moderator: Moderator, x: np
     drawn, red = mean.mean("sample").values, colour("partial")
     new, of_mean = f"a new {word(fit, record.group)}", "mean of the population"
     if moderator.levels:
-        places = np.arange(at.size)
+        places = np.arange(at.size) - ASIDE
         axes.vlines(places, *outer, color=red, lw=9, alpha=0.16, label=new, zorder=0.6)
         axes.vlines(places, *inner, color=red, lw=3, alpha=0.6, label=of_mean, zorder=0.7)
         axes.plot(places, drawn, "_", color=red, ms=16, zorder=0.8)

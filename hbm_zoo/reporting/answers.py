@@ -30,6 +30,8 @@ class Answer:
         What its table says, in a sentence.
     meanings, texts
         What columns of the table mean, but ends of intervals; those that hold text.
+    own_units
+        Whether each row is in a unit of its own.
     """
 
     verb: str
@@ -39,6 +41,7 @@ class Answer:
     sentence: Callable[[pd.DataFrame], str]
     meanings: Mapping[str, str]
     texts: tuple[str, ...] = ()
+    own_units: bool = False
 
     def table(self, fit: xr.DataTree, record: HierarchicalModel) -> pd.DataFrame | str:
         """What the verb says of a fit, or why it says nothing."""
@@ -273,6 +276,7 @@ OF_MODERATORS = Answer(
         "meaning": "What it is. R2 is not metafor's, which compares estimates of tau^2 with and without moderators.",
     },
     texts=("meaning",),
+    own_units=True,
 )
 
 #: What is answered under an option that changes what is estimated.

@@ -169,7 +169,10 @@ def _context(found: Findings) -> dict:
         "formula": pages.formula(name, **found.record.chosen),
         "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
         "compared": compared,
-        "answers": [(answer, answer.sentence(table), tables.plain(table)) for answer, table in _answered(found)],
+        "answers": [
+            (answer, answer.sentence(table), tables.plain(table, answer.own_units))
+            for answer, table in _answered(found)
+        ],
         "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],
         "groups": shown,
         "left_out": left_out,
