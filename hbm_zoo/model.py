@@ -341,19 +341,30 @@ class HierarchicalModel:
             changing[OPTION] = self._of_frame(frame, changing[OPTION])
         return self.under(**changing), {name: value for name, value in options.items() if name not in changing}
 
-    def _of_frame(self, frame: pd.DataFrame | None, columns: Any) -> tuple[Moderator, ...]:
-        """The moderators that columns of a frame are; those of a fit are known."""
+    def _of_frame(self, frame: pd.DataFrame | None, given: Any) -> tuple[Moderator, ...]:
+        """The moderators that columns of a frame are, of each coefficient if there are several."""
+        rules.check(frame, {name: self.columns[name] for name in self.key_columns}, self.name, self.key)
+        coefficients = self.extras.moderated.coefficients
+        if coefficients and not isinstance(given, Mapping):
+            example = f"{{{next(reversed(coefficients))!r}: ['latitude']}}"
+            raise ValueError(f"{OPTION} of {self.name} are of {' or '.join(coefficients)}, {example}, got {given!r}.")
+        found: tuple[Moderator, ...] = ()
+        for of, columns in given.items() if coefficients else [("", given)]:
+            choose(of, coefficients or [""], f"coefficient of {self.name}")
+            self._check_moderators(columns)
+            groups = self.labels(frame)
+            found += of_frame(frame, columns, groups, self.group, self.name, of) if columns else ()
+        return found
+
+    def _check_moderators(self, columns: Any) -> None:
+        """Refuse what is no list of columns that could say in what groups differ."""
         if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
             raise ValueError(f"{OPTION} expected a list of columns, such as ['latitude'], got {columns!r}.")
         taken = [self.response, *self.key_columns]
         for name in columns:
             if name in taken or list(columns).count(name) > 1:
                 why = f"is what {self.name} models" if name in taken else "is there twice"
-                raise ValueError(
-                    f"{OPTION} expected columns that say in what each {self.group} differs: {name!r} {why}."
-                )
-        rules.check(frame, {name: self.columns[name] for name in self.key_columns}, self.name, self.key)
-        return () if not columns else of_frame(frame, columns, self.labels(frame), self.group, self.name)
+                raise ValueError(f"{OPTION} expected columns by which {plural(self.group)} differ: {name!r} {why}.")
 
     def labels(self, frame: pd.DataFrame) -> pd.Series:
         """The label of each row's group: a column, or several joined by a slash."""

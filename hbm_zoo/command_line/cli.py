@@ -148,7 +148,8 @@ def compare(
     option
         An option of the model, its reader or the sampler: gene=MAML1. May be repeated.
     moderator
-        A column, of numbers or of names, by which groups differ beforehand: latitude. May be repeated.
+        A column, of numbers or of names, by which groups differ beforehand: latitude; slope=latitude where they have
+        several coefficients. May be repeated.
     prior
         Another prior: 'cv=HalfNormal(sigma=0.5)'. May be repeated.
     pooling

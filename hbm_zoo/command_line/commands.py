@@ -60,7 +60,7 @@ class Source:
         if self.file is None and (self.columns or self.reader or self.drop_unusable):
             raise BadInput("--columns, --reader and --drop-unusable tell how to read a file: give it by --data.")
         reader = self._reader(record)
-        options = self._options(record, reader) | ({OPTION: list(self.moderators)} if self.moderators else {})
+        options = self._options(record, reader) | self._moderators(record)
         frame, rest = self._frame(record, reader, options)
         beside = [note for value in rest.values() for note in getattr(value, "attrs", {}).get("notes", [])]
         frame.attrs["notes"] = [*frame.attrs.get("notes", []), *beside]
@@ -93,7 +93,16 @@ class Source:
 
     def _rules(self, record: HierarchicalModel, frame: pd.DataFrame) -> dict[str, Rule]:
         """The rules of the model's columns, and of moderators as their cells say."""
-        return {**kinds(frame, self.moderators), **record.columns}
+        given = self._moderators(record).get(OPTION, [])
+        named = [name for columns in given.values() for name in columns] if isinstance(given, dict) else given
+        return {**kinds(frame, named), **record.columns}
+
+    def _moderators(self, record: HierarchicalModel) -> dict:
+        """The moderators as the library takes them: by coefficient, ``slope=latitude``, where a model has several."""
+        several = record.extras.moderated.coefficients if record.extras.moderated else {}
+        if not several or not self.moderators:
+            return {OPTION: list(self.moderators)} if self.moderators else {}
+        return {OPTION: parsing.by_coefficient(self.moderators, several)}
 
     def _checked(self, frame: pd.DataFrame, record: HierarchicalModel) -> pd.DataFrame:
         """The frame, if each cell is what its column expects; else how to leave such rows out is said."""

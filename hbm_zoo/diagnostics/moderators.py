@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -31,8 +33,9 @@ def moderators(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     -------
     pandas.DataFrame
         One row a slope, ``beta_<column>`` per unit of a number or ``beta_<column>[level]`` against the reference;
-        then the heterogeneity that is left, and ``R2``. Posterior ``mean`` with its Monte Carlo error ``mcse``,
-        interval, and ``p_above_0``; ``prior_mean`` and the interval of the prior; ``meaning``, with its unit.
+        then the heterogeneity that is left, and ``R2``, of each coefficient that is moved if groups have several.
+        Posterior ``mean`` with its Monte Carlo error ``mcse``, interval, and ``p_above_0``; ``prior_mean`` and the
+        interval of the prior; ``meaning``, with its unit.
         ``attrs["note"]`` names groups that alone tell of some slope, if there are any.
 
     Raises
@@ -89,13 +92,19 @@ def moderators(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
 
 def _quantities(record: HierarchicalModel, h: xr.Dataset, data: xr.Dataset) -> dict[str, xr.DataArray]:
     """Slopes, the heterogeneity that is left, and R2 [sample]."""
-    names = slopes(record.moderators)
-    slope = h[list(names)].to_dataarray(DIM).drop_vars(DIM)
-    explained = xr.dot(slope, data[DESIGN].drop_vars(DIM), dim=DIM).var(record.group, ddof=1)
-    left = record.extras.moderated.unexplained(record.group_level.at(h, data))
-    left = left.mean(record.group) if record.group in left.dims else left
-    shown = {name: h[name] for name in (*names, record.heterogeneity)}
-    return shown | {R2: explained / (explained + left)}
+    moderated, x = record.extras.moderated, data[DESIGN].drop_vars(DIM)
+    names, at = list(slopes(record.moderators)), record.group_level.at(h, data)
+    shown = {name: h[name] for name in names}
+    for of, moderators in groupby(record.moderators, key=lambda each: each.of):
+        own = list(slopes(moderators))
+        columns = x.isel({DIM: [names.index(name) for name in own]})
+        explained = xr.dot(h[own].to_dataarray(DIM).drop_vars(DIM), columns, dim=DIM).var(record.group, ddof=1)
+        left = moderated.part(moderated.unexplained(at), of)
+        left = left.mean(record.group) if record.group in left.dims else left
+        _, heterogeneity = moderated.coefficients.get(of, ("", record.heterogeneity))
+        shown[heterogeneity] = h[heterogeneity]
+        shown[f"{R2}[{of}]" if of else R2] = explained / (explained + left)
+    return shown
 
 
 def _from_priors(record: HierarchicalModel, fit: xr.DataTree, rng: np.random.Generator) -> xr.Dataset:
@@ -109,7 +118,7 @@ def _from_priors(record: HierarchicalModel, fit: xr.DataTree, rng: np.random.Gen
 
 
 def _meaning(record: HierarchicalModel, name: str) -> str:
-    if name == R2:
+    if name.startswith(R2):
         return f"share of the variance between {words.plural(record.group)} that the moderators explain"
     meaning = record.parameters[name].meaning
-    return f"{meaning}; what the moderators leave" if name == record.heterogeneity else meaning
+    return meaning if name in slopes(record.moderators) else f"{meaning}; what the moderators leave"

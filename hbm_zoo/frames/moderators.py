@@ -33,10 +33,14 @@ COLLINEAR = 1e-8
 
 
 class Moderator(NamedTuple):
-    """A column and what it is centred at: a mean; or its levels, each with its share of groups, the reference first."""
+    """A column and what it is centred at: a mean; or its levels, each with its share of groups, the reference first.
+
+    Where groups have several coefficients it is ``of`` one, whose location it moves.
+    """
 
     column: str
     centre: float | tuple[tuple[str, float], ...]
+    of: str = ""
 
     @property
     def levels(self) -> list[str]:
@@ -46,12 +50,14 @@ class Moderator(NamedTuple):
     @property
     def contrasts(self) -> list[str]:
         """The names of its columns of the design: its own, or one a level but the reference, ``column[level]``."""
-        return [f"{self.column}[{level}]" for level in self.levels[1:]] or [self.column]
+        name = f"{self.of}_{self.column}" if self.of else self.column
+        return [f"{name}[{level}]" for level in self.levels[1:]] or [name]
 
     @property
     def in_words(self) -> str:
-        """Its name, and of a category the level that the others are set against."""
-        return f"{self.column} (against {self.levels[0]})" if self.levels else self.column
+        """Its name, what it is of, and of a category the level that the others are set against."""
+        name = f"{self.column} of {self.of}" if self.of else self.column
+        return f"{name} (against {self.levels[0]})" if self.levels else name
 
     @property
     def rule(self) -> Rule:
@@ -81,8 +87,8 @@ class Moderator(NamedTuple):
 def again(given: Iterable[Any]) -> tuple[Moderator, ...]:
     """Moderators as the options of a fit hold them: lists where tuples were."""
     return tuple(
-        Moderator(column, float(centre) if isinstance(centre, int | float) else tuple((str(a), b) for a, b in centre))
-        for column, centre in given
+        Moderator(column, float(at) if isinstance(at, int | float) else tuple((str(a), b) for a, b in at), *of)
+        for column, at, *of in given
     )
 
 
@@ -98,7 +104,7 @@ def slopes(moderators: Iterable[Moderator]) -> dict[str, str]:
 
 
 def of_frame(
-    frame: pd.DataFrame, columns: Iterable[str], groups: pd.Series, group: str, model: str
+    frame: pd.DataFrame, columns: Iterable[str], groups: pd.Series, group: str, model: str, of: str = ""
 ) -> tuple[Moderator, ...]:
     """The moderators that some columns of a frame are, centred over its groups.
 
@@ -110,8 +116,8 @@ def of_frame(
         The names of the columns.
     groups : pandas.Series
         The label of each row's group.
-    group, model : str
-        What a group is called, and who asks.
+    group, model, of : str
+        What a group is called, who asks, and for which coefficient if groups have several.
 
     Raises
     ------
@@ -130,7 +136,7 @@ def of_frame(
         warnings.simplefilter("ignore", FrameWarning)  # what is to be said of the columns is said once, with the others
         checked = check(frame[list(rules)], rules, model)
     values = _by_group(checked, groups, group, model)
-    found = tuple(_moderator(frame[name], values[name], rules[name].label) for name in columns)
+    found = tuple(_moderator(frame[name], values[name], rules[name].label)._replace(of=of) for name in columns)
     _check_names(found, model)
     for each in found:
         if values[each.column].nunique() == 1:
@@ -152,7 +158,7 @@ def design(
     FrameError
         If a moderator differs within a group: which.
     """
-    values = _by_group(frame, groups, group, model, [each.column for each in moderators])
+    values = _by_group(frame, groups, group, model, [*dict.fromkeys(each.column for each in moderators)])
     values = values.loc[labels.text(pd.Series(of))]
     x = np.hstack([each.design(values[each.column]) for each in moderators])
     return xr.DataArray(x, {DIM: list(slopes(moderators).values())}, (group, DIM))
@@ -161,7 +167,8 @@ def design(
 def told_by_one(x: xr.DataArray, group: str) -> str:
     """A sentence on groups that alone tell of some slope, if there are any: the design without one has a lower rank."""
     full = np.column_stack([np.ones(x.sizes[group]), x.transpose(group, DIM)])
-    basis, _ = np.linalg.qr(full / np.linalg.norm(full, axis=0))
+    basis, sizes, _ = np.linalg.svd(full / np.linalg.norm(full, axis=0), full_matrices=False)
+    basis = basis[:, sizes > COLLINEAR]  # coefficients may share columns
     only = x[group].values[(basis**2).sum(axis=1) > 1 - COLLINEAR]
     if not only.size:
         return ""

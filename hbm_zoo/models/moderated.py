@@ -9,16 +9,15 @@ per sd of its column, a level against its reference N(0, (2 s)^2), as much as in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from operator import add
 from typing import Any
 
-import numpy as np
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import moderators as frames
-from hbm_zoo.frames.moderators import DESIGN, DIM, SLOPE, Moderator, slopes
+from hbm_zoo.frames.moderators import DESIGN, DIM, Moderator, slopes
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.located import located
 from hbm_zoo.model import HierarchicalModel, Parameter
@@ -28,6 +27,8 @@ from hbm_zoo.words import listed
 @dataclass(frozen=True, kw_only=True)
 class Moderated:
     """How predictors move the location of a model's population: ``extras.moderated`` of its record.
+
+    Where groups have several coefficients, each by its name, what is given here of the one is a mapping.
 
     Attributes
     ----------
@@ -41,33 +42,38 @@ class Moderated:
         What x beta is added to, in words.
     written
         ``written(record)``: the record in forms that take a location a group, where its own take one for all.
+    coefficients
+        By the name of each coefficient its location and its heterogeneity; empty where groups have one parameter.
     """
 
     scale: Callable
     unexplained: Callable
     moved: Callable = add
-    of: str = ""
+    of: Any = ""
     written: Callable[[HierarchicalModel], HierarchicalModel] = lambda record: record
+    coefficients: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> HierarchicalModel:
         """The record whose groups differ by moderators."""
-        record, names = self.written(record), slopes(moderators)
+        record, names, moving = self.written(record), slopes(moderators), self.moving(record, moderators)
 
-        def x_beta(slope: Callable, column: Callable) -> Any:
-            return sum(slope(name) * column(k) for k, name in enumerate(names))
+        def x_beta(location: str, slope: Callable, column: Callable) -> Any:
+            return sum(slope(name) * column(list(names).index(name)) for name in moving[location])
 
         def at(h, data):
-            by = x_beta(lambda name: h[name], lambda k: data[DESIGN].isel({DIM: k}, drop=True))
-            return h.assign(**{record.location: self.moved(h[record.location], by)})
+            def by(location):
+                return x_beta(location, lambda n: h[n], lambda k: data[DESIGN].isel({DIM: k}, drop=True))
+
+            return h.assign(**{location: self.moved(h[location], by(location)) for location in moving})
 
         def written(variant: Callable) -> Callable:
             @wraps(variant)
             def moved(data, prior):
                 def placed(name, dims=None):
                     value = prior(name, dims)
-                    if name != record.location:
+                    if name not in moving:
                         return value
-                    return self.moved(value, x_beta(prior, lambda k: data.moderators[:, k]))
+                    return self.moved(value, x_beta(name, prior, lambda k: data.moderators[:, k]))
 
                 variant(data, placed)
 
@@ -88,28 +94,41 @@ class Moderated:
             extras=replace(record.extras, check=_check(record)),
         )
 
+    def moving(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> dict[str, list[str]]:
+        """The slopes that move each location, of those that are moved."""
+        found: dict[str, list[str]] = {}
+        for each in moderators:
+            location, _ = self.coefficients.get(each.of, (record.location, ""))
+            found.setdefault(location, []).extend(slopes([each]))
+        return found
+
+    def part(self, given: Any, of: str) -> Any:
+        """What is given of a coefficient, or of the one parameter."""
+        return given[of] if self.coefficients else given
+
     def _parameters(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Mapping[str, Parameter]:
         """The location, said to be of groups as they are on average; the slopes, each in its own unit."""
-        of = self.of or record.location
-        about, average = record.parameters[record.location], listed(map(_average, moderators))
-        found = {**record.parameters, record.location: replace(about, meaning=f"{about.meaning}; at {average}")}
+        found = dict(record.parameters)
+        for location, names in self.moving(record, moderators).items():
+            average = listed(_average(each) for each in moderators if set(slopes([each])) <= set(names))
+            found[location] = replace(found[location], meaning=f"{found[location].meaning}; at {average}")
         for each in moderators:
-            reference = each.levels[0] if each.levels else ""
-            for contrast, level in zip(each.contrasts, each.levels[1:] or [""], strict=True):
-                meaning = f"{of} of {each.column} {level!r} less that of {reference!r}" if level else ""
-                found[f"{SLOPE}{contrast}"] = Parameter(meaning or f"change of {of} with one unit of {each.column}")
+            of, levels = self.part(self.of, each.of), each.levels or [""]
+            for name, level in zip(slopes([each]), levels[1:] or [""], strict=True):
+                meaning = f"{of} of {each.column} {level!r} less that of {levels[0]!r}" if level else ""
+                found[name] = Parameter(meaning or f"change of {of} with one unit of {each.column}")
         return found
 
     def _default_priors(self, record: HierarchicalModel, moderators: tuple[Moderator, ...]) -> Callable:
         """Of a slope per unit of a number: s over the column's sd; of a level: 2 s."""
-        levels = [bool(each.levels) for each in moderators for _ in each.contrasts]
+        own = {name: each for each in moderators for name in slopes([each])}
 
         def default_priors(data):
             s, sd = self.scale(data), data[DESIGN].std(record.group, ddof=1).values
-            widths = np.where(levels, 2 * s, s / sd)
-            betas = {
-                n: Prior("Normal", mu=0.0, sigma=float(w)) for n, w in zip(slopes(moderators), widths, strict=True)
-            }
+            widths = [
+                self.part(s, each.of) * (2.0 if each.levels else 1 / sd[k]) for k, each in enumerate(own.values())
+            ]
+            betas = {n: Prior("Normal", mu=0.0, sigma=float(w)) for n, w in zip(own, widths, strict=True)}
             return record.default_priors(data) | betas
 
         return wraps(record.default_priors)(default_priors)

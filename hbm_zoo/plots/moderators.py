@@ -53,14 +53,15 @@ def plot_moderators(
     record = model_of(fit, model)
     if not record.moderators or fit.attrs["pooling"] != "partial":
         raise ValueError("plot_moderators needs a fit of partial pooling with moderators.")
-    of = {each.column: each for each in record.moderators}
-    shown = [of[choose(name, of, "moderator of the fit")] for name in moderators or of]
+    names = [each.column for each in record.moderators]
+    wanted = [choose(name, names, "moderator of the fit") for name in moderators or names]
+    shown = [each for each in record.moderators if each.column in wanted]
     figure = Picture(figsize=(max(7.0, 5.4 * len(shown)), 4.8), layout="constrained")
     for axes, moderator in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _draw(axes, record, fit, moderator)
     _, tail = interval_tails()
     group = word(fit, record.group)
-    others = "; other moderators as they are on average" if len(of) > 1 else ""
+    others = "; other moderators as they are on average" if len(names) > 1 else ""
     figure.suptitle(
         f"Each {group}'s own estimate, and {100 * (2 * tail - 1):.0f} % intervals of the population{others}",
         fontsize="medium",
@@ -71,7 +72,7 @@ def plot_moderators(
 
 def _draw(axes, record: HierarchicalModel, fit: xr.DataTree, moderator: Moderator) -> None:
     """One panel: the population, over it the bubbles."""
-    data, summary = prepared(fit), fit["group_summary"].to_dataset()
+    data, summary = prepared(fit), _of(fit["group_summary"].to_dataset(), record, moderator)
     position = list(slopes(record.moderators).values()).index
     where = [position(contrast) for contrast in moderator.contrasts]
     x = moderator.values(data[DESIGN].transpose(record.group, DIM).values[:, where])
@@ -93,7 +94,7 @@ def _draw(axes, record: HierarchicalModel, fit: xr.DataTree, moderator: Moderato
     if own.size <= MOST_NAMED:
         known = np.isfinite(own)
         name_points(axes, x[known], own[known], summary[record.group].values[known])
-    axes.set(xlabel=word(fit, moderator.column), ylabel=estimand_label(fit))
+    axes.set(xlabel=word(fit, moderator.column), ylabel=moderator.of or estimand_label(fit))
     finish(axes)
 
 
@@ -101,8 +102,8 @@ def _draw_population(axes, record, fit: xr.DataTree, moderator: Moderator, x: np
     """Its mean with the interval of that mean, and the interval of a new group."""
     at = pd.Series(moderator.levels or np.linspace(x.min(), x.max(), POINTS))
     population = _population(record, fit, moderator, at, where)
-    mean, ends = population.mean, interval_tails()
-    outer = [quantile(population, tail).values for tail in ends]
+    mean, ends = _of(population.mean, record, moderator), interval_tails()
+    outer = [_of(quantile(population, tail), record, moderator).values for tail in ends]
     inner = [mean.quantile(tail, "sample").values for tail in ends]
     drawn, red = mean.mean("sample").values, colour("partial")
     new, of_mean = f"a new {word(fit, record.group)}", "mean of the population"
@@ -115,6 +116,12 @@ def _draw_population(axes, record, fit: xr.DataTree, moderator: Moderator, x: np
     axes.fill_between(at, *outer, color=red, alpha=0.12, lw=0, label=new, zorder=0.6)
     axes.fill_between(at, *inner, color=red, alpha=0.3, lw=0, zorder=0.7)
     axes.plot(at, drawn, color=red, lw=1.4, label=of_mean, zorder=0.8)
+
+
+def _of(values, record: HierarchicalModel, moderator: Moderator):
+    """Of several coefficients the one whose location is moved."""
+    dims = [dim for dim in values.dims if dim not in ("sample", record.group)] if moderator.of else []
+    return values.sel({dims[0]: moderator.of}) if dims else values
 
 
 def _population(record, fit: xr.DataTree, moderator: Moderator, at: pd.Series, where: list[int]) -> Population:

@@ -252,13 +252,15 @@ def _moderated(table: pd.DataFrame) -> str:
         low, high = (number(row[end]) for end in ends)
         return f"{number(row[mean])} ({low} to {high})"
 
-    left, share = table.iloc[-2], table.iloc[-1]
+    shares = [k for k, name in enumerate(table.index) if str(name).startswith("R2")]
+    each = [
+        f"{row.name} {said(row, 'mean', ends)}, a priori {said(row, 'prior_mean', of_prior)}"
+        for k in shares
+        for row in (table.iloc[k - 1], table.iloc[k])
+    ]
     note = f". {table.attrs['note'].removesuffix('.')}" if table.attrs["note"] else ""
-    return (
-        f"what they leave: {left.name} {said(left, 'mean', ends)}, a priori {said(left, 'prior_mean', of_prior)}; "
-        f"share of variance explained: {share.name} {said(share, 'mean', ends)}, a priori "
-        f"{said(share, 'prior_mean', of_prior)}{note}"
-    )
+    left, explained = "; ".join(each[::2]), "; ".join(each[1::2])
+    return f"what they leave: {left}; share of variance explained: {explained}{note}"
 
 
 #: Of any model whose groups differ by moderators.
