@@ -143,6 +143,11 @@ def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:
     return [(answer, table) for answer, table in named if isinstance(table, pd.DataFrame)]
 
 
+def _in_text(found: Findings) -> list[tuple[Answer, str, pd.DataFrame]]:
+    """The same, each with its sentence and its table for reading."""
+    return [(a, a.sentence(table), tables.plain(table, a.own_units)) for a, table in _answered(found)]
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
@@ -169,10 +174,7 @@ def _context(found: Findings) -> dict:
         "formula": pages.formula(name, **found.record.chosen),
         "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
         "compared": compared,
-        "answers": [
-            (answer, answer.sentence(table), tables.plain(table, answer.own_units))
-            for answer, table in _answered(found)
-        ],
+        "answers": _in_text(found),
         "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],
         "groups": shown,
         "left_out": left_out,
