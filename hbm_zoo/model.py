@@ -17,6 +17,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import inputs, rules
+from hbm_zoo.frames.moderators import OPTION, SLOPE, Moderator, again, of_frame
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior, given_as
@@ -117,6 +118,9 @@ class Extras:
     further_columns
         ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
         rule.
+    moderated
+        ``moderated(record, moderators)``: the record whose groups differ beforehand by columns of the frame that say in
+        what; ``moderated.unexplained(h)`` is the variance that is left on the scale of their slopes.
     """
 
     derived: Callable[[xr.Dataset], xr.Dataset] = lambda data: data
@@ -131,6 +135,7 @@ class Extras:
     check: Callable[[xr.Dataset], Iterable[str]] = lambda data: ()
     curve: Curve | None = None
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
+    moderated: Any = None
 
 
 @dataclass(frozen=True)
@@ -254,13 +259,23 @@ class HierarchicalModel:
         default_factory=dict
     )
     extras: Extras = Extras()
-    changed: Mapping[str, str | bool] = field(default_factory=dict)
+    changed: Mapping[str, Any] = field(default_factory=dict)
     base: HierarchicalModel | None = None
 
     @property
     def options(self) -> list[str]:
         """What the model takes beside the frame: what changes it, further inputs, what ``prepare`` asks for."""
-        return [*self.alternatives, *self.options_of_data]
+        return [*self.changing, *self.options_of_data]
+
+    @property
+    def changing(self) -> list[str]:
+        """The options that change the record: alternatives, and moderators where it takes them."""
+        return [*self.alternatives, *([OPTION] if self.extras.moderated else [])]
+
+    @property
+    def moderators(self) -> tuple[Moderator, ...]:
+        """The columns by which groups differ beforehand in this record."""
+        return self.changed.get(OPTION, ())
 
     @property
     def options_of_data(self) -> list[str]:
@@ -277,8 +292,10 @@ class HierarchicalModel:
         """The arguments of ``prepare``."""
         return inspect.signature(self.prepare).parameters
 
-    def under(self, **options: str | bool) -> HierarchicalModel:
+    def under(self, moderators: Iterable = (), **options: str | bool) -> HierarchicalModel:
         """The record that holds for some options; no formula asks which.
+
+        Moderators are as the options of a fit have them, a column each with what it was centred at.
 
         Raises
         ------
@@ -296,25 +313,58 @@ class HierarchicalModel:
             known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
             by_word = {str(one).lower(): one for one in known}  # True is written true where all is text
             chosen[name] = by_word[choose(str(value).lower(), by_word, name)]
+        if placing := again(moderators):
+            chosen[OPTION] = placing  # the last, so that it changes what the others have made
         return _under(self.base or self, tuple(chosen.items()))
 
     @property
-    def chosen(self) -> dict[str, str | bool]:
-        """The alternatives that hold in this record."""
+    def chosen(self) -> dict[str, Any]:
+        """The options that hold in this record, of those that change it."""
         return {name: next(iter(values)) for name, values in self.alternatives.items()} | dict(self.changed)
 
-    def split(self, options: Mapping[str, Any]) -> tuple[HierarchicalModel, dict[str, Any]]:
+    def split(
+        self, options: Mapping[str, Any], frame: pd.DataFrame | None = None
+    ) -> tuple[HierarchicalModel, dict[str, Any]]:
         """The record under the options that change it, and the options that are left for its data.
+
+        ``moderators`` are columns of ``frame``.
 
         Raises
         ------
-        ValueError
-            If an option does not exist; the nearest is given.
+        FrameError, ValueError
+            If an option does not exist, the nearest is given; or a column is no moderator.
         """
         for name in options:
             choose(name, self.options, f"option of {self.name}")
-        changing = {name: value for name, value in options.items() if name in self.alternatives}
+        changing = {name: value for name, value in options.items() if name in self.changing}
+        if OPTION in changing:
+            changing[OPTION] = self._of_frame(frame, changing[OPTION])
         return self.under(**changing), {name: value for name, value in options.items() if name not in changing}
+
+    def _of_frame(self, frame: pd.DataFrame | None, given: Any) -> tuple[Moderator, ...]:
+        """The moderators that columns of a frame are, of each coefficient if there are several."""
+        rules.check(frame, {name: self.columns[name] for name in self.key_columns}, self.name, self.key)
+        coefficients = self.extras.moderated.coefficients
+        if coefficients and not isinstance(given, Mapping):
+            example = f"{{{next(reversed(coefficients))!r}: ['latitude']}}"
+            raise ValueError(f"{OPTION} of {self.name} are of {' or '.join(coefficients)}, {example}, got {given!r}.")
+        found: tuple[Moderator, ...] = ()
+        for of, columns in given.items() if coefficients else [("", given)]:
+            choose(of, coefficients or [""], f"coefficient of {self.name}")
+            self._check_moderators(columns)
+            groups = self.labels(frame)
+            found += of_frame(frame, columns, groups, self.group, self.name, of) if columns else ()
+        return found
+
+    def _check_moderators(self, columns: Any) -> None:
+        """Refuse what is no list of columns that could say in what groups differ."""
+        if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+            raise ValueError(f"{OPTION} expected a list of columns, such as ['latitude'], got {columns!r}.")
+        taken = [self.response, *self.key_columns]
+        for name in columns:
+            if name in taken or list(columns).count(name) > 1:
+                why = f"is what {self.name} models" if name in taken else "is there twice"
+                raise ValueError(f"{OPTION} expected columns by which {plural(self.group)} differ: {name!r} {why}.")
 
     def labels(self, frame: pd.DataFrame) -> pd.Series:
         """The label of each row's group: a column, or several joined by a slash."""
@@ -397,7 +447,8 @@ class HierarchicalModel:
         """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
         options = [(name, value) for name, values in self.alternatives.items() for value in values]
         having = (f"{n}={v!r}" for n, v in options if parameter in (self.base or self).under(**{n: v}).parameters)
-        return next(having, "")
+        of_moderators = self.extras.moderated and parameter.startswith(SLOPE)
+        return f"{OPTION}=[...] that lists such a column" if of_moderators else next(having, "")
 
     def build(
         self,
@@ -427,7 +478,7 @@ class HierarchicalModel:
         FrameError, ValueError
             If the frame, a name or a prior is not what the model expects.
         """
-        record, options = self.split(options)
+        record, options = self.split(options, frame)
         pooling = choose(pooling, record.variants, "pooling")
         variants = record.variants[pooling]
         if parameterization is None:
@@ -493,12 +544,13 @@ class HierarchicalModel:
 
 
 @cache
-def _under(record: HierarchicalModel, chosen: tuple[tuple[str, str | bool], ...]) -> HierarchicalModel:
+def _under(record: HierarchicalModel, chosen: tuple[tuple[str, Any], ...]) -> HierarchicalModel:
     """One record for one choice, so that what was compiled for it is found again."""
-    changes = {name: value for name, value in chosen if value != record.chosen[name]}
+    changes = {name: value for name, value in chosen if value != record.chosen.get(name)}
     changed = record
     for name, value in changes.items():
-        changed = record.alternatives[name][value](changed)
+        change = changed.extras.moderated if name == OPTION else None
+        changed = change(changed, value) if change else record.alternatives[name][value](changed)
     return replace(changed, changed=changes, base=record) if changes else record
 
 

@@ -80,6 +80,8 @@ def describe(model: Model, /) -> None:
     print(pages.page(model))
     for name, default in pages.options(model).items():
         print(f"\nOption: --option {name}=..." + (f" ({default})" if default else ""))
+    if pages.takes_moderators(model):
+        print("\nModerators: --moderator COLUMN")
     print(f"\nCompare its poolings: hbm-zoo compare {model}")
 
 
@@ -113,6 +115,7 @@ def compare(
     label: str | None = None,
     drop_unusable: Annotated[bool, Parameter(negative="")] = False,
     option: Repeated = None,
+    moderator: Repeated = None,
     prior: Repeated = None,
     pooling: Annotated[list[Pooling] | None, Parameter(negative="")] = None,
     threshold: Annotated[float | None, Parameter(converter=_finite)] = None,
@@ -147,6 +150,9 @@ def compare(
         Leave out rows that are a summary of the others, or that the model cannot use; they are counted and listed.
     option
         An option of the model, its reader or the sampler: gene=MAML1. May be repeated.
+    moderator
+        A column, of numbers or of names, by which groups differ beforehand: latitude; slope=latitude where they have
+        several coefficients. May be repeated.
     prior
         Another prior: 'cv=HalfNormal(sigma=0.5)'. May be repeated.
     pooling
@@ -172,7 +178,8 @@ def compare(
     """
     from hbm_zoo.command_line.commands import Source, compare_poolings
 
-    source = Source(data, dataset, reader, tuple(columns or ()), tuple(option or ()), drop_unusable, label)
+    how = tuple(columns or ()), tuple(option or ()), tuple(moderator or ())
+    source = Source(data, dataset, reader, *how, drop_unusable, label)
     settings = {"draws": draws, "tune": tune, "engine": engine, "chains": chains, "random_seed": seed}
     return compare_poolings(model, source, pooling or [], prior or [], settings, threshold, out, overwrite, quiet)
 

@@ -25,6 +25,8 @@ from hbm_zoo import words
 from hbm_zoo.command_line import parsing, terminal
 from hbm_zoo.command_line.errors import BadInput
 from hbm_zoo.frames import reading
+from hbm_zoo.frames.moderators import OPTION, kinds
+from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, Rule, check
 from hbm_zoo.inference.arguments import OF_SAMPLER
 from hbm_zoo.inference.fitting import poolings_of
@@ -48,6 +50,7 @@ class Source:
     reader: str | None
     columns: tuple[str, ...]
     options: tuple[str, ...]
+    moderators: tuple[str, ...] = ()
     drop_unusable: bool = False
     label: str | None = None
 
@@ -60,7 +63,7 @@ class Source:
                 "--columns, --reader, --label and --drop-unusable say how to read a file: name it by --data."
             )
         reader = self._reader(record)
-        options = self._options(record, reader)
+        options = self._options(record, reader) | self._moderators(record)
         frame, rest = self._frame(record, reader, options)
         beside = [note for value in rest.values() for note in getattr(value, "attrs", {}).get("notes", [])]
         frame.attrs["notes"] = [*frame.attrs.get("notes", []), *beside]
@@ -81,16 +84,29 @@ class Source:
         with _bad_input(record):
             record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if reader is None:
-            columns = parsing.columns(self.columns, record.columns)
-            named = reading.for_model(frame, columns, record.columns, self.drop_unusable, self.label)
+            columns, rules = parsing.columns(self.columns, record.columns), self._rules(record, frame)
+            named = reading.for_model(frame, columns, rules, self.drop_unusable, self.label)
             return self._checked(named, record), options
         frame = _renamed(frame, parsing.columns(self.columns, ()))
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
         with _bad_input(record, frame):
             read = reader(frame, **own)
         read.attrs = frame.attrs | read.attrs
-        present = {name: rule for name, rule in record.columns.items() if name in read}
-        return reading.usable(read, present, self.drop_unusable), options
+        present = {name: rule for name, rule in self._rules(record, read).items() if name in read}
+        return reading.usable(as_numbers(read, present), present, self.drop_unusable), options
+
+    def _rules(self, record: HierarchicalModel, frame: pd.DataFrame) -> dict[str, Rule]:
+        """The rules of the model's columns, and of moderators as their cells say."""
+        given = self._moderators(record).get(OPTION, [])
+        named = [name for columns in given.values() for name in columns] if isinstance(given, dict) else given
+        return {**kinds(frame, named), **record.columns}
+
+    def _moderators(self, record: HierarchicalModel) -> dict:
+        """The moderators as the library takes them: by coefficient, ``slope=latitude``, where a model has several."""
+        several = record.extras.moderated.coefficients if record.extras.moderated else {}
+        if not several or not self.moderators:
+            return {OPTION: list(self.moderators)} if self.moderators else {}
+        return {OPTION: parsing.by_coefficient(self.moderators, several)}
 
     def _checked(self, frame: pd.DataFrame, record: HierarchicalModel) -> pd.DataFrame:
         """The frame, if each cell is what its column expects; else how to leave such rows out is said."""

@@ -15,6 +15,7 @@ from typing import Any
 from pymc_extras.prior import Prior
 
 from hbm_zoo.priors import from_text
+from hbm_zoo.words import choose
 
 
 def pairs(texts: Iterable[str], what: str) -> dict[str, str]:
@@ -49,6 +50,28 @@ def columns(texts: Iterable[str], names: Iterable[str]) -> dict[str, str]:
     if any("=" in rest for piece in pieces for rest in piece.split(",")[1:]):
         pieces = [part for piece in pieces for part in piece.split(",")]  # a misspelt name: let it be reported
     return pairs(pieces, "--columns")
+
+
+def by_coefficient(texts: Iterable[str], coefficients: Iterable[str]) -> dict[str, list[str]]:
+    """``slope=latitude`` texts as columns by coefficient.
+
+    Raises
+    ------
+    ValueError
+        If a text names none of the coefficients.
+
+    Examples
+    --------
+    >>> by_coefficient(["slope=latitude", "slope=kind"], ["intercept", "slope"])
+    {'slope': ['latitude', 'kind']}
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        of, equals, column = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise ValueError(f"--moderator expected {' or '.join(f'{c}={text}' for c in coefficients)}, got {text!r}.")
+        found.setdefault(choose(of, coefficients, "coefficient in --moderator"), []).append(column)
+    return found
 
 
 def priors(texts: Iterable[str]) -> dict[str, Prior]:

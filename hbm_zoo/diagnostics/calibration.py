@@ -180,7 +180,7 @@ def calibrate(
     >>> bool(alone.table["p_holm"].min() > 0.05), alone.engines, alone.failed
     (True, {'exact': 50}, 0)
     """
-    record, options = record_of(model).split(options)
+    record, options = record_of(model).split(options, frame)
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")

@@ -90,7 +90,7 @@ def empirical_bayes(
     >>> plug_in["estimates"]["value"].round(3).values.tolist()
     [0.652, 1.102]
     """
-    record, options = record_of(model).split(options)
+    record, options = record_of(model).split(options, frame)
     record.ask("empirical_bayes", "log_joint", "conditional")
     choose(method, METHODS, "method")
     data = record.data(frame, **options)

@@ -91,7 +91,8 @@ def evidence(
             "mcse": float(np.hypot(mcse, error)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("scale")
-    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)))
+    alike = f" of the same {listed(each.column for each in record.moderators)}" if record.moderators else ""
+    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)) + alike)
     return table
 
 

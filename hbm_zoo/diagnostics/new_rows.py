@@ -13,6 +13,7 @@ import xarray as xr
 
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.frames.labels import like, text
+from hbm_zoo.frames.moderators import DESIGN, DIM
 from hbm_zoo.frames.rules import BETWEEN
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.model import KEY, HierarchicalModel
@@ -53,8 +54,7 @@ def read(
         return NewRows(groups=data[record.group].values.tolist(), known=data, rows=data)
     known_labels = data[record.group].values.tolist()
     if frame is None:
-        extra = _names(n_new, known_labels)
-        return NewRows(groups=extra, never_seen=tuple(extra))
+        return NewRows(groups=(extra := _names(n_new, known_labels)), never_seen=tuple(extra))
 
     options = options_again(record, fit, again)
     frame = _completed(record, frame, options, as_fitted[record.group].values, as_fitted.attrs.get(KEY, ""))
@@ -66,6 +66,7 @@ def read(
     # What was done to a group, a dose say, goes with its rows.
     with_doses = (which | (~measured & labels.isin(labels[which])) for which in (to_predict, brings))
     rows, brought = (_prepare(record, filled[which], options) for which in with_doses)
+    _check_moderators(record, rows, data, brought)
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
     seen = {*known_labels, *labels[brings]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
@@ -132,6 +133,22 @@ def _completed(
             frame = frame.assign(**{name: options[name]})
     several = len(record.key_columns) > 1  # then the fit has them joined, as text
     return frame if several else frame.assign(**{name: like(frame[name], known) for name in record.key_columns})
+
+
+def _check_moderators(record: HierarchicalModel, rows: xr.Dataset | None, *known: xr.Dataset | None) -> None:
+    """Refuse rows that place a group elsewhere than what is known of it does: its parameter is from there."""
+    for data in known if rows is not None and record.moderators else ():
+        if data is None:
+            continue
+        both = np.intersect1d(data[record.group].values, rows[record.group].values)
+        before, now = (each[DESIGN].sel({record.group: both}).transpose(record.group, DIM) for each in (data, rows))
+        moved = both[~np.isclose(before, now).all(axis=1)]
+        if moved.size:
+            columns = listed(each.column for each in record.moderators)
+            raise rules.FrameError(
+                f"{moved[0]} has other moderators ({columns}) in the rows to predict than in those it is known by: "
+                f"give it another label, to be a new {record.group}."
+            )
 
 
 def _needed(record: HierarchicalModel) -> list[str]:

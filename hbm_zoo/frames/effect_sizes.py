@@ -1,6 +1,7 @@
 """An effect and its standard error from the tables that trials come in."""
 
 import warnings
+from collections.abc import Collection
 from types import MappingProxyType
 
 import numpy as np
@@ -51,7 +52,7 @@ def from_counts(frame: pd.DataFrame, measure: str = "log_risk_ratio") -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        clinic, effect, standard_error.
+        clinic, effect, standard_error, and the frame's further columns, such as moderators.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def from_counts(frame: pd.DataFrame, measure: str = "log_risk_ratio") -> pd.Data
     if zero.any():
         _warn(f"added 0.5 to the four cells of {_named(trials, zero)}, each with a zero cell.")
     effect, variance = MEASURES[measure](*(cells + 0.5 * zero[:, None]).T)
-    return pd.DataFrame({"clinic": trials["clinic"], "effect": effect, "standard_error": np.sqrt(variance)})
+    effects = pd.DataFrame({"clinic": trials["clinic"], "effect": effect, "standard_error": np.sqrt(variance)})
+    return _with_further(effects, frame, COUNTS)
 
 
 def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
@@ -108,7 +110,7 @@ def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        clinic, effect, standard_error.
+        clinic, effect, standard_error, and the frame's further columns, such as moderators.
 
     Raises
     ------
@@ -128,7 +130,14 @@ def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
         choose(label, map(str, frame.columns), "column")
     name = "trial" if label is None else label
     clinic = frame[name].to_numpy() if name in frame.columns else np.arange(1, len(frame) + 1)
-    return pd.DataFrame({"clinic": clinic, "effect": effects["yi"], "standard_error": np.sqrt(effects["vi"])})
+    read = pd.DataFrame({"clinic": clinic, "effect": effects["yi"], "standard_error": np.sqrt(effects["vi"])})
+    return _with_further(read, frame, {*ESCALC, name})
+
+
+def _with_further(effects: pd.DataFrame, frame: pd.DataFrame, read: Collection[str]) -> pd.DataFrame:
+    """Effects, and beside them the columns of their rows that say something else, such as moderators."""
+    further = [name for name in frame.columns if name not in {*read, *effects.columns}]
+    return effects.join(frame[further].reset_index(drop=True))
 
 
 def _arm(trials: pd.DataFrame, arm: str) -> tuple[np.ndarray, np.ndarray]:

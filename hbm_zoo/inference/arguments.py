@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from hbm_zoo.frames.moderators import OPTION
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose, plural
 
@@ -24,21 +26,26 @@ OTHER_WORDS = {
     "nuts_sampler": "engine",
 }
 PREDICTORS = ("covariates", "moderators", "predictors", "formula")
+#: What a predictor would move of a model that takes none, in words, if it is not one population of all groups.
+UNMOVED = {"spike_slab_genes": "the null of each gene is an effect of 0, which no predictor moves"}
 OF_SAMPLER = ("target_accept", "maxdepth", "max_energy_error", "cores", "adaptation", "low_rank_modified_mass_matrix")
 
 
-def split(record: HierarchicalModel, given: Mapping[str, Any]) -> tuple[HierarchicalModel, dict, dict]:
+def split(
+    record: HierarchicalModel, given: Mapping[str, Any], frame: pd.DataFrame | None = None
+) -> tuple[HierarchicalModel, dict, dict]:
     """The record under the options given, what is left of them for its data, and options of the sampler."""
     for name in given:
         if name in OTHER_WORDS and name not in record.options:
             raise ValueError(f"Unknown option of {record.name} {name!r}: it is called {OTHER_WORDS[name]!r} here.")
         if name in PREDICTORS and name not in record.options:
-            raise ValueError(
-                f"Unknown option of {record.name} {name!r}: its {plural(record.group)} come from one population, which "
-                "no predictor divides."
-            )
+            one_population = f"its {plural(record.group)} come from one population, which no predictor divides"
+            why = UNMOVED.get(record.name, one_population)
+            if OPTION in record.options:
+                why = f"columns by which {plural(record.group)} differ beforehand are called {OPTION!r} here"
+            raise ValueError(f"Unknown option of {record.name} {name!r}: {why}.")
         choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
-    record, options = record.split({name: value for name, value in given.items() if name in record.options})
+    record, options = record.split({name: value for name, value in given.items() if name in record.options}, frame)
     return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.frames.moderators import OPTION, again
 from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import from_json
@@ -36,7 +37,7 @@ def model_of(fit: xr.DataTree, model: HierarchicalModel | None = None) -> Hierar
     record = record_of(name if model is None else model)
     if record.name != name:
         raise ValueError(f"The fit is of {name!r}, but the model given is {record.name!r}.")
-    return record.under(**{name: value for name, value in options(fit).items() if name in record.alternatives})
+    return record.under(**{name: value for name, value in options(fit).items() if name in record.changing})
 
 
 def prepared(fit: xr.DataTree) -> xr.Dataset:
@@ -83,10 +84,16 @@ def called_by(fit: xr.DataTree) -> str:
     return word(fit, LABEL if LABEL in fit["group_summary"] else fit.attrs["group"])
 
 
-def settings(fit: xr.DataTree) -> str:
+def settings(fit: xr.DataTree, without: Collection[str] = ()) -> str:
     """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
-    on = {name: value for name, value in options(fit).items() if value is not False}
+    on = {name: value for name, value in in_words(fit).items() if value is not False and name not in without}
     return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
+
+
+def in_words(fit: xr.DataTree) -> dict:
+    """The options that a fit was made with; of moderators the names of their columns."""
+    given = options(fit)
+    return given | ({OPTION: " + ".join(each.in_words for each in again(given[OPTION]))} if OPTION in given else {})
 
 
 def priors_of(fit: xr.DataTree) -> dict:

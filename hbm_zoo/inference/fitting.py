@@ -108,7 +108,7 @@ def fit(
     >>> alone["group_summary"]["mean"].round(2).values.tolist()
     [1.45, 0.58, 1.2]
     """
-    record, options, sampler = split(record_of(model), sampler)
+    record, options, sampler = split(record_of(model), sampler, frame)
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
@@ -231,7 +231,7 @@ def recover(
         If the model does not say what is known of a group after its data, a hyperparameter is missing, or there is
         one group, which has nothing to share.
     """
-    record, options = record_of(model).split(options)
+    record, options = record_of(model).split(options, frame)
     record.ask("recover", "conditional")
     posterior = idata["posterior"].to_dataset()
     data = record.data(frame, **options)

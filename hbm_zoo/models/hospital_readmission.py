@@ -35,12 +35,29 @@ No pooling gives each hospital the same wide Gamma in advance, matched in mean
 and variance to what the partial model expects of one hospital: Gamma(.64, .56)
 by default. Complete pooling is cv = 0: one ratio for all.
 
+With moderators
+---------------
+What is known of a hospital beforehand, its type say, moves the ratio it is expected to
+have by a factor; cv is what is left of the spread:
+
+    O_j | lam_j            ~ Poisson(E_j lam_j)              the data
+    lam_j | mu, beta, cv   ~ Gamma(1/cv^2, 1/(cv^2 mu_j))    the hospitals
+    mu_j = mu exp(x_j beta)
+    mu ~ LogNormal(0, 0.5),  cv ~ HalfNormal(1)              what we knew before
+    beta ~ N(0, (0.5 / sd(x))^2) of a number, N(0, 1) of a level against the first
+
+with x_j the columns, centred over hospitals, so that mu is the ratio at average x, and
+exp(beta) the factor of one unit. The share of variance of log ratios that is explained
+is R^2 = Var_j(x_j beta) / (Var_j(x_j beta) + trigamma(1/cv^2)). Hospitals are no longer
+one observation: no sums are sufficient for all where each has a mu_j of its own.
+
 What it assumes
 ---------------
 * Expected counts are known without error, and the case mix is in them.
 * Readmissions are rare enough for a Poisson. At a risk of p the noise is
   overstated by about 1/(1 - p), which biases cv down.
-* Hospitals are exchangeable: nothing known about one sets it apart beforehand.
+* Hospitals are exchangeable: nothing known about one sets it apart beforehand, but what
+  is given as a moderator.
 
 References
 ----------
@@ -48,6 +65,8 @@ Christiansen C, Morris C (1997) Hierarchical Poisson regression modeling. J Am
 Stat Assoc 92:618-632. Gelman A et al. (2013) Bayesian Data Analysis, 3rd ed.,
 sections 2.6 and 5.2.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +82,7 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Gamma
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.hrrp import from_hrrp
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments, ppf
 
 COLUMNS = {
@@ -175,10 +195,26 @@ def partial_pooling_marginalized(data, prior):
     )
 
 
+def hospital_by_hospital(data, prior):
+    """O_j ~ negative binomial, each an observation of its own, where each has a mu of its own."""
+    pm.CustomDist(
+        "O",
+        data.expected,
+        prior("mu"),
+        prior("cv"),
+        logp=poisson_gamma.log_marginal,
+        random=poisson_gamma.random,
+        signature="(),(),()->()",
+        dtype="int64",
+        observed=data.observed,
+        dims="hospital",
+    )
+
+
 def shape_and_rate(mu, cv):
     """A = 1/cv^2 and b = a/mu, recorded so that (O + a)/(E + b) can be checked by hand."""
     a = pm.Deterministic("a", cv**-2)
-    return a, pm.Deterministic("b", a / mu)
+    return a, pm.Deterministic("b", a / mu, dims=("hospital",) * (a / mu).ndim)
 
 
 # One hospital, given mu and cv.
@@ -255,6 +291,13 @@ def fixed_in_advance(priors, data):
         raise ValueError(f"No pooling is exact under a Gamma prior of 'lam', got {describe(prior)}.")
     mean, variance = moments("lam", prior)
     return {"mu": mean, "cv": np.sqrt(variance) / mean}
+
+
+def with_a_mu_each(record):
+    """The record in forms that take a mu for each hospital."""
+    partial = record.variants["partial"] | {"marginalized": hospital_by_hospital}
+    extras = replace(record.extras, derived=lambda data: data)
+    return replace(record, variants={**record.variants, "partial": partial}, extras=extras)
 
 
 def simulate(rng, *, hospitals=100, mu=1.0, cv=0.2, median_expected=40.0, sigma_expected=1.0):
@@ -342,6 +385,13 @@ MODEL = HierarchicalModel(
         thin=thin,
         control_limits=control_limits,
         readers={"hrrp": from_hrrp},
+        moderated=Moderated(
+            scale=lambda data: 0.5,
+            moved=lambda mu, by: mu * np.exp(by),
+            unexplained=lambda h: special.zeta(2, h.cv**-2.0),  # trigamma, of a log Gamma
+            of="the log rate ratio",
+            written=with_a_mu_each,
+        ),
     ),
 )
 build = MODEL.build

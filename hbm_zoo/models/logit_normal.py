@@ -19,6 +19,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import EXPIT, Normal
 from hbm_zoo.model import Parameter
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 
 PARAMETERS = {
@@ -161,6 +162,10 @@ def with_logit_normal(record):
         fixed=FIXED,
         group_level=UNITS.group_level(replicate=replicate, kappa="1 - Var(alpha | y, h) / tau^2, of log odds"),
         simulate=simulate,
+        extras=replace(
+            record.extras,
+            moderated=Moderated(scale=lambda data: 1.0, unexplained=lambda h: h.tau**2, of="the log odds"),
+        ),
     )
 
 

@@ -44,6 +44,23 @@ to what the partial model expects of one genotype, intercept and slope independe
 Complete pooling is T = 0: one line for all. sigma is one parameter, shared by all
 genotypes in all three poolings; under complete pooling it absorbs the spread of lines.
 
+With moderators
+---------------
+What is known of a genotype beforehand moves the intercept it is expected to have, or the
+slope, moderators={"slope": [...], "intercept": [...]}:
+
+    y_i | theta_g            ~ N(intercept_g + slope_g x_i, sigma^2)     the data
+    theta_g | mu, beta, T    ~ N2(mu_g, T)                               the genotypes
+    mu_g = (mu_intercept + w_g beta_intercept, mu_slope + v_g beta_slope)
+    mu_intercept ~ N(m0, 2.5 s0),  mu_slope ~ N(0, 2.5 s1)               what we knew before
+    tau_intercept ~ HalfNormal(s0),  tau_slope ~ HalfNormal(s1)
+    rho ~ LKJ(2),  sigma ~ HalfNormal(s)
+    beta_slope ~ N(0, (s1 / sd(v))^2) of a number, N(0, (2 s1)^2) of a level against the
+    first, beta_intercept the same with s0
+
+with w_g and v_g the columns, the same in all rows of a genotype, centred over genotypes.
+R^2[slope] = Var_g(v_g beta_slope) / (Var_g(v_g beta_slope) + tau_slope^2), and so on.
+
 What it assumes
 ---------------
 * A straight line over the range seen, and the same noise everywhere.
@@ -60,7 +77,7 @@ longitudinal data. Biometrics 38:963-974. Gelman A, Hill J (2007) Data Analysis 
 Regression and Multilevel/Hierarchical Models, chapter 13.
 """
 
-import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -78,6 +95,8 @@ from hbm_zoo.group_level.populations import CorrelatedNormal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.environment_index import circularity
 from hbm_zoo.models.environment_index import environment_index as environment_index
+from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.spreads import check_spreads
 from hbm_zoo.priors import describe, lkj, moments
 
 COLUMNS = {
@@ -110,20 +129,30 @@ def default_priors(data):
     the sd of the genotypes' mean responses moved along the common line to the center, plus
     what slopes of that size add if the center is far from the data; m0 is their mean.
     """
-    spread_y, spread_x, distance = spreads(data)
-    within = float((data.r22 * data.z2).sum()) / max(float((data.r22**2).sum()), np.finfo(float).tiny)
-    level = (data.z1 - data.r12 * within) / data.r11
-    slopes = spread_y / spread_x
-    at_center = float(np.hypot(level.std(ddof=1) or spread_y, distance * slopes))
+    check_spreads(data)
+    at_center, slopes, spread_y = scales(data)
     mean_slope = data.attrs.get("index_slope", 0.0)
     return {
-        "mu_intercept": Prior("Normal", mu=float(level.mean()), sigma=2.5 * at_center),
+        "mu_intercept": Prior("Normal", mu=float(levels(data).mean()), sigma=2.5 * at_center),
         "mu_slope": Prior("Normal", mu=mean_slope, sigma=2.5 * slopes),
         "tau_intercept": Prior("HalfNormal", sigma=at_center),
         "tau_slope": Prior("HalfNormal", sigma=slopes),
         "rho": lkj(2.0),
         "sigma": Prior("HalfNormal", sigma=spread_y),
     }
+
+
+def scales(data):
+    """Scales of intercepts and of slopes, and the sd of the responses."""
+    spread_y = float(data.response.std(ddof=1))
+    slopes = spread_y / float(data.x.std(ddof=1))
+    return float(np.hypot(levels(data).std(ddof=1) or spread_y, float(data.x.mean()) * slopes)), slopes, spread_y
+
+
+def levels(data):
+    """The genotypes' mean responses moved along the common line to the center [genotype]."""
+    within = float((data.r22 * data.z2).sum()) / max(float((data.r22**2).sum()), np.finfo(float).tiny)
+    return (data.z1 - data.r12 * within) / data.r11
 
 
 def far_center(data):
@@ -204,6 +233,12 @@ def complete_pooling(data, prior):
     measure(data, prior("mu_intercept"), prior("mu_slope"), prior("sigma"))
 
 
+def complete_pooling_each(data, prior):
+    """The same, where each genotype has a population line of its own."""
+    mu, _ = population_line(prior)
+    measure(data, mu[data.of_genotype, 0], mu[data.of_genotype, 1], prior("sigma"))
+
+
 def partial_pooling_centered(data, prior):
     """theta_g ~ N2(mu, T); y ~ N(intercept_g + slope_g x, sigma^2)."""
     mu, L = population_line(prior)
@@ -244,7 +279,7 @@ def log_density(value, n, r11, r12, r22, *hyperparameters):
 
 def population_line(prior):
     """Mu, and the Cholesky factor L of T = L L'."""
-    mu = pt.stack([prior("mu_intercept"), prior("mu_slope")])
+    mu = pt.stack(pt.broadcast_arrays(*map(pt.as_tensor, (prior("mu_intercept"), prior("mu_slope")))), axis=-1)
     tau_intercept, tau_slope, rho = prior("tau_intercept"), prior("tau_slope"), prior("rho")
     L = pt.stacklists([[tau_intercept, 0.0], [tau_slope * rho, tau_slope * pt.sqrt(1 - rho**2)]])
     return mu, L
@@ -316,7 +351,7 @@ def leave_row_out(h, data, rows):
     """Log p(y_i | the genotype's other rows, h) [nats], by row."""
     own = data[STATISTICS].isel(genotype=data.of_genotype[rows])
     x, response = data.x[rows], data.response[rows]
-    after = conditional(h, own)
+    after = conditional(h.isel(genotype=data.of_genotype[rows], missing_dims="ignore"), own)
     line = after.mu_intercept + after.mu_slope * x
     along, across = after.tau_slope * x, np.sqrt(1 - after.rho**2)
     variance = (after.tau_intercept + after.rho * along) ** 2 + (across * along) ** 2
@@ -374,34 +409,10 @@ def line_at(theta, x, data):
     )
 
 
-def spreads(data):
-    """Sd of the responses, sd of the environments, distance of the center from their mean.
-
-    Raises
-    ------
-    FrameError
-        If the frame cannot tell lines, or their noise, apart.
-    """
-    spread_y, spread_x = float(data.response.std(ddof=1)), float(data.x.std(ddof=1))
-    if not data.x.max() > data.x.min():
-        at = float(data.x[0]) + data.attrs["center"]
-        raise FrameError(f"reaction_norms: column 'environment' expected at least 2 values, got {at:g} in every row.")
-    if not data.response.max() > data.response.min():
-        at = float(data.response[0])
-        raise FrameError(f"reaction_norms: column 'response' expected values that differ, got {at:g} in every row.")
-    freedom = float((data.n - 1 - (data.r22 > 0)).sum())
-    if freedom == 0:
-        warnings.warn(
-            "No genotype has a row to spare beside its line, so sigma and the spread of lines are told apart by "
-            "their priors more than by the data.",
-            stacklevel=2,
-        )
-    elif float(data.rss.sum()) <= 1e-20 * float((data.response**2).sum()):
-        raise FrameError(
-            "reaction_norms: column 'response' expected some noise, but every genotype's rows lie exactly on a line: "
-            "sigma would be 0."
-        )
-    return spread_y, spread_x, float(data.x.mean())
+def with_a_line_each(record):
+    """The record in forms that take a population line for each genotype."""
+    complete = record.variants["complete"] | {"centered": complete_pooling_each}
+    return replace(record, variants={**record.variants, "complete": complete})
 
 
 def simulate(
@@ -508,6 +519,13 @@ MODEL = HierarchicalModel(
         path=shrink_together,
         check=far_center,
         curve=Curve(axis="environment", response="response", rows=rows, at=line_at),
+        moderated=Moderated(
+            scale=lambda data: dict(zip(COEFFICIENTS, scales(data), strict=False)),
+            unexplained=lambda h: {name: h[f"tau_{name}"] ** 2 for name in COEFFICIENTS},
+            of={"intercept": "the response at the center", "slope": "the slope"},
+            written=with_a_line_each,
+            coefficients={name: (f"mu_{name}", f"tau_{name}") for name in COEFFICIENTS},
+        ),
     ),
 )
 build = MODEL.build

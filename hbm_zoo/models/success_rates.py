@@ -54,10 +54,27 @@ rate for all, and what is reported of a unit is its rate p_j. There is no closed
 integrated numerically (`hbm_zoo.models.logit_normal`). There kappa_j = 1 - Var(alpha_j | y, h)/tau^2 is
 that of the log odds: a unit without a success says less of them than its number of trials.
 
+With moderators
+---------------
+What is known of a unit beforehand moves the log odds of the rate it is expected to have; the
+spread is what is left:
+
+    y_j | p_j              ~ Binomial(n_j, p_j)              the data
+    p_j | mu, beta, phi    ~ Beta(mu_j/phi^2, (1 - mu_j)/phi^2)
+    log(mu_j / (1 - mu_j)) = log(mu / (1 - mu)) + x_j beta
+    mu ~ Uniform(0, 1),  phi ~ HalfNormal(0.5)               what we knew before
+    beta ~ N(0, (1 / sd(x))^2) of a number, N(0, 2^2) of a level against the first
+
+with x_j the columns, centred over units, so that mu is the mean rate at average x, and exp(beta)
+the odds ratio of one unit. With population=logit-normal alpha_j ~ N(mu + x_j beta, tau^2).
+R^2 = Var_j(x_j beta) / (Var_j(x_j beta) + V), V the variance of log odds around their mean:
+tau^2, or of the Beta trigamma(mu_j/phi^2) + trigamma((1 - mu_j)/phi^2), averaged over units.
+
 What it assumes
 ---------------
 * Trials of a unit are independent and alike: no hot hand, no case mix.
-* Units are exchangeable: nothing known about one sets it apart beforehand.
+* Units are exchangeable: nothing known about one sets it apart beforehand, but what is given as
+  a moderator.
 * One row a unit: two rows would be two units, so that counts are added up first.
 
 References
@@ -65,6 +82,8 @@ References
 Efron B, Morris C (1975) Data analysis using Stein's estimator and its generalizations. J Am
 Stat Assoc 70:311-319. Gelman A et al. (2013) Bayesian Data Analysis, 3rd ed., section 5.3.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -80,6 +99,7 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Beta
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.logit_normal import with_logit_normal
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, expectation, moments
 
 MOST_TRIALS = 999_999_999  # That NumPy deals into halves.
@@ -165,6 +185,16 @@ def partial_pooling_marginalized(data, prior):
     """y_j ~ beta-binomial: p_j is integrated out."""
     mu, phi = prior("mu"), prior("phi")
     worth(mu, phi)
+    integrated_out(data, mu, phi)
+
+
+def partial_pooling_marginalized_each(data, prior):
+    """The same where each unit has a mu of its own; none is recorded, for that would be an array."""
+    integrated_out(data, prior("mu"), prior("phi"))
+
+
+def integrated_out(data, mu, phi):
+    """y_j ~ beta-binomial."""
     pm.CustomDist(
         "y",
         data.trials,
@@ -181,7 +211,8 @@ def partial_pooling_marginalized(data, prior):
 
 def worth(mu, phi):
     """A = mu/phi^2 and b = (1 - mu)/phi^2, recorded so that (y + a)/(n + a + b) can be checked by hand."""
-    return pm.Deterministic("a", mu / phi**2), pm.Deterministic("b", (1 - mu) / phi**2)
+    a, b = mu / phi**2, (1 - mu) / phi**2
+    return tuple(pm.Deterministic(name, value, dims=("unit",) * value.ndim) for name, value in (("a", a), ("b", b)))
 
 
 # One unit, given mu and phi.
@@ -272,6 +303,17 @@ def fixed_in_advance(priors, data):
 ALTERNATIVES = {"population": {"beta": lambda record: record, "logit-normal": with_logit_normal}}
 
 
+def with_a_mu_each(record):
+    """The record in forms that take a mu for each unit."""
+    partial = record.variants["partial"] | {"marginalized": partial_pooling_marginalized_each}
+    return replace(record, variants={**record.variants, "partial": partial})
+
+
+def unexplained(h):
+    """Variance of the log odds of a Beta."""
+    return special.zeta(2, h.mu / h.phi**2) + special.zeta(2, (1 - h.mu) / h.phi**2)
+
+
 def simulate(rng, *, units=30, mu=0.25, phi=0.1, median_trials=60.0, sigma_trials=0.8):
     """A frame like the real one and the truth that made it.
 
@@ -354,7 +396,17 @@ MODEL = HierarchicalModel(
         "baseball": Shipped(columns={"unit": "player", "successes": "hits", "trials": "at_bats"}),
         "surgical": Shipped(columns={"unit": "hospital", "successes": "deaths", "trials": "operations"}),
     },
-    extras=Extras(thin=thin, control_limits=control_limits),
+    extras=Extras(
+        thin=thin,
+        control_limits=control_limits,
+        moderated=Moderated(
+            scale=lambda data: 1.0,
+            moved=lambda mu, by: mu / (mu + (1 - mu) * np.exp(-by)),  # on the log odds
+            unexplained=unexplained,
+            of="the log odds",
+            written=with_a_mu_each,
+        ),
+    ),
 )
 build = MODEL.build
 __getattr__ = verbs_of("success_rates", "score")

@@ -38,11 +38,25 @@ No pooling gives each tissue the same wide normal in advance, N(m0, s0^2) with
 s0^2 = Var(mu) + E[tau^2]; complete pooling is tau = 0. sigma is one parameter, shared
 by the tissues, in all three; under complete pooling it absorbs their spread.
 
+With moderators
+---------------
+What is known of a tissue beforehand moves the mean it is expected to have; tau is what is
+left of the spread between tissues, sigma stays that within:
+
+    y_gi | theta_g             ~ N(theta_g, sigma^2)         the data
+    theta_g | mu, beta, tau    ~ N(mu + x_g beta, tau^2)     the tissues
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+    beta ~ N(0, (s / sd(x))^2) of a number, N(0, (2 s)^2) of a level against the first
+
+with x_g the columns, the same in all rows of a tissue, centred over tissues, so that mu
+is the mean at average x. R^2 = Var_g(x_g beta) / (Var_g(x_g beta) + tau^2).
+
 What it assumes
 ---------------
 * The spread within a tissue is the same in each, and normal: expression on a log scale.
 * Cells are independent. Cells of one donor, or samples of one study, are not.
-* Tissues are exchangeable: nothing known about one sets it apart beforehand.
+* Tissues are exchangeable: nothing known about one sets it apart beforehand, but what is
+  given as a moderator.
 
 References
 ----------
@@ -52,6 +66,7 @@ section 6.4. Box G, Tiao G (1973) Bayesian Inference in Statistical Analysis, se
 """
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,8 +80,9 @@ from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -96,7 +112,7 @@ def default_priors(data):
     FrameWarning
         If every tissue has one cell.
     """
-    m0, s = float(data.y_bar.mean()), float(data.expression.std(ddof=1))
+    m0, s = float(data.y_bar.mean()), spread_of_rows(data)
     if data.n.max() == 1:
         warnings.warn(
             "Every tissue has one row: only their priors tell the spread within tissues (sigma) from that between them "
@@ -112,6 +128,11 @@ def default_priors(data):
         )
     spread = Prior("HalfNormal", sigma=s)
     return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "tau": spread, "sigma": spread}
+
+
+def spread_of_rows(data):
+    """The sd of all rows: the scale s of all priors."""
+    return float(data.expression.std(ddof=1))
 
 
 def matched_prior(priors):
@@ -177,6 +198,12 @@ def complete_pooling(data, prior):
     """y_gi ~ N(mu, sigma^2): one mean for all."""
     mu, sigma = prior("mu"), prior("sigma")
     pm.Normal("y", mu, sigma, observed=data.expression, dims="cell")
+
+
+def complete_pooling_each(data, prior):
+    """y_gi ~ N(mu_g, sigma^2), where each tissue has a mu of its own."""
+    mu, sigma = prior("mu"), prior("sigma")
+    pm.Normal("y", mu[data.tissue_index], sigma, observed=data.expression, dims="cell")
 
 
 def partial_pooling_centered(data, prior):
@@ -262,8 +289,9 @@ def replicate(rng, theta, h, data):
 
 def leave_row_out(h, data, rows):
     """Log density of each cell given the other cells of its tissue [nats]."""
-    own = data[["y_bar", "n"]].isel(tissue=data.tissue_index[rows])
-    return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, h.mu, h.tau, h.sigma)
+    tissue = data.tissue_index[rows]
+    own, mu = data[["y_bar", "n"]].isel(tissue=tissue), h.mu.isel(tissue=tissue, missing_dims="ignore")
+    return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, mu, h.tau, h.sigma)
 
 
 def without_row(data, i):
@@ -279,6 +307,12 @@ def fixed_in_advance(priors, data):
         raise ValueError(f"No pooling is exact under a Normal prior of 'theta', got {describe(prior)}.")
     mean, variance = moments("theta", prior)
     return {"mu": mean, "tau": np.sqrt(variance)}
+
+
+def with_a_mu_each(record):
+    """The record in forms that take a mu for each tissue."""
+    complete = record.variants["complete"] | {"centered": complete_pooling_each}
+    return replace(record, variants={**record.variants, "complete": complete})
 
 
 def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, sigma_cells=1.0):
@@ -365,5 +399,10 @@ MODEL = HierarchicalModel(
         "tissue_expression": Shipped(options={"gene": "MAML1"}),
         "dyestuff": Shipped(columns={"tissue": "batch", "expression": "yield_g"}),
     },
+    extras=Extras(
+        moderated=Moderated(
+            scale=spread_of_rows, unexplained=lambda h: h.tau**2, of="mean expression", written=with_a_mu_each
+        )
+    ),
 )
 build = MODEL.build

@@ -34,12 +34,35 @@ No pooling gives each clinic the same wide normal in advance, N(m0, s0^2) with
 s0^2 = Var(mu) + E[tau^2], matched in mean and variance to what the partial model
 expects of one clinic. Complete pooling is tau = 0: one effect for all.
 
+With moderators
+---------------
+What is known of a clinic beforehand, its latitude say, moves the mean it is expected
+to have; tau is what is left of the spread:
+
+    y_j | theta_j              ~ N(theta_j, se_j^2)          the data
+    theta_j | mu, beta, tau    ~ N(mu + x_j beta, tau^2)     the clinics
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s)              what we knew before
+    beta ~ N(0, (s / sd(x))^2) of a number, N(0, (2 s)^2) of a level against the first
+
+=========  =====================  ======================  ========  ===========================
+on paper   in code                dims                    unit      meaning
+=========  =====================  ======================  ========  ===========================
+x_j        ``moderators``         clinic, moderator       its own   columns, centred over clinics
+beta       ``beta_<column>``                              effect    change with one unit, or of a
+           ``..[level]``                                  / unit    level against the reference
+mu         ``mu``                                         effect    mean effect at average x
+=========  =====================  ======================  ========  ===========================
+
+The share of variance explained is R^2 = Var_j(x_j beta) / (Var_j(x_j beta) + tau^2).
+No pooling knows no x; complete pooling is tau = 0: all that differs is x_j beta.
+
 What it assumes
 ---------------
 * Standard errors are known: with a handful of events in an arm they are not.
 * Clinics do not share patients. Arms of one trial with a common control do.
 * Clinics are exchangeable: nothing known about one sets it apart beforehand. Where
-  something is known (the latitude of a BCG trial), tau holds what it explains.
+  something is known (the latitude of a BCG trial), tau holds what it explains, unless
+  it is given as a moderator. A slope over clinics is no effect within a clinic.
 
 References
 ----------
@@ -47,7 +70,8 @@ Rubin D (1981) Estimation in parallel randomized experiments. J Educ Stat 6:377-
 Higgins J, Thompson S (2002) Quantifying heterogeneity in a meta-analysis. Stat Med
 21:1539-1558. Röver C (2020) Bayesian random-effects meta-analysis using the
 bayesmeta R package. J Stat Softw 93(6). Gelman A et al. (2013) Bayesian Data
-Analysis, 3rd ed., sections 5.4 to 5.6.
+Analysis, 3rd ed., sections 5.4 to 5.6. Berkey C et al. (1995) A random-effects
+regression model for meta-analysis. Stat Med 14:395-411.
 """
 
 import numpy as np
@@ -64,6 +88,7 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -85,8 +110,13 @@ def default_priors(data):
     standard error is the least s.
     """
     m0 = float(data.effect.mean())
-    s = float(max(data.effect.std(ddof=1), data.standard_error.min()))
+    s = spread_of_effects(data)
     return {"mu": Prior("Normal", mu=m0, sigma=2.5 * s), "tau": Prior("HalfNormal", sigma=s)}
+
+
+def spread_of_effects(data):
+    """The sd of the effects, or their smallest standard error if that is larger: the scale s of all priors."""
+    return float(max(data.effect.std(ddof=1), data.standard_error.min()))
 
 
 def matched_prior(priors):
@@ -306,6 +336,11 @@ MODEL = HierarchicalModel(
     ),
     simulate=simulate,
     datasets={name: Shipped() for name in ("bcg_vaccine", "eight_schools", "simulated_platform_trial")},
-    extras=Extras(thin=thin, control_limits=control_limits, readers={"counts": from_counts, "escalc": from_escalc}),
+    extras=Extras(
+        thin=thin,
+        control_limits=control_limits,
+        readers={"counts": from_counts, "escalc": from_escalc},
+        moderated=Moderated(scale=spread_of_effects, unexplained=lambda h: h.tau**2, of="the effect"),
+    ),
 )
 build = MODEL.build

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
+from hbm_zoo.frames.moderators import OPTION
 from hbm_zoo.inference.fits import settings
 from hbm_zoo.words import shortened
 
@@ -55,8 +56,9 @@ def colour(pooling: str) -> str:
 
 
 def estimand_label(fit: xr.DataTree) -> str:
-    """The estimand in words, behind it its symbol and the options it depends on."""
-    words, behind = fit.attrs.get("estimand_label", ""), "; ".join(filter(None, (fit.attrs["estimand"], settings(fit))))
+    """The estimand in words, behind it its symbol and the options it depends on; it is the same with moderators."""
+    options = settings(fit, without=[OPTION])
+    words, behind = fit.attrs.get("estimand_label", ""), "; ".join(filter(None, (fit.attrs["estimand"], options)))
     return f"{words} ({behind})" if words else behind
 
 

@@ -30,6 +30,8 @@ class Answer:
         What its table says, in a sentence.
     meanings, texts
         What columns of the table mean, but ends of intervals; those that hold text.
+    own_units
+        Whether each row is in a unit of its own.
     """
 
     verb: str
@@ -39,11 +41,13 @@ class Answer:
     sentence: Callable[[pd.DataFrame], str]
     meanings: Mapping[str, str]
     texts: tuple[str, ...] = ()
+    own_units: bool = False
 
     def table(self, fit: xr.DataTree, record: HierarchicalModel) -> pd.DataFrame | str:
         """What the verb says of a fit, or why it says nothing."""
+        owner = hz.MODELS[record.name] if self is not OF_MODERATORS else hz
         try:
-            return getattr(hz.MODELS[record.name], self.verb)(fit, model=record)
+            return getattr(owner, self.verb)(fit, model=record)
         except ValueError as reason:
             return str(reason)
 
@@ -239,6 +243,44 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     ),
 }
 
+
+def _moderated(table: pd.DataFrame) -> str:
+    """What is left of the heterogeneity, and the share explained, beside their priors; slopes stand with the others."""
+    ends, of_prior = ([c for c in table if str(c).startswith(f"{of}eti")] for of in ("", "prior_"))
+
+    def said(row: pd.Series, mean: str, ends: list[str]) -> str:
+        low, high = (number(row[end]) for end in ends)
+        return f"{number(row[mean])} ({low} to {high})"
+
+    shares = [k for k, name in enumerate(table.index) if str(name).startswith("R2")]
+    each = [
+        f"{row.name} {said(row, 'mean', ends)}, a priori {said(row, 'prior_mean', of_prior)}"
+        for k in shares
+        for row in (table.iloc[k - 1], table.iloc[k])
+    ]
+    note = f". {table.attrs['note'].removesuffix('.')}" if table.attrs["note"] else ""
+    left, explained = "; ".join(each[::2]), "; ".join(each[1::2])
+    return f"what they leave: {left}; share of variance explained: {explained}{note}"
+
+
+#: Of any model whose groups differ by moderators.
+OF_MODERATORS = Answer(
+    verb="moderators",
+    picture="plot_moderators",
+    heading="What moderators explain",
+    word="Moderators",
+    sentence=_moderated,
+    meanings={
+        "mean": "Posterior mean, of a slope in the unit of its column.",
+        "mcse": "Monte Carlo error of the mean.",
+        "p_above_0": "Posterior probability that the slope is above 0.",
+        "prior_mean": "Mean of the prior: what was expected before the data.",
+        "meaning": "What it is. R2 is not metafor's, which compares estimates of tau^2 with and without moderators.",
+    },
+    texts=("meaning",),
+    own_units=True,
+)
+
 #: What is answered under an option that changes what is estimated.
 OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
     "alpha": (
@@ -265,6 +307,11 @@ OF_ESTIMANDS: Mapping[str, tuple[Answer, ...]] = {
 }
 
 
+#: All that have a table.
+VERBS = sorted({each.verb for of in (*OF_MODELS.values(), *OF_ESTIMANDS.values(), (OF_MODERATORS,)) for each in of})
+
+
 def answers_of(record: HierarchicalModel) -> tuple[Answer, ...]:
     """The answers that a model of the zoo has beside those of all models."""
-    return OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))
+    of_model = OF_ESTIMANDS.get(record.estimand, OF_MODELS.get(record.name, ()))
+    return (*of_model, *([OF_MODERATORS] if record.moderators else []))

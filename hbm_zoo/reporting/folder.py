@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hbm_zoo.reporting.answers import VERBS
+
 MARK = "report.html"
-OWN = re.compile(r"report\.(html|md)|(comparison|groups|discoveries)\.csv|\w+\.png|fits")
+TABLES = ["comparison", "groups", "discoveries", *VERBS]
+OWN = re.compile(rf"report\.(html|md)|({'|'.join(TABLES)})\.csv|\w+\.png|fits")
 
 
 def check_target(folder: str | Path, overwrite: bool = False) -> Path:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from matplotlib.figure import Figure
 
 import hbm_zoo as hz
-from hbm_zoo.inference.fits import LABEL, Fits
+from hbm_zoo.inference.fits import LABEL, Fits, in_words
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.funnel import beyond_limits
 from hbm_zoo.reporting import definitions, tables
@@ -143,6 +143,11 @@ def _answered(found: Findings) -> list[tuple[Answer, pd.DataFrame]]:
     return [(answer, table) for answer, table in named if isinstance(table, pd.DataFrame)]
 
 
+def _in_text(found: Findings) -> list[tuple[Answer, str, pd.DataFrame]]:
+    """The same, each with its sentence and its table for reading."""
+    return [(a, a.sentence(table), tables.plain(table, a.own_units)) for a, table in _answered(found)]
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
@@ -169,13 +174,13 @@ def _context(found: Findings) -> dict:
         "formula": pages.formula(name, **found.record.chosen),
         "limits": [limit.replace("``", "") for limit in pages.assumptions(name)],
         "compared": compared,
-        "answers": [(answer, answer.sentence(table), tables.plain(table)) for answer, table in _answered(found)],
+        "answers": _in_text(found),
         "refused": [reason for reason in found.comparisons.values() if isinstance(reason, str)],
         "groups": shown,
         "left_out": left_out,
         "attributes": fit.attrs,
         "draws": _draws(fit.attrs),
-        "options": json.loads(fit.attrs["options"]),
+        "options": in_words(fit),
         "versions": json.loads(fit.attrs["versions"]),
         "definitions": _definitions(
             found, {"question", "pooling", *(str(name) for table in answered.values() for name in table.columns)}

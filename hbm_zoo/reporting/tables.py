@@ -120,11 +120,15 @@ def priors(findings: Findings) -> pd.DataFrame:
     return findings.priors.reset_index().rename(columns={"between": "central 90 %"})
 
 
-def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Any table for reading: its labels first, numbers in few digits; the first rows of a long one."""
+def plain(table: pd.DataFrame, one_by_one: bool = False) -> pd.DataFrame:
+    """Any table for reading: its labels first, numbers in few digits; the first rows of a long one.
+
+    The numbers of a column are aligned, or, where rows are in units of their own, written one by one.
+    """
     shown = table.iloc[:MOST_GROUPS].reset_index()
     numeric = shown.select_dtypes("number").columns
-    return shown.assign(**{name: aligned(shown[name]) for name in numeric}).astype(str)
+    written = {name: shown[name].map(number) if one_by_one else aligned(shown[name]) for name in numeric}
+    return shown.assign(**written).astype(str)
 
 
 def escaped(text: str) -> str:

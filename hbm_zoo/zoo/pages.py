@@ -2,10 +2,12 @@
 
 import ast
 import textwrap
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 MODELS = Path(__file__).parents[1] / "models"
+WITH_MODERATORS = "With moderators"
 
 
 @cache
@@ -39,6 +41,11 @@ def options(model: str) -> dict[str, str]:
     ({'null': 'theoretical or empirical'}, {'gene': 'None'})
     """
     return _alternatives(model) | _asked_by_prepare(model)
+
+
+def takes_moderators(model: str) -> bool:
+    """Whether a page says what moderators change."""
+    return bool(section(model, WITH_MODERATORS))
 
 
 def _alternatives(model: str) -> dict[str, str]:
@@ -83,17 +90,18 @@ def section(model: str, title: str) -> str:
     return ""
 
 
-def formula(model: str, **chosen: str | bool) -> str:
+def formula(model: str, moderators: Iterable = (), **chosen: str | bool) -> str:
     """The model in symbols: the first indented block of its section.
 
-    That is "With option=value" if an option changes the formula, else "The model".
+    That is "With moderators" if it has some, "With option=value" if an option changes the formula, else "The model".
 
     Examples
     --------
     >>> formula("success_rates", population="logit-normal").splitlines()[1]
     'alpha_j | mu, tau  ~ N(mu, tau^2)                        the units'
     """
-    changed = (section(model, f"With {name}={value}") for name, value in chosen.items())
+    titles = [WITH_MODERATORS] * bool(moderators) + [f"With {name}={value}" for name, value in chosen.items()]
+    changed = (section(model, title) for title in titles)
     block: list[str] = []
     for line in (next(filter(None, changed), "") or section(model, "The model")).splitlines():
         if line.startswith("    "):

@@ -331,3 +331,19 @@ def test_an_interrupt_that_the_sampler_takes_for_itself_still_counts(capsys, tmp
 def test_a_threshold_is_answered(capsys):
     assert compare("--dataset", "three_hospitals", "--pooling", "none", "--threshold", 1.1) == 0
     assert re.search(r"P\(lam > 1.1\) exceeds 0.9 for \d of 3\s+hospitals", capsys.readouterr().out)
+
+
+def test_moderators_are_asked_for_by_column_and_said_in_the_data_and_the_answer(tmp_path, capsys):
+    trials = hz.load_data("bcg_vaccine").assign(latitude=lambda f: f["latitude"].astype(str) + ".0")
+    trials.rename(columns={"clinic": "trial"}).to_csv(tmp_path / "trials.csv", index=False)
+    line = ["compare", "vaccine_clinics", "--data", str(tmp_path / "trials.csv"), "--columns", "clinic=trial"]
+    line += ["--moderator", "latitude", "--seed", "1", "--draws", "200"]
+    assert main(line) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "moderators = latitude" in out
+    assert "the model does not use column 'allocation'" in out  # and says nothing of latitude
+    assert "theta_j | mu, beta, tau ~ N(mu + x_j beta, tau^2)" in out
+    assert "Moderators what they leave: tau 0.3" in out
+    assert re.search(r"share of variance explained: R2 0\.[56]\d+ \(.*\), a priori 0\.[45]", out)
+    assert main([*line, "--moderator", "lattitude"]) == 2
+    assert "Did you mean 'latitude'?" in capsys.readouterr().err

@@ -30,7 +30,8 @@ def table(row):
 
 
 def test_bcg_counts_give_the_shipped_effects():
-    pd.testing.assert_frame_equal(from_counts(BCG), hz.load_data("bcg_vaccine"), rtol=1e-8, check_dtype=False)
+    shipped = hz.load_data("bcg_vaccine")[["clinic", "effect", "standard_error"]]
+    pd.testing.assert_frame_equal(from_counts(BCG), shipped, rtol=1e-8, check_dtype=False)
 
 
 @pytest.mark.parametrize(

@@ -492,3 +492,124 @@ def test_known_results_follow_the_data_not_the_path_there(sleep):
     recovered = hz.recover(sleep, rn, SLEEP, random_seed=1, center=0.0)
     ours, theirs = (f["posterior"]["theta"].mean(("chain", "draw")) for f in (recovered, sleep))
     np.testing.assert_allclose(ours, theirs, rtol=0.15, atol=0.6)
+
+
+# Moderators of intercepts and of slopes.
+
+
+def with_moderators(seed=5, genotypes=6):
+    """A frame whose genotypes differ in height and kind, the record, its data, and hyperparameters [sample]."""
+    rng = np.random.default_rng(seed)
+    frame, _ = hz.reaction_norms.simulate(rng, genotypes=genotypes, environments=4, missing=0.2)
+    names = frame["genotype"].unique()
+    height = dict(zip(names, rng.normal(100, 10, genotypes), strict=True))
+    kind = dict(zip(names, "aabbab", strict=True))
+    frame = frame.assign(height=frame["genotype"].map(height), kind=frame["genotype"].map(kind))
+    given = {"slope": ["height"], "intercept": ["kind", "height"]}
+    record, _ = hz.reaction_norms.MODEL.split({"moderators": given}, frame)
+    h = {"mu_intercept": [49.0, 52.0], "mu_slope": [2.0, -1.0], "tau_intercept": [5.0, 1.0], "tau_slope": [0.7, 0.0]}
+    h |= {"rho": [0.4, 0.0], "sigma": [3.0, 2.0], "beta_slope_height": [0.1, -0.05]}
+    h |= {"beta_intercept_kind[b]": [4.0, -3.0], "beta_intercept_height": [-0.3, 0.2]}
+    return frame, record, record.data(frame), xr.Dataset({name: ("sample", values) for name, values in h.items()})
+
+
+def expected_lines(frame, h, i):
+    """Intercept and slope of each genotype's population, from the frame's own columns."""
+    each = frame.drop_duplicates("genotype")
+    height, b = each["height"] - each["height"].mean(), (each["kind"] == "b") - (each["kind"] == "b").mean()
+    at = h.isel(sample=i)
+    intercept = float(at.mu_intercept) + float(at["beta_intercept_kind[b]"]) * b
+    intercept = intercept + float(at.beta_intercept_height) * height
+    slope = float(at.mu_slope) + float(at.beta_slope_height) * height
+    return dict(zip(each["genotype"], zip(intercept, slope, strict=True), strict=True))
+
+
+def test_rows_are_dense_normals_around_the_line_that_moderators_expect():
+    frame, record, data, h = with_moderators()
+    x = frame["environment"] - frame["environment"].mean()
+    for i in range(2):
+        t0, t1, rho, sigma = (float(h[n][i]) for n in ("tau_intercept", "tau_slope", "rho", "sigma"))
+        T = np.array([[t0**2, rho * t0 * t1], [rho * t0 * t1, t1**2]])
+        for genotype, line in expected_lines(frame, h, i).items():
+            rows = frame["genotype"] == genotype
+            X = np.column_stack([np.ones(rows.sum()), x[rows]])
+            dense = stats.multivariate_normal(X @ line, X @ T @ X.T + sigma**2 * np.eye(len(X)))
+            found = record.group_level.log_left_out(h, data).sel(genotype=genotype)[i]
+            assert float(found) == pytest.approx(dense.logpdf(frame["response"][rows]), rel=1e-9)
+            before = record.group_level.of_groups(h, data).mean.sel(genotype=genotype).isel(sample=i)
+            assert before.values == pytest.approx(line)
+
+
+def test_a_row_left_out_with_moderators_is_the_likelihood_less_that_without_it():
+    _, record, data, h = with_moderators()
+    level = record.group_level
+    for i in (0, 7):
+        difference = level.log_joint(h, data) - level.log_joint(h, level.without_row(data, i))
+        found = level.leave_row_out(h, data, np.array([i])).squeeze()
+        np.testing.assert_allclose(found, difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize("pooling", ["complete", "partial"])
+def test_forms_with_moderators_are_one_density(pooling):
+    """Rows given lines, and rows with the lines integrated out, differ by p(theta | y, h) alone."""
+    _, record, data, h = with_moderators()
+    h, priors = h.isel(sample=[0]), record.priors(data, {"rho": Prior("Uniform", lower=-1.0, upper=1.0)}, pooling)
+    fixed = record.fixed[pooling](priors, data)
+    here = {n: v.item() for n, v in h.items()} | fixed
+    placed = xr.Dataset({n: ("sample", [v]) for n, v in here.items()})
+    expected = record.group_level.log_joint(placed, data).item()
+    for form in ("centered", "marginalized"):
+        model = record.write(data, pooling, form, priors)
+        lines = [v for v in model.free_RVs if v.name == "theta"]
+        after = record.group_level.conditional(placed, data)
+        theta = (after.mean + 0.1).squeeze("sample").transpose("genotype", "coefficient")
+        values = {"theta": theta.values} | here
+        own = {
+            rv: values[rv.name] if t is None else t.forward(np.asarray(values[rv.name]), *rv.owner.inputs).eval()
+            for rv, t in model.rvs_to_transforms.items()
+            if rv in model.free_RVs
+        }
+        point = {model.rvs_to_values[rv].name: np.asarray(value, float) for rv, value in own.items()}
+        joint = model.compile_logp([*lines, *model.observed_RVs], jacobian=False, mode="FAST_COMPILE")(point)
+        known = float(after.log_density(theta).sum("genotype").squeeze()) if lines else 0.0
+        assert joint - known == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_prior_of_a_slope_of_slopes_is_per_sd_in_the_scale_of_slopes():
+    frame, record, data, _ = with_moderators()
+    priors, sd = record.default_priors(data), frame.drop_duplicates("genotype")["height"].std(ddof=1)
+    scale = {name: priors[f"tau_{name}"].parameters["sigma"] for name in ("intercept", "slope")}
+    assert priors["beta_slope_height"].parameters["sigma"] == pytest.approx(scale["slope"] / sd)
+    assert priors["beta_intercept_height"].parameters["sigma"] == pytest.approx(scale["intercept"] / sd)
+    assert priors["beta_intercept_kind[b]"].parameters["sigma"] == pytest.approx(2 * scale["intercept"])
+
+
+def test_what_moderators_explain_is_said_of_each_coefficient():
+    frame, *_ = with_moderators()
+    given = {"slope": ["height"], "intercept": ["kind"]}
+    fit = hz.fit("reaction_norms", frame, moderators=given, random_seed=1, progressbar=False, draws=250)
+    table = hz.moderators(fit)
+    assert table.index.tolist() == [
+        *("beta_slope_height", "beta_intercept_kind[b]"),
+        *("tau_slope", "R2[slope]", "tau_intercept", "R2[intercept]"),
+    ]
+    h = fit["posterior"].dataset
+    explained = (h["beta_slope_height"] * frame.drop_duplicates("genotype")["height"].std(ddof=1)) ** 2
+    assert table.loc["R2[slope]", "mean"] == pytest.approx(float((explained / (explained + h.tau_slope**2)).mean()))
+    left, right = hz.plot_moderators(fit).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("slope", "intercept")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["height"], "moderators of reaction_norms are of intercept or slope"),
+        ({"slop": ["height"]}, "Did you mean 'slope'"),
+        ({"slope": "height"}, "expected a list of columns"),
+        ({"slope": ["environment"]}, "expected one value for each genotype"),
+    ],
+)
+def test_moderators_of_lines_are_of_a_coefficient_and_of_a_genotype(given, said):
+    frame, *_ = with_moderators()
+    with pytest.raises(ValueError, match=said):
+        hz.fit("reaction_norms", frame, moderators=given)
