@@ -199,7 +199,7 @@ BAD_MEDIA = {
     ),
     "value": (
         {"media": GROWTH.assign(growth=[1.0, 0.0, 2.0])},
-        r"^wells, 'media': column 'growth' expected a finite number above 0, got 0\.0 in row 1\.$",
+        r"^wells, 'media': column 'growth' expected a finite number above 0, got 0\.0 in row 1 \(Y\)\.$",
     ),
     "twice": (
         {"media": GROWTH.assign(medium=[*"XXZ"])},
