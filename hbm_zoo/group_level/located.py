@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from hbm_zoo.group_level.level import GroupLevel, summed
+
+#: What takes hyperparameters and data, and rows in one case.
+OF_H_AND_DATA = (
+    "conditional",
+    "log_left_out",
+    "expected_log_likelihood",
+    "reliability",
+    "leave_row_out",
+    "expectations",
+    "integration_error",
+)
 
 
 def located(level: GroupLevel, at: Callable) -> GroupLevel:
@@ -27,20 +39,14 @@ def located(level: GroupLevel, at: Callable) -> GroupLevel:
     def placed(formula: Callable | None) -> Callable | None:
         return formula and (lambda h, data, *rows: formula(at(h, data), data, *rows))
 
-    left_out, predictive, likelihood, replicated = (
-        getattr(level, name) for name in ("log_left_out", "log_predictive", "log_likelihood", "replicate")
-    )
-    log_left_out = placed(left_out)
+    known: dict[str, Any] = {name: placed(getattr(level, name)) for name in OF_H_AND_DATA}
+    predictive, likelihood, replicated = level.log_predictive, level.log_likelihood, level.replicate
     return replace(
         level,
         at=at,
-        conditional=placed(level.conditional),
-        log_joint=summed(log_left_out),
-        log_left_out=log_left_out,
+        log_joint=summed(known["log_left_out"]),
         log_predictive=lambda h, new, seen: predictive(at(h, seen), new, seen),
         log_likelihood=lambda theta, h, data: likelihood(theta, at(h, data), data),
-        expected_log_likelihood=placed(level.expected_log_likelihood),
-        reliability=placed(level.reliability),
         replicate=lambda rng, theta, h, new, seen: replicated(rng, theta, at(h, new), new, seen),
-        leave_row_out=placed(level.leave_row_out),
+        **known,
     )
