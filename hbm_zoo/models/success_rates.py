@@ -226,9 +226,19 @@ def reliability(h, data):
     return beta_binomial.reliability(data.trials, h.phi)
 
 
+def tails(h, data):
+    """Probabilities of no more than y_j, and of no less, given mu and phi."""
+    return beta_binomial.tails(data.successes, data.trials, h.mu, h.phi)
+
+
 def replicate(rng, p, h, data):
     """y_j ~ Binomial(n_j, p_j)."""
     return xr.apply_ufunc(rng.binomial, *xr.broadcast(data.trials, p))
+
+
+def with_response(data, successes):
+    """The same units with other successes."""
+    return data.assign(successes=("unit", successes))
 
 
 def thin(rng, data):
@@ -346,6 +356,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         kappa="1 - E[Var(p | y, h)] / Var(p | h)",
     ),
     alternatives=ALTERNATIVES,
@@ -354,7 +365,7 @@ MODEL = HierarchicalModel(
         "baseball": Shipped(columns={"unit": "player", "successes": "hits", "trials": "at_bats"}),
         "surgical": Shipped(columns={"unit": "hospital", "successes": "deaths", "trials": "operations"}),
     },
-    extras=Extras(thin=thin, control_limits=control_limits),
+    extras=Extras(thin=thin, control_limits=control_limits, with_response=with_response),
 )
 build = MODEL.build
 __getattr__ = verbs_of("success_rates", "score")

@@ -65,8 +65,9 @@ from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
+from hbm_zoo.models.own_checks import OF_ROWS
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -255,6 +256,11 @@ def reliability(h, data):
     return normal.reliability(standard_error(h, data), h.tau)
 
 
+def tails(h, data):
+    """Probabilities of no more than ybar_g, and of no less, given mu, tau and sigma."""
+    return normal.tails(data.y_bar, standard_error(h, data), h.mu, h.tau)
+
+
 def replicate(rng, theta, h, data):
     """y_gi ~ N(theta_g, sigma^2), as many as there are."""
     return xr.apply_ufunc(rng.normal, *xr.broadcast(theta.isel(tissue=data.tissue_index), h.sigma))
@@ -264,6 +270,12 @@ def leave_row_out(h, data, rows):
     """Log density of each cell given the other cells of its tissue [nats]."""
     own = data[["y_bar", "n"]].isel(tissue=data.tissue_index[rows])
     return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, h.mu, h.tau, h.sigma)
+
+
+def with_response(data, expression):
+    """The same cells with other values."""
+    n, y_bar, SS = normal.moments_by_group(expression, data.tissue_index.values)
+    return data.assign(expression=("cell", expression), y_bar=("tissue", y_bar), SS=("tissue", SS))
 
 
 def without_row(data, i):
@@ -357,6 +369,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         leave_row_out=leave_row_out,
         without_row=without_row,
     ),
@@ -365,5 +378,6 @@ MODEL = HierarchicalModel(
         "tissue_expression": Shipped(options={"gene": "MAML1"}),
         "dyestuff": Shipped(columns={"tissue": "batch", "expression": "yield_g"}),
     },
+    extras=Extras(checks=OF_ROWS, with_response=with_response),
 )
 build = MODEL.build

@@ -64,6 +64,7 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.own_checks import OF_EFFECTS
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -197,9 +198,19 @@ def reliability(h, data):
     return normal.reliability(data.standard_error, h.tau)
 
 
+def tails(h, data):
+    """Probabilities of no more than y_j, and of no less, given mu and tau."""
+    return normal.tails(data.effect, data.standard_error, h.mu, h.tau)
+
+
 def replicate(rng, theta, h, data):
     """y_j ~ N(theta_j, se_j^2)."""
     return xr.apply_ufunc(rng.normal, *xr.broadcast(theta, data.standard_error))
+
+
+def with_response(data, effect):
+    """The same clinics with other effects."""
+    return data.assign(effect=("clinic", effect))
 
 
 def thin(rng, data):
@@ -303,9 +314,16 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
     ),
     simulate=simulate,
     datasets={name: Shipped() for name in ("bcg_vaccine", "eight_schools", "simulated_platform_trial")},
-    extras=Extras(thin=thin, control_limits=control_limits, readers={"counts": from_counts, "escalc": from_escalc}),
+    extras=Extras(
+        thin=thin,
+        control_limits=control_limits,
+        readers={"counts": from_counts, "escalc": from_escalc},
+        checks=OF_EFFECTS,
+        with_response=with_response,
+    ),
 )
 build = MODEL.build
