@@ -59,8 +59,8 @@ def check_model(
     (Holm 1979, Scand J Stat 6:65-70). The rate was measured, and the power: docs/checks.md of the package.
 
     Each p value is of the same statistic on data that the fit made and that were fitted again, by the top of their
-    posterior: no data are used twice. Replicates end when each tail of each check was reached ten times, at most 499
-    (`replicas.sequential_p`). "outlying" needs none: what the others expect of a group is known in closed form, the
+    posterior: no data are used twice. Replicates end when each tail of each check was reached ten times, with fifty a
+    check at most (Besag & Clifford 1991, Biometrika 78:301-304). "outlying" needs none: what the others expect of a group is known in closed form, the
     places of the groups are uniform one by one, and Holm's rule holds however they depend on one another. Its p value
     is that of the group that lies farthest out.
 
@@ -113,7 +113,7 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
         p_of_groups = _by_label(two_sided(tails_left_out(record, fit)), record.group)
         rows[OUTLYING] = _farthest(p_of_groups, called)
     if checks:
-        rows |= _by_replicates(checks, replicas.Refits(record, fit, seed), called)
+        rows |= _by_replicates(checks, replicas.Refits(record, fit, seed), len(rows) + len(checks), called)
     together, outlying = holm(np.array([row["p"] for row in rows.values()])), []
     if p_of_groups is not None:
         outlying = _outlying(p_of_groups, rows[OUTLYING]["p"], together[0])
@@ -164,12 +164,14 @@ def _expected(middle: float, low: float, high: float) -> dict[str, float]:
     return {"expected": middle, f"{name}_lb": low, f"{name}_ub": high}
 
 
-def _by_replicates(checks: Mapping[str, Check], refits: replicas.Refits, called: Mapping[str, str]) -> dict[str, dict]:
-    """A row for each check whose statistic is compared with those of replicated data."""
+def _by_replicates(
+    checks: Mapping[str, Check], refits: replicas.Refits, among: int, called: Mapping[str, str]
+) -> dict[str, dict]:
+    """A row for each check whose statistic is compared with those of replicated data; it is among so many."""
     seen, expected = _statistics(checks, refits, refits.data)
     left = seen - expected
     drawn = np.empty((0, len(checks)))
-    for data in islice(refits, replicas.MOST):
+    for data in islice(refits, max(replicas.LEAST, replicas.MOST_A_CHECK * among - 1)):
         statistic, of_it = _statistics(checks, refits, data)
         drawn = np.vstack([drawn, statistic - of_it])
         if len(drawn) >= replicas.LEAST and _known_well_enough(drawn, left):
@@ -181,9 +183,11 @@ def _by_replicates(checks: Mapping[str, Check], refits: replicas.Refits, called:
 
 def _statistics(checks: Mapping[str, Check], refits: replicas.Refits, data: xr.Dataset) -> tuple:
     """Each statistic of some data, fitted, and what is expected of it there."""
-    h, level = refits.fitted(data), refits.record.group_level
-    scores = normal_scores(*(tail.values for tail in level.tails(h, data)))
-    placed = level.at(h, data)
+    h, scores, level = xr.Dataset(), np.empty(0), refits.record.group_level
+    if not all(check.of_data for check in checks.values()):
+        h = refits.fitted(data)
+        scores = normal_scores(*(tail.values for tail in level.tails(h, data)))
+    placed = level.at(h, data) if h else h
     pairs = [(check.statistic(placed, data, scores), check.expected(placed, data)) for check in checks.values()]
     return np.array([seen for seen, _ in pairs], float), np.array([expected for _, expected in pairs], float)
 

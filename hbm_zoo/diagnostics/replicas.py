@@ -11,15 +11,18 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.newton import climb, modes
 from hbm_zoo.inference.fits import free, hyperparameters, prepared
 from hbm_zoo.inference.log_posterior import LogPosterior
 from hbm_zoo.inference.sampling import posterior_of
 from hbm_zoo.model import HierarchicalModel
 
-#: Exceedances after which a p value is known well enough; replicates at least, for intervals, and at most.
-ENOUGH, LEAST, MOST = 10, 100, 499
+#: Exceedances after which a p value is known well enough; replicates at least, for intervals, and at most a check:
+#: enough for all of them that the smallest p value there can be is 0.04 after Holm.
+ENOUGH, LEAST, MOST_A_CHECK = 10, 99, 50
 AT_ONCE = 100
+#: Length of differences, in sds of the posterior: a top is known to its square. What stands for no curvature.
+STEP, FLATTEST = 0.03, 0.05
 
 
 class Refits:
@@ -36,7 +39,7 @@ class Refits:
         self.drawn, self.names = hyperparameters(fit), free(fit)
         self.rng = np.random.default_rng([int(fit.attrs["seed"]), seed])
         self.posterior = self._compiled() if self.names else None
-        self.top = self._highest()
+        self.top, self.unit = self._highest() if self.names else (np.empty(0), np.empty((0, 0)))
 
     def _compiled(self) -> LogPosterior:
         posterior = posterior_of(self.fit, self.data, self.record)
@@ -47,18 +50,19 @@ class Refits:
             )
         return posterior
 
-    def _highest(self) -> np.ndarray:
-        """Where the search begins: of draws of the prior the best."""
-        if self.posterior is None:
-            return np.empty(0)
+    def _highest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The top of the posterior of the data themselves, above the best of draws of the prior, and its width."""
         drawn = self.posterior.of_prior
-        return self._top(self.posterior, drawn[np.argmax(self.posterior(drawn))])
+        best = drawn[np.argmax(self.posterior(drawn))]
+        (top,), (curvature,) = modes(lambda x: self.posterior(x[0])[None], best[None], self.posterior.step)
+        values, vectors = np.linalg.eigh(curvature)
+        return top, vectors / np.sqrt(np.maximum(values, FLATTEST))
 
-    @staticmethod
-    def _top(posterior: LogPosterior, start: np.ndarray) -> np.ndarray:
-        """The top of a posterior above a place [dimension]."""
-        (top,), _ = modes(lambda x: posterior(x[0])[None], start[None], posterior.step)
-        return top
+    def _top(self, posterior: LogPosterior) -> np.ndarray:
+        """The top of a posterior near that of the data, in whose units one climb is enough."""
+        start, step = np.zeros((1, self.top.size)), max(STEP, posterior.step)
+        (v,), _ = climb(lambda v: posterior(self.top + v[0] @ self.unit.T)[None], start, step)
+        return self.top + self.unit @ v
 
     def fitted(self, data: xr.Dataset) -> xr.Dataset:
         """The hyperparameters at the top of the posterior of some data, one value each."""
@@ -66,7 +70,7 @@ class Refits:
             return self.drawn.isel(sample=0, drop=True)
         arrays = {str(name): v.values for name, v in self.record.extras.derived(data).data_vars.items()}
         posterior = self.posterior.of(arrays)
-        at = posterior.variables(self._top(posterior, self.top)[None])[self.names]
+        at = posterior.variables(self._top(posterior)[None])[self.names]
         return self.drawn.isel(sample=0, drop=True).assign(at.isel(sample=0, drop=True))
 
     def __iter__(self) -> Iterator[xr.Dataset]:

@@ -23,6 +23,7 @@ from hbm_zoo.group_level.poisson_gamma import (
 
 #: Spreads below which tails are taken to be those of this one: gamma functions of 1 / phi^2 lose their digits.
 LEAST_PHI = 1e-4
+CELLS_AT_ONCE = 400_000
 
 
 def log_marginal(y, n, mu, phi):
@@ -127,16 +128,20 @@ def random_standardised_logit(mu, phi, rng=None, size=None):
 
 def tails(y, n, mu, phi):
     """Probabilities of no more than y, and of no less: the terms of the shorter end are summed, group by group."""
-    ends = [_ends(int(y_j), int(n_j), mu, phi) for y_j, n_j in zip(y.values, n.values, strict=True)]
-    return tuple(xr.concat(end, y.dims[0]).assign_coords(y.coords) for end in zip(*ends, strict=True))
+    by_group = [_ends(y_j, n_j, *np.broadcast_arrays(mu, phi)) for y_j, n_j in zip(y.values, n.values, strict=True)]
+    template = xr.broadcast(xr.DataArray(mu) * xr.DataArray(phi), y)[0].transpose(..., *y.dims)
+    return tuple(template.copy(data=np.stack(end, axis=-1)) for end in zip(*by_group, strict=True))
 
 
 def _ends(y, n, mu, phi):
-    k = xr.DataArray(np.arange(y + 1) if 2 * y <= n else np.arange(n, y - 1, -1), dims="event")
-    each = np.exp(_log_probability(k, n, mu, phi))
-    end = each.sum("event")
-    other = 1 - end + each.isel(event=-1)
-    return (end, other) if 2 * y <= n else (other, end)
+    """Sums of the terms up to y and from y on [...]; of many draws the terms are held one by one."""
+    short = 2 * y <= n
+    k = np.arange(y + 1) if short else np.arange(n, y - 1, -1)
+    end = last = 0.0
+    for some in np.array_split(k, max(1, k.size * mu.size // CELLS_AT_ONCE)):
+        each = np.exp(_log_probability(some, n, mu[..., None], phi[..., None]))
+        end, last = end + each.sum(axis=-1), each[..., -1]
+    return (end, 1 - end + last) if short else (1 - end + last, end)
 
 
 def _log_probability(k, n, mu, phi):

@@ -35,6 +35,8 @@ class Check:
         What is wrong where the statistic is larger, or smaller, than the model expects; None where that is no misfit.
     poolings
         Under which it is asked.
+    of_data
+        Whether the statistic is of the data alone: nothing need be fitted to know it.
     alternative
         Options of the model under which it may pass.
     """
@@ -45,6 +47,7 @@ class Check:
     more: str | None = None
     fewer: str | None = None
     poolings: tuple[str, ...] = OF_GROUPS
+    of_data: bool = False
     alternative: Mapping[str, str] = field(default_factory=dict)
 
 

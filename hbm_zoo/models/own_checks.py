@@ -7,7 +7,8 @@ from hbm_zoo.group_level import checks, normal_regression, poisson_gamma, two_gr
 from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.evaluate import evaluate
 
-ALL = ("none", "complete", "partial")
+#: Where complete pooling has one sigma for rows and groups alike, it says nothing of the noise of rows.
+OF_NOISE = ("none", "partial")
 
 # Hospitals: counts.
 
@@ -100,14 +101,16 @@ OF_ROWS = {
         compares="Levene's F of the rows within {groups}",
         statistic=unequal_spreads,
         more="{groups} have noise of different sizes, and the model one sigma for all",
-        poolings=ALL,
+        poolings=OF_NOISE,
+        of_data=True,
     ),
     "tails of rows": Check(
         compares="kurtosis of the rows within {groups}",
         statistic=tails_of_rows,
         more="rows have heavier tails than a normal: a few of them pull the means of their {groups}",
         fewer="rows have lighter tails than a normal, as values that are cut off, or of two kinds, have",
-        poolings=ALL,
+        poolings=OF_NOISE,
+        of_data=True,
     ),
 }
 
@@ -167,20 +170,23 @@ OF_LINES = {
         statistic=curvature,
         more="the lines bend upwards",
         fewer="the lines bend downwards",
-        poolings=ALL,
+        poolings=OF_NOISE,
+        of_data=True,
     ),
     "equal noise": Check(
         compares="Levene's F of the residuals of {groups} about their own lines",
         statistic=unequal_noise,
         more="{groups} have noise of different sizes, and the model one sigma for all",
-        poolings=ALL,
+        poolings=OF_NOISE,
+        of_data=True,
     ),
     "noise along the environment": Check(
         compares="correlation of the size of residuals with the environment",
         statistic=noise_along,
         more="the noise grows along the environment",
         fewer="the noise shrinks along the environment",
-        poolings=ALL,
+        poolings=OF_NOISE,
+        of_data=True,
     ),
 }
 
