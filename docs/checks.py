@@ -244,7 +244,9 @@ def main(folder, only=None):
                 print(row, flush=True)
                 order = {name: k for k, name in enumerate(frames)}
                 kept.sort(key=lambda row: order[row.split(" | ")[0].strip("| ")])
-                page.write_text(before[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n" + "\n".join(kept) + "\n")
+                page.write_text(
+                    before[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n" + "\n".join(kept) + "\n"
+                )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
         log_left_out = level.log_left_out(h, part).transpose(..., "sample")
         log_weights, k_hat = without_each(log_left_out.values, given, reff)
         weights = log_left_out.copy(data=np.exp(log_weights))
-        return (tails * weights).sum("sample", skipna=False).assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+        return (
+            (tails * weights)
+            .sum("sample", skipna=False)
+            .assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+        )
 
     found = each_group(record, data, h.sizes["sample"], of_chunk)
     doubtful = np.flatnonzero(~(found["k_hat"].values <= k_hat_threshold(h.sizes["sample"]))) if not single else []

@@ -15,19 +15,17 @@ from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.left_out_places import tails_left_out, two_sided
 from hbm_zoo.diagnostics.uniformity import LEVEL, holm
 from hbm_zoo.group_level.checks import OF_ALL, OF_GROUPS, Check, normal_scores
-from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, word
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import POOLINGS, HierarchicalModel
-from hbm_zoo.words import listed, named, pooling, plural
+from hbm_zoo.words import listed, named, plural
 
 OUTLYING = "outlying"
 MOST_NAMED = 5
 PASSES = "as expected"
 
 
-def check_model(
-    fits: Fits | xr.DataTree, random_seed: int = 0, model: HierarchicalModel | None = None
-) -> pd.DataFrame:
+def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: HierarchicalModel | None = None) -> pd.DataFrame:
     """Ask whether data look as a fitted model expects them.
 
     Parameters

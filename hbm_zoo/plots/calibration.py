@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-
-import arviz as az
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from arviz_stats.ecdf_utils import ecdf_pit
 from matplotlib.figure import Figure
 
 from hbm_zoo import words
 from hbm_zoo.diagnostics.left_out_places import places, tails_left_out
 from hbm_zoo.inference.fits import model_of, word
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.plots.style import GREY, Picture, colour
+from hbm_zoo.plots.style import FAINT, INK, Picture, colour, finish, legend_below, panels
 from hbm_zoo.words import plural
 
-BAND = 0.95
+BAND, SIMULATIONS = 0.95, 1000
+#: Places beyond which the band of so many is drawn, at evenly spaced points.
+MOST_POINTS = 500
 
 
 def plot_calibration(fit: xr.DataTree, random_seed: int = 0, model: HierarchicalModel | None = None) -> Figure:
@@ -35,51 +34,44 @@ def plot_calibration(fit: xr.DataTree, random_seed: int = 0, model: Hierarchical
     Returns
     -------
     matplotlib.figure.Figure
-        The share of groups whose own estimate has a place below a number in (0, 1), less that number: 0 if the model
-        is right (a panel for each coefficient). Below the band in the middle, above it on the left: places lie at both
-        ends, and the population is too narrow, or its tails too light. The band holds the whole curve of 95 % of
-        independent uniform places (Säilynoja, Bürkner & Vehtari 2022, Stat Comput 32:32). Places of groups left out
-        are not independent: true curves leave it less often. It is a picture; `check_model` decides.
+        The share of groups whose own estimate has a place below a number in (0, 1), less that number: 0 everywhere if
+        the model is right, but for chance (a panel for each coefficient). Above 0 on the left and below it on the right
+        too many places lie at the ends: what others expect is too narrow, or its tails too light. The band, ArviZ's,
+        holds the whole curve of 95 % of independent uniform places (Säilynoja, Bürkner & Vehtari 2022, Stat Comput
+        32:32). Places of groups left out are not independent, and leave it less often: it is a picture, and
+        `check_model` decides.
 
     Raises
     ------
     ValueError
-        If the pooling is none, whose groups expect nothing of one another, or the model does not say how probable less
+        If the pooling is none, where groups expect nothing of one another, or the model does not say how probable less
         than a group's own estimate is.
     """
     record = model_of(fit, model)
     if fit.attrs["pooling"] not in ("complete", "partial"):
-        raise ValueError(f"plot_calibration needs complete or partial pooling, got {fit.attrs['pooling']}.")
-    groups = plural(word(fit, record.group))
-    of_groups = places(tails_left_out(record, fit), random_seed)
-    by_name = _by_panel(of_groups, record.group, f"{groups} left out")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # a test of dependent places is not what the band is for
-        collection = az.plot_ecdf_pit(
-            xr.DataTree.from_dict({"places": xr.Dataset(by_name)}),
-            group="places",
-            sample_dims=["place"],
-            method="envelope",
-            envelope_prob=BAND,
-            backend="matplotlib",
-            visuals={
-                "ecdf_lines": {"color": colour(fit.attrs["pooling"])},
-                "credible_interval": {"color": GREY},
-                "xlabel": {"text": "place among what the others expect"},
-                "ylabel": {"text": f"share of {groups} below, less expected"},
-                "remove_axis": False,
-            },
-            figure_kwargs={"FigureClass": Picture, "figsize": (5.2 * len(by_name), 4.0), "layout": "constrained"},
-        )
-    figure = collection.viz["figure"].item()
-    figure.suptitle(f"Are places uniform? {words.pooling(fit.attrs['pooling']).capitalize()}", fontsize="medium")
-    plt.close(figure)  # pyplot need not keep it
+        name = words.pooling(fit.attrs["pooling"])
+        raise ValueError(f"plot_calibration needs a fit whose groups learn from one another, got {name}.")
+    found = places(tails_left_out(record, fit), random_seed)
+    parts, groups = panels(found, record.group), plural(word(fit, record.group))
+    figure = Picture(figsize=(max(6.2, 4.6 * len(parts)), 3.8), layout="constrained")
+    row = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
+    for axes, (title, selection) in zip(row, parts, strict=True):
+        values = found.sel(selection).values.ravel()
+        _draw(axes, values[np.isfinite(values)], fit.attrs["pooling"])
+        axes.set(xlabel="place among what the others expect", title=title)
+        finish(axes)
+    row[0].set_ylabel(f"share of {groups} below, less expected")
+    legend_below(figure)
+    figure.suptitle(f"Do {groups} lie where {words.pooling(fit.attrs['pooling'])} expects them?", fontsize="medium")
     return figure
 
 
-def _by_panel(of_groups: xr.DataArray, group: str, title: str) -> dict[str, tuple[str, np.ndarray]]:
-    """Places [place] by the title of their panel; of what has one."""
-    inner = [dim for dim in of_groups.dims if dim != group]
-    parts = {f"{of_groups[inner[0]].values[k]} of {title}": of_groups.isel({inner[0]: k}) for k in range(of_groups.sizes[inner[0]])} if inner else {title: of_groups}
-    known = {name: part.values[np.isfinite(part.values)] for name, part in parts.items()}
-    return {name: (f"place", values) for name, values in known.items()}
+def _draw(axes, values: np.ndarray, pooling: str) -> None:
+    """The band, and the curve of some places within it or not."""
+    at, _, low, high = ecdf_pit(values, BAND, SIMULATIONS)
+    shown = np.unique(np.linspace(0, at.size - 1, min(at.size, MOST_POINTS)).round().astype(int))
+    at, low, high = at[shown], low[shown], high[shown]
+    share = np.searchsorted(np.sort(values), at, side="right") / values.size
+    axes.fill_between(at, low - at, high - at, color=FAINT, alpha=0.5, lw=0, label="95 % of independent places")
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.plot(at, share - at, color=colour(pooling), lw=1.6, label=words.pooling(pooling))
