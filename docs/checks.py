@@ -1,4 +1,4 @@
-"""Make docs/checks.md, alarms and power of `check_model`: ``uv run python docs/checks.py FOLDER``, kept there as it goes.
+"""Make the table of docs/checks.md: ``uv run python docs/checks.py FOLDER``, where what is finished is kept.
 
 ``--only MODEL`` makes the lines of one model.
 """
@@ -244,9 +244,8 @@ def main(folder, only=None):
                 print(row, flush=True)
                 order = {name: k for k, name in enumerate(frames)}
                 kept.sort(key=lambda row: order[row.split(" | ")[0].strip("| ")])
-                page.write_text(
-                    before[0] + HEAD + "\n|" + " --- |" * (HEAD.count("|") - 1) + "\n" + "\n".join(kept) + "\n"
-                )
+                rule = "|" + " --- |" * (HEAD.count("|") - 1)
+                page.write_text(before[0] + "\n".join([HEAD, rule, *kept, ""]))
 
 
 if __name__ == "__main__":

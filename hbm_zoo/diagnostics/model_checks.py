@@ -42,8 +42,8 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     pandas.DataFrame
         One row a ``check`` and ``pooling``: what it ``compares``; ``observed``, ``expected`` and the interval that
         the model gives it; ``p``, two-sided where both sides are a misfit, and its Monte Carlo error ``p_mcse``;
-        ``p_holm``, for as many checks as the pooling has; ``verdict`` in words. ``attrs``: ``rejected``, the checks that
-        a pooling does not pass, by its name; ``outlying``, the labels of its groups that do not belong to the
+        ``p_holm``, for as many checks as the pooling has; ``verdict`` in words. ``attrs``: ``rejected``, the checks
+        that a pooling does not pass, by its name; ``outlying``, the labels of its groups that do not belong to the
         population; ``alternative``, options of the model to try.
 
     Raises
@@ -58,9 +58,12 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
 
     Each p value is of the same statistic on data that the fit made and that were fitted again, by the top of their
     posterior: no data are used twice. Replicates end when each tail of each check was reached ten times, with fifty a
-    check at most (Besag & Clifford 1991, Biometrika 78:301-304). "outlying" needs none: what the others expect of a group is known in closed form, the
-    places of the groups are uniform one by one, and Holm's rule holds however they depend on one another. Its p value
-    is that of the group that lies farthest out.
+    check at most (Besag & Clifford 1991, Biometrika 78:301-304). "outlying" needs none: what the others expect of a
+    group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however they
+    depend on one another. Its p value is that of the group that lies farthest out.
+
+    What cannot be seen: one row a group cannot tell noise that is larger, or has heavier tails, from a population that
+    is wider, or has heavier tails. Under partial pooling its spread absorbs either; only complete pooling is checked.
 
     Examples
     --------

@@ -171,7 +171,7 @@ def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, siz
 
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:
-    """Log likelihood averaged over the posterior, less that of a null of free centre and width without a slab [nats]."""
+    """Log likelihood averaged over the posterior, less that of a null as wide as the z scores alone [nats]."""
     h, z = thinned(hyperparameters(fit), DRAWS), data.effect / data.standard_error
     best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())}
     no_slab = population_fixed_at(json.loads(fit.attrs["fixed"]) | best_null | {"pi0": 1.0, "tau": 0.0})

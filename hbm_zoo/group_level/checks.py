@@ -2,7 +2,7 @@
 
 Each takes the data and the model as it was fitted to them: ``h``, one value a hyperparameter, and the groups' normal
 scores there, standard normal if the model is right (Dunn & Smyth 1996, J Comput Graph Stat 5:236-244). Which values of
-a statistic are surprising is asked of data that the model made and that were fitted again: no distribution need be known.
+a statistic are surprising is asked of data that the model made and that were fitted again: none need a known law.
 """
 
 from __future__ import annotations

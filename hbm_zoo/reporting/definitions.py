@@ -74,7 +74,7 @@ FIT_TO_DATA = {
     "compares": "The statistic that is compared; normal scores are standard normal if the model is right.",
     "observed": "The statistic of the data.",
     "expected": "Where the model puts it, by data that it made and that were fitted again.",
-    "p_holm": "How probable so much or more is if the model is right, for all checks of the pooling; below 0.05 it fails.",
+    "p_holm": "How probable so much or more is if the model is right, for all checks of the pooling; fails below 0.05.",
 }
 
 

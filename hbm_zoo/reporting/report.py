@@ -69,8 +69,9 @@ def report(
     pathlib.Path
         The folder: ``report.html`` (self-contained, printable), ``report.md``,
         ``comparison.csv`` (its column ``question`` keeps the two questions apart),
-        ``groups.csv``, ``model_checks.csv`` if the model has checks, ``discoveries.csv`` if the model has a null group, a table of each verb of the
-        model's own, the pictures ``*.png``, and the fits as netCDF in ``fits/``.
+        ``groups.csv``, ``model_checks.csv`` if the model has checks, ``discoveries.csv`` if it has a
+        null group, a table of each verb of the model's own, the pictures ``*.png``, and the fits as
+        netCDF in ``fits/``.
 
     Raises
     ------

@@ -26,7 +26,7 @@ def next_steps(
     tables: Mapping[str, pd.DataFrame],
     checks: pd.DataFrame | None,
 ) -> list[str]:
-    """What a model that does not fit asks for; a closer look at a misfit, at the prior, or else the use of the result."""
+    """What a model that does not fit asks for; a closer look at a misfit, at the prior; or the use of the result."""
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
     steps = [
         *instead(checks, name, group),
