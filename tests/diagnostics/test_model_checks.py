@@ -1,4 +1,4 @@
-"""Places of groups left out, p values of replicated data, alarms on planted faults, and what the verdict makes of them."""
+"""Places of groups left out, p values of replicated data, alarms on planted faults, and the verdict on them."""
 
 from dataclasses import replace
 

@@ -59,6 +59,8 @@ def few_refits():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GROUPS_FOR_BRUTE_FORCE", "GROUPS_FOR_BRUTE_FORCE_COMPLETE", "SPLITS"):
             patch.setattr(f"hbm_zoo.diagnostics.cross_validation.{name}", 4)
+        for name in ("LEAST", "MOST_A_CHECK"):  # too few for an alarm but that of a group by its name
+            patch.setattr(f"hbm_zoo.diagnostics.replicas.{name}", 2)
         yield
 
 
