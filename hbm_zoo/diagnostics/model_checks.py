@@ -82,6 +82,11 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     record.ask("check_model", "tails")
     parts = {name: _of_fit(record, fit, random_seed) for name, fit in fits.items()}
     rows = {(check, name): row for name, part in parts.items() for check, row in part.rows.items()}
+    if not rows:
+        raise ValueError(
+            f"Under no pooling groups expect nothing of one another, and {record.name} has no checks of its rows: give "
+            "check_model a fit of complete or of partial pooling."
+        )
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["check", "pooling"])
     rejected = {name: [c for c, row in part.rows.items() if row["p_holm"] < LEVEL] for name, part in parts.items()}

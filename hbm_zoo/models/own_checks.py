@@ -1,6 +1,7 @@
 """What each model checks of itself beside what all do: see `hbm_zoo.group_level.checks`."""
 
 import numpy as np
+import xarray as xr
 from scipy import stats
 
 from hbm_zoo.group_level import checks, normal_regression, poisson_gamma, two_groups
@@ -116,6 +117,23 @@ OF_ROWS = {
 
 
 # Reaction norms: lines.
+
+HYPERPARAMETERS = ["mu_intercept", "mu_slope", "tau_intercept", "tau_slope", "rho", "sigma"]
+COEFFICIENT = xr.DataArray(["intercept", "slope"], dims="coefficient", name="coefficient")
+
+
+def tails_of_lines(h, data):
+    """Probabilities of no more than z1, then of z2 given z1, and of no less: what a genotype's own line is made of."""
+    of_data = (data[name] for name in ("r11", "r12", "r22", "z1", "z2"))
+    ends = normal_regression.tails(*of_data, *(h[name] for name in HYPERPARAMETERS))
+    return tuple(xr.concat(xr.broadcast(*end), COEFFICIENT) for end in ends)
+
+
+def lines_with_response(data, response):
+    """The same rows with other responses."""
+    statistics = normal_regression.qr(data.x.values, response, data.of_genotype.values, data.sizes["genotype"])
+    fresh = {name: ("genotype", values) for name, values in statistics.items()}
+    return data.assign(response=("observation", response), **fresh)
 
 
 def about_own_lines(data):

@@ -76,9 +76,9 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import CorrelatedNormal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
-from hbm_zoo.models.environment_index import circularity
+from hbm_zoo.models.environment_index import circularity, far_center
 from hbm_zoo.models.environment_index import environment_index as environment_index
-from hbm_zoo.models.own_checks import OF_LINES
+from hbm_zoo.models.own_checks import OF_LINES, lines_with_response, tails_of_lines
 from hbm_zoo.priors import describe, lkj, moments
 
 COLUMNS = {
@@ -125,18 +125,6 @@ def default_priors(data):
         "rho": lkj(2.0),
         "sigma": Prior("HalfNormal", sigma=spread_y),
     }
-
-
-def far_center(data):
-    """A sentence where the center lies farther outside the environments than they are apart."""
-    low, high = float(data.x.min()), float(data.x.max())  # of the center
-    center, outside = data.attrs["center"], max(low, -high, 0.0)
-    if outside > high - low:
-        yield (
-            f"The center {center:g} lies {outside / (high - low):.3g} times the range of the environments, "
-            f"{center + low:g} to {center + high:g}, outside them. There intercepts are extrapolations that go with "
-            "the slopes, and the prior of rho narrows their spread: leave 'center' out, or choose one among them."
-        )
 
 
 def matched_prior(priors):
@@ -306,12 +294,6 @@ def reliability(h, data):
     return by_coefficient(*normal_regression.reliability(*(data[name] for name in DESIGN), *names))
 
 
-def tails(h, data):
-    """Probabilities of no more than z1, then of z2 given z1, and of no less: what a genotype's own line is made of."""
-    lower, upper = normal_regression.tails(*(data[n] for n in STATISTICS[1:6]), *(h[n] for n in PARAMETERS))
-    return by_coefficient(*lower), by_coefficient(*upper)
-
-
 def replicate(rng, theta, h, data):
     """y_i ~ N(intercept_g + slope_g x_i, sigma^2)."""
     lines = theta.isel(genotype=data.of_genotype)
@@ -328,13 +310,6 @@ def leave_row_out(h, data, rows):
     along, across = after.tau_slope * x, np.sqrt(1 - after.rho**2)
     variance = (after.tau_intercept + after.rho * along) ** 2 + (across * along) ** 2
     return normal_regression.log_leave_row_out(response, line, variance, h.sigma).drop_vars("genotype")
-
-
-def with_response(data, response):
-    """The same rows with other responses."""
-    statistics = normal_regression.qr(data.x.values, response, data.of_genotype.values, data.sizes["genotype"])
-    fresh = {name: ("genotype", values) for name, values in statistics.items()}
-    return data.assign(response=("observation", response), **fresh)
 
 
 def without_row(data, i):
@@ -513,7 +488,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
-        tails=tails,
+        tails=tails_of_lines,
         leave_row_out=leave_row_out,
         without_row=without_row,
     ),
@@ -524,7 +499,7 @@ MODEL = HierarchicalModel(
         check=far_center,
         curve=Curve(axis="environment", response="response", rows=rows, at=line_at),
         checks=OF_LINES,
-        with_response=with_response,
+        with_response=lines_with_response,
     ),
 )
 build = MODEL.build

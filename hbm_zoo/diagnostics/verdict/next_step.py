@@ -28,14 +28,15 @@ def next_steps(
 ) -> list[str]:
     """What a model that does not fit asks for; a closer look at a misfit, at the prior; or the use of the result."""
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
+    deciding = deciding_prior(record, partial)
     steps = [
         *instead(checks, name, group),
         *_misfit(record, name, partial, tables.get("new_group")),
-        *(deciding_prior(record, partial) or _prior_weight(record, partial, groups)),
+        *([] if deciding else _prior_weight(record, partial, groups)),
     ]
     if groups >= GROUPS_FOR_SIGNIFICANCE and any(is_behind(table.loc[name]) for table in tables.values()):
         steps.append(f"find out why partial pooling is clearly behind before using its {plural(group)}")
-    return steps or [f"report each {group} by partial pooling, with its interval"]
+    return [*(steps or [f"report each {group} by partial pooling, with its interval"]), *deciding]
 
 
 def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: pd.DataFrame | None) -> list[str]:
