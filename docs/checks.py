@@ -1,9 +1,9 @@
 """Make the table of docs/checks.md: ``uv run python docs/checks.py FOLDER``, where what is finished is kept.
 
-``--only MODEL`` makes the lines of one model.
+``--only MODEL`` makes the lines of one model; ``--data-sets 100`` and ``--faulty 20`` stop at fewer.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -206,16 +206,13 @@ def piece_of_work(piece):
 FAULT_BY_NAME = {f.__name__: f for poolings in FAULTS.values() for faults in poolings.values() for f in faults}
 
 
-def line(folder, model, pooling, fault, frame):
+def line(folder, model, pooling, fault, frame, data_sets):
     """One line of the table."""
     record = hz.MODELS[model].MODEL
     same = {"model": model, "pooling": pooling, "fault": fault, "frame": frame}
     same["priors"] = record.priors(record.data(frame), None, pooling)
     name = f"{model}-{pooling}-{fault or 'true'}"
-    pieces = {
-        f"{k}": {**same, "size": AT_ONCE, "seed": seed_of(1, f"{name} {k}")}
-        for k in range((FAULTY if fault else DATA_SETS) // AT_ONCE)
-    }
+    pieces = {f"{k}": {**same, "size": AT_ONCE, "seed": seed_of(1, f"{name} {k}")} for k in range(data_sets // AT_ONCE)}
     parts = run(piece_of_work, pieces, folder=Path(folder) / name, progressbar=False).values()
     p = xr.concat([part["p_holm"]["p"] for part in parts], "data_set")
     failed = p < 0.05
@@ -227,7 +224,7 @@ def line(folder, model, pooling, fault, frame):
     return f"| {model} | {pooling} | {about} | {size} | {rate:.3f} | {np.sqrt(rate * (1 - rate) / size):.3f} | {said} |"
 
 
-def main(folder, only=None):
+def main(folder, only=None, data_sets=DATA_SETS, faulty=FAULTY):
     """Write the table anew after each line."""
     page = Path(__file__).with_name("checks.md")
     before = page.read_text().split(HEAD)
@@ -238,7 +235,7 @@ def main(folder, only=None):
             continue
         for pooling, faults in FAULTS[model].items():
             for fault in ["", *(f.__name__ for f in faults)]:
-                row = line(folder, model, pooling, fault, frame)
+                row = line(folder, model, pooling, fault, frame, faulty if fault else data_sets)
                 start = row.rsplit("|", 5)[0]
                 kept = [*(other for other in kept if not other.startswith(start)), row]
                 print(row, flush=True)
@@ -249,4 +246,9 @@ def main(folder, only=None):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--only", choices=list(FAULTS))
+    parser.add_argument("--data-sets", type=int, default=DATA_SETS)
+    parser.add_argument("--faulty", type=int, default=FAULTY)
+    main(**vars(parser.parse_args()))
