@@ -82,6 +82,19 @@ def test_scores_of_lines_are_white():
         np.testing.assert_allclose(scores[g], expected, rtol=1e-9)
 
 
+def test_scores_of_gradients_are_white_and_only_of_what_was_measured():
+    frame, _ = hz.selection_gradients.MODEL.simulate(np.random.default_rng(2), years=5)
+    data = hz.selection_gradients.MODEL.data(frame.drop(index=[3]))
+    values = {"mu_1": 0.1, "mu_2": -0.1, "tau_1": 0.2, "tau_2": 0.1, "rho_12": 0.5}
+    h = xr.Dataset(dict.fromkeys(hz.selection_gradients.MODEL.parameters, 0.0) | values)
+    lower, upper = hz.selection_gradients.MODEL.group_level.tails(h, data)
+    scores = checks.normal_scores(*(tail.transpose("year", "trait").values for tail in (lower, upper)))
+    C = np.array([[0.04, 0.01], [0.01, 0.01]]) + data.S.values[0]
+    np.testing.assert_allclose(scores[0], np.linalg.solve(np.linalg.cholesky(C), data.b.values[0] - [0.1, -0.1]))
+    assert np.isnan(scores).tolist() == [[False, False], [False, True], *[[False, False]] * 3]
+    assert scores[1, 0] == pytest.approx((data.b.values[1, 0] - 0.1) / np.sqrt(0.04 + data.S.values[1, 0, 0]))
+
+
 def test_a_genotype_of_one_environment_has_one_score():
     r11, r12, r22, z1, z2 = named("genotype", [1.0], [2.0], [0.0], [3.0], [0.0])
     lower, upper = normal_regression.tails(r11, r12, r22, z1, z2, 0.0, 1.0, 1.0, 0.5, 0.2, 1.0)
@@ -189,6 +202,7 @@ def test_counts_beyond_a_threshold_are_expected_of_the_mixture():
         "tissue_expression",
         "reaction_norms",
         "spike_slab_genes",
+        "selection_gradients",
     ],
 )
 def test_data_with_another_response_are_those_that_are_prepared(model):
