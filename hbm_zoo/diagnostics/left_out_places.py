@@ -37,23 +37,18 @@ def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
     h, reff = (hyperparameters(fit), efficiency(fit)) if proposed is None else (proposed, 1.0)
     h = affordable(h, data.sizes[record.group] * level.cells(data), CELLS_LEFT_OUT)
     given = h["log_ratio"].values if "log_ratio" in h else np.zeros(h.sizes["sample"])
-    single = h.sizes["sample"] == 1
 
     def of_chunk(part: xr.Dataset) -> xr.Dataset:
-        tails = _named(level.tails(h, part))
-        if single:
-            return tails.isel(sample=0, drop=True, missing_dims="ignore").assign(k_hat=-np.inf)
         log_left_out = level.log_left_out(h, part).transpose(..., "sample")
         log_weights, k_hat = without_each(log_left_out.values, given, reff)
         weights = log_left_out.copy(data=np.exp(log_weights))
-        return (
-            (tails * weights)
-            .sum("sample", skipna=False)
-            .assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
-        )
+        tails = (_named(level.tails(h, part)) * weights).sum("sample", skipna=False)
+        return tails.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
 
     found = each_group(record, data, h.sizes["sample"], of_chunk)
-    doubtful = np.flatnonzero(~(found["k_hat"].values <= k_hat_threshold(h.sizes["sample"]))) if not single else []
+    k_hat = found["k_hat"].values
+    doubtful = np.flatnonzero(~(k_hat <= k_hat_threshold(h.sizes["sample"])))
+    doubtful = doubtful[np.argsort(-k_hat[doubtful], kind="stable")]
     exactly = {int(j): _by_refit(record, fit, data, int(j)) for j in doubtful[:MOST_REFITS]}
     return _replaced(found.drop_vars("k_hat"), exactly, record.group)
 
@@ -80,7 +75,7 @@ def _replaced(found: xr.Dataset, exactly: dict[int, xr.Dataset], group: str) -> 
 
 def two_sided(tails: xr.Dataset) -> xr.DataArray:
     """P value of each group, twice the smaller tail, what was seen included: of counts it is too large, if anything."""
-    return (2 * np.minimum(tails[LOWER], tails[UPPER])).clip(max=1)
+    return (2 * xr.where(tails[LOWER] < tails[UPPER], tails[LOWER], tails[UPPER])).clip(max=1)
 
 
 def places(tails: xr.Dataset, seed: int = 0) -> xr.DataArray:

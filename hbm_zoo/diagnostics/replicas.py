@@ -39,7 +39,8 @@ class Refits:
         self.drawn, self.names = hyperparameters(fit), free(fit)
         self.rng = np.random.default_rng([int(fit.attrs["seed"]), seed])
         self.posterior = self._compiled() if self.names else None
-        self.top, self.unit = self._highest() if self.names else (np.empty(0), np.empty((0, 0)))
+        if self.posterior is not None:
+            self.top, self.unit = self._highest(self.posterior)
 
     def _compiled(self) -> LogPosterior:
         posterior = posterior_of(self.fit, self.data, self.record)
@@ -50,11 +51,11 @@ class Refits:
             )
         return posterior
 
-    def _highest(self) -> tuple[np.ndarray, np.ndarray]:
+    @staticmethod
+    def _highest(posterior: LogPosterior) -> tuple[np.ndarray, np.ndarray]:
         """The top of the posterior of the data themselves, above the best of draws of the prior, and its width."""
-        drawn = self.posterior.of_prior
-        best = drawn[np.argmax(self.posterior(drawn))]
-        (top,), (curvature,) = modes(lambda x: self.posterior(x[0])[None], best[None], self.posterior.step)
+        best = posterior.of_prior[np.argmax(posterior(posterior.of_prior))]
+        (top,), (curvature,) = modes(lambda x: posterior(x[0])[None], best[None], posterior.step)
         values, vectors = np.linalg.eigh(curvature)
         return top, vectors / np.sqrt(np.maximum(values, FLATTEST))
 

@@ -112,9 +112,8 @@ def checks(findings: Findings) -> pd.DataFrame:
     return pd.DataFrame(shown | {"verdict": table["verdict"].tolist()})
 
 
-def fit_to_data(findings: Findings) -> pd.DataFrame:
+def fit_to_data(table: pd.DataFrame) -> pd.DataFrame:
     """What the model expects of the data and what they are, check by check."""
-    table = findings.fit_to_data
     low, high = (table[name] for name in table if str(name).endswith(("_lb", "_ub")))
     ends = zip(map(words.plain, low), map(words.plain, high), strict=True)
     shown = {
