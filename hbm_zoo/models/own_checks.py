@@ -2,9 +2,9 @@
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special, stats
 
-from hbm_zoo.group_level import checks, normal_regression, poisson_gamma, two_groups
+from hbm_zoo.group_level import checks, normal_regression, poisson_gamma
 from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.evaluate import evaluate
 
@@ -219,6 +219,11 @@ def z_scores(data):
     return (data.effect / data.standard_error).values
 
 
+def both_tails(threshold, mean, sd):
+    """P(|z| > threshold) of a normal z."""
+    return special.ndtr((-threshold - mean) / sd) + special.ndtr((mean - threshold) / sd)
+
+
 def beyond(threshold):
     """How many |z| exceed a threshold, beside how many are expected, were genes independent."""
 
@@ -226,10 +231,12 @@ def beyond(threshold):
         return int((np.abs(z_scores(data)) > threshold).sum())
 
     def expected(h, data):
-        z = threshold * data.standard_error
-        _, above = two_groups.tails(z, data.standard_error, h.pi0, h.mu, h.tau, h.delta0, h.sigma0)
-        below, _ = two_groups.tails(-z, data.standard_error, h.pi0, h.mu, h.tau, h.delta0, h.sigma0)
-        return float((above + below).sum())
+        """Sum over genes of P(|z_g| > threshold): of the null, which is the same for all, and of the slab."""
+        pi0, mu, tau, delta0, sigma0 = (float(h[name]) for name in ("pi0", "mu", "tau", "delta0", "sigma0"))
+        se = data.standard_error.values
+        null = both_tails(threshold, delta0, sigma0)
+        slab = both_tails(threshold, delta0 + mu / se, np.hypot(sigma0, tau / se))
+        return float((pi0 * null + (1 - pi0) * slab).sum())
 
     return Check(
         compares=f"{{groups}} with |z| > {threshold:g}, as if independent of one another",
