@@ -164,16 +164,16 @@ def _row(cells: list[str], widths: list[int]) -> str:
 
 
 def _fit_to_data(found: Findings) -> str:
-    """Which checks each pooling fails; by how much the best passes, if it does."""
+    """Which checks each pooling fails, or how many it passes."""
     table = found.fit_to_data
     if isinstance(table, str):
         return table
     said = []
     for name, rows in table.groupby(level="pooling", sort=False):
         failed = table.attrs["rejected"].get(name)
-        how = f"fails {words.listed(failed)}" if failed else f"passes {len(rows)} (p {rows['p_holm'].min():.2f})"
+        how = f"fails {words.listed(failed)}" if failed else f"passes {len(rows)} checks"
         said.append(f"{words.pooling(str(name))} {how}")
-    return f"{'; '.join(said)}; p after Holm"
+    return "; ".join(said)
 
 
 def _population(found: Findings) -> str:

@@ -223,7 +223,7 @@ def test_a_group_by_its_name_says_most():
     [
         (checked(["|z| > 4"], alternative={"null": "empirical"}), "fit again with null='empirical'"),
         (checked(["outlying"], ["G1", "G2"]), "find out what is different about G1 and G2"),
-        (checked(["centre"]), "find out why it does not fit: no option of the model is known to mend that"),
+        (checked(["centre"]), "find out why it does not fit, which no option of it mends"),
     ],
 )
 def test_what_is_rejected_is_not_to_be_reported(table, expected):
@@ -242,8 +242,8 @@ def test_the_verdict_of_a_rejected_model_never_recommends_to_report_it(bcg):
 def test_the_evidence_is_quoted_beside_the_classical_test(bcg):
     sentences = hz.verdict(bcg, {"new_group": hz.compare_poolings(bcg)}, checks=hz.check_model(bcg))
     (said,) = [sentence for sentence in sentences if sentence.startswith("Evidence that clinics differ is very strong")]
-    assert "57.8 nats" in said
-    assert "; Cochran's Q, were there one effect for all: 152, expected " in said
+    assert "(log Bayes factor 57.8 nats, MCSE 0.0" in said
+    assert "; prior halved 57.5, doubled 57.5; Cochran's Q 152, expected " in said
 
 
 # Refusals.

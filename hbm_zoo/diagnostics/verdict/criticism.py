@@ -44,8 +44,7 @@ def _said(check: object, row: pd.Series) -> str:
     """A check that failed, with its numbers."""
     if check == OUTLYING:
         return str(row["verdict"])
-    ends = " to ".join(plain(float(row[f"{interval_name()}_{end}"])) for end in ("lb", "ub"))
-    return f"{row['verdict']} ({row['compares']}: {plain(float(row['observed']))}, expected {ends})"
+    return f"{row['verdict']} ({_numbers(row)})"
 
 
 def instead(checks: pd.DataFrame | None, name: str, group: str) -> list[str]:
@@ -58,7 +57,7 @@ def instead(checks: pd.DataFrame | None, name: str, group: str) -> list[str]:
     elif labels := checks.attrs["outlying"].get(name):
         steps.append(f"find out what is different about {listed(map(str, labels[:MOST_NAMED]))}")
     else:
-        steps.append("find out why it does not fit: no option of the model is known to mend that")
+        steps.append("find out why it does not fit, which no option of it mends")
     return steps
 
 
@@ -68,15 +67,28 @@ def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | 
     if not {"complete", "partial"} <= set(of) or not _costs_little(record, of["partial"][1]):
         return []
     try:
-        said = _quietly(evidence, dict(of.values()), model=record).attrs["verdict"]
+        table = _quietly(evidence, dict(of.values()), model=record)
     except ValueError:
         return []  # complete pooling is no special case of partial pooling
-    name = of["complete"][0]
-    if checks is None or ("spread", name) not in checks.index:
-        return [said]
-    row = checks.loc[("spread", name)]
+    factor, mcse = table.loc[1.0, ["log_bayes_factor", "mcse"]]
+    narrow, wide = (table["log_bayes_factor"][scale] for scale in (0.5, 2.0))
+    said = f"log Bayes factor {factor:.1f} nats, MCSE {mcse:.2f}; prior halved {narrow:.1f}, doubled {wide:.1f}"
+    return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{_classical(checks, of['complete'][0])})."]
+
+
+def _classical(checks: pd.DataFrame | None, complete: str) -> str:
+    """What the classical test of complete pooling sees, if it is in the table."""
+    if checks is None or ("spread", complete) not in checks.index:
+        return ""
+    row = checks.loc[("spread", complete)]
+    return f"; {_numbers(row)}"
+
+
+def _numbers(row: pd.Series) -> str:
+    """A statistic, and where the model puts it."""
+    name = row["compares"].partition(",")[0].partition(":")[0]
     ends = " to ".join(plain(float(row[f"{interval_name()}_{end}"])) for end in ("lb", "ub"))
-    return [f"{said.rstrip('.')}; {row['compares']}: {plain(float(row['observed']))}, expected {ends}."]
+    return f"{name}{':' if name[-1:].isdigit() else ''} {plain(float(row['observed']))}, expected {ends}"
 
 
 def deciding_prior(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
