@@ -56,7 +56,7 @@ def normal_scores(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> normal_scores(np.array([0.025, 1.0]), np.array([0.975, 1e-12])).round(2).tolist()
+    >>> normal_scores(np.array([0.025, 1 - 1e-12]), np.array([0.975, 1e-12])).round(2).tolist()
     [-1.96, 7.03]
     """
     half = np.maximum(lower + upper - 1, 0) / 2
