@@ -18,6 +18,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import inputs, rules
 from hbm_zoo.frames.moderators import OPTION, SLOPE, Moderator, again, of_frame
+from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.level import MISSING, GroupLevel
 from hbm_zoo.priors import check_name, check_prior, given_as
@@ -115,6 +116,10 @@ class Extras:
         that a reader of the results must know; it is asked once a fit, whatever the priors.
     curve
         The `Curve` of each group through its rows, for the pictures in the space of the data.
+    checks
+        What `check_model` asks of this model, by name, beside what it asks of all (`checks.OF_ALL`), or in place of it.
+    with_response
+        ``with_response(data, response)``: the same data with another response [row], as ``prepare`` makes them.
     further_columns
         ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
         rule.
@@ -134,6 +139,8 @@ class Extras:
     simulated: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[xr.Dataset], Iterable[str]] = lambda data: ()
     curve: Curve | None = None
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    with_response: Callable[[xr.Dataset, np.ndarray], xr.Dataset] | None = None
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
     moderated: Any = None
 

@@ -38,6 +38,7 @@ def show(found: Findings, console: Console) -> None:
     console.print()
     _comparisons(found, console)
     console.print()
+    _line("Model fit", _fit_to_data(found), console)
     _line("Population", _population(found), console)
     _shrinkage(found, console)
     for answer in answers_of(found.record):
@@ -160,6 +161,19 @@ def _row(cells: list[str], widths: list[int]) -> str:
     """Cells in their columns, the first set to the left, the others to the right."""
     first, *others = zip(cells, widths, strict=True)
     return "  " + "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+
+
+def _fit_to_data(found: Findings) -> str:
+    """Which checks each pooling fails, or how many it passes."""
+    table = found.fit_to_data
+    if isinstance(table, str):
+        return table
+    said = []
+    for name, rows in table.groupby(level="pooling", sort=False):
+        failed = table.attrs["rejected"].get(name)
+        how = f"fails {words.listed(failed)}" if failed else f"passes {len(rows)} checks"
+        said.append(f"{words.pooling(str(name))} {how}")
+    return "; ".join(said)
 
 
 def _population(found: Findings) -> str:

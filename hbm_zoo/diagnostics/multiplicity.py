@@ -79,11 +79,11 @@ def discoveries(
     lfsr and s-value: Stephens (2017) Biostatistics 18:275-294.
 
     The slab counts as identified if the log likelihood, averaged over the posterior, exceeds that
-    of no slab at all (the null at its best) by log 20 = 3 nats. With the theoretical null the
-    average is never below the log Bayes factor for the slab, so less than this rules out a Bayes
-    factor of 20, the usual mark of strong evidence (Kass & Raftery 1995, J Am Stat Assoc
-    90:773-795). Without it, draws of the slab's width are draws of its prior. P values, and the
-    counts made of them, are those of the theoretical null.
+    of no slab at all by log 20 = 3 nats, the usual mark of strong evidence (Kass & Raftery 1995, J Am
+    Stat Assoc 90:773-795). That null has the centre and the width of the z scores under every
+    option: z scores with a sd of 1.3 are a wide null, and no evidence for a slab. Where it is not
+    identified, draws of the slab's width are draws of its prior, or of the null's. P values, and
+    the counts made of them, are those of the theoretical null.
 
     Examples
     --------
@@ -181,10 +181,10 @@ def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, siz
 
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:
-    """Log likelihood averaged over the posterior, less that of the null at its best without a slab [nats]."""
+    """Log likelihood averaged over the posterior, less that of a null as wide as the z scores alone [nats]."""
     h, z = thinned(hyperparameters(fit), DRAWS), data.effect / data.standard_error
-    best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())} | json.loads(fit.attrs["fixed"])
-    no_slab = population_fixed_at(best_null | {"pi0": 1.0, "tau": 0.0})
+    best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())}
+    no_slab = population_fixed_at(json.loads(fit.attrs["fixed"]) | best_null | {"pi0": 1.0, "tau": 0.0})
     return float(log_joint(record, h, data).mean() - log_joint(record, no_slab, data).item())
 
 
@@ -193,8 +193,9 @@ def _verdict(found: pd.DataFrame, group: str) -> str:
     attrs = found.attrs
     if not attrs["identified"]:
         return (
-            f"Slab not identified: that no {group} differs explains the data about as well (with a slab the log "
-            f"likelihood is {attrs['log_evidence']:+.1f} nats; {STRONG_EVIDENCE:+.1f} are needed). No discoveries."
+            f"Slab not identified: that no {group} differs explains the data about as well, the null as wide as the z "
+            f"scores (with a slab the log likelihood is {attrs['log_evidence']:+.1f} nats; {STRONG_EVIDENCE:+.1f} are "
+            "needed). No discoveries."
         )
     larger = f" by more than {attrs['min_effect']:g}" if attrs["min_effect"] else ""
     against = "" if attrs["null"] == "theoretical" else "with standard errors taken at their word "

@@ -11,6 +11,8 @@ because phi -> 0, where all groups become one, must be a number and not a limit.
 
 import numpy as np
 import pytensor.tensor as pt
+import xarray as xr
+from scipy import special
 
 from hbm_zoo.group_level.poisson_gamma import (
     expected_log_rate,
@@ -18,6 +20,10 @@ from hbm_zoo.group_level.poisson_gamma import (
     log_standardised_gamma,
     random_standardised_gamma,
 )
+
+#: Spreads below which tails are taken to be those of this one: gamma functions of 1 / phi^2 lose their digits.
+LEAST_PHI = 1e-4
+CELLS_AT_ONCE = 400_000
 
 
 def log_marginal(y, n, mu, phi):
@@ -118,3 +124,29 @@ def random_standardised_logit(mu, phi, rng=None, size=None):
     success = random_standardised_gamma(phi / np.sqrt(mu), rng=rng, size=size)
     failure = random_standardised_gamma(phi / np.sqrt(1 - mu), rng=rng, size=size)
     return np.sqrt(1 - mu) * success - np.sqrt(mu) * failure
+
+
+def tails(y, n, mu, phi):
+    """Probabilities of no more than y, and of no less: the terms of the shorter end are summed, group by group."""
+    by_group = [_ends(y_j, n_j, *np.broadcast_arrays(mu, phi)) for y_j, n_j in zip(y.values, n.values, strict=True)]
+    template = xr.broadcast(xr.DataArray(mu) * xr.DataArray(phi), y)[0].transpose(..., *y.dims)
+    return tuple(template.copy(data=np.stack(end, axis=-1)) for end in zip(*by_group, strict=True))
+
+
+def _ends(y, n, mu, phi):
+    """Sums of the terms up to y and from y on [...]; of many draws the terms are held one by one."""
+    short = 2 * y <= n
+    k = np.arange(y + 1) if short else np.arange(n, y - 1, -1)
+    end = last = 0.0
+    for some in np.array_split(k, max(1, k.size * mu.size // CELLS_AT_ONCE)):
+        each = np.exp(_log_probability(some, n, mu[..., None], phi[..., None]))
+        end, last = end + each.sum(axis=-1), each[..., -1]
+    return (end, 1 - end + last) if short else (1 - end + last, end)
+
+
+def _log_probability(k, n, mu, phi):
+    """Of k successes, by gamma functions: as good as `log_marginal` for sums, and cheap."""
+    v = np.maximum(phi, LEAST_PHI) ** 2
+    a, b = mu / v, (1 - mu) / v
+    ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    return ways + special.betaln(a + k, b + n - k) - special.betaln(a, b)

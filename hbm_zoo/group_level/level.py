@@ -29,6 +29,7 @@ MISSING = {
     "reliability": "the weight of a {group}'s own data",
     "replicate": "how new data of a {group} come about",
     "leave_row_out": "the density of a row given the others of its {group}",
+    "tails": "how probable less than the own estimate of a {group} is, and more",
 }
 
 
@@ -107,6 +108,9 @@ class GroupLevel:
     replicate
         ``replicate(rng, theta, h, new, seen)``: new observations like those of ``new``, given all that
         was ``seen``: what groups share is drawn given that.
+    tails
+        ``tails(h, data)``: two probabilities [sample, group, ...], that a group's own estimate is at most what was
+        seen, and at least that; its parameter integrated out. Of several coefficients each given those before it.
     deviations
         ``deviations(h, data)``: the `Population`, after the data, of each group's parameter less what the level above
         expects of it, where that is itself uncertain given h; draws are joint.
@@ -160,6 +164,7 @@ class GroupLevel:
     expected_log_likelihood: Callable | None = None
     reliability: Callable | None = None
     replicate: Callable | None = None
+    tails: Callable | None = None
     deviations: Callable | None = None
     leave_row_out: Callable | None = None
     without_row: Callable | None = None
@@ -314,7 +319,7 @@ def integrated_numerically(engine, *, replicate: Callable | None = None, **formu
     )
 
 
-OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations")
+OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations", "tails")
 
 
 def summed(log_marginal: Callable) -> Callable:

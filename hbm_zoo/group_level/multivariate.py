@@ -26,6 +26,7 @@ from functools import cache
 import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
+from scipy import special
 
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.normal import LOG_2PI
@@ -184,6 +185,21 @@ def reliability(h, data):
         return (u * (u @ np.linalg.solve(np.eye(L.shape[-1]) + M, M))).sum(axis=-1)
 
     return xr.apply_ufunc(weight, h.factor, data.P, input_core_dims=[MATRIX, MATRIX], output_core_dims=[VECTOR])
+
+
+def tails(h, data):
+    """Probabilities of no more than what was measured, each number given those before it, and of no less; else NaN."""
+
+    def scores(away, factor, S, measured):
+        both = measured[..., :, None] * measured[..., None, :]
+        C = np.linalg.cholesky(S + both * (factor @ _t(factor)))
+        return np.where(measured > 0, np.linalg.solve(C, away[..., None])[..., 0], np.nan)
+
+    away, dims = data.measured * (data.b - h["mean"]), [VECTOR, MATRIX, MATRIX, VECTOR]
+    white = xr.apply_ufunc(
+        scores, away, h.factor, data.S, data.measured, input_core_dims=dims, output_core_dims=[VECTOR]
+    )
+    return special.ndtr(white), special.ndtr(-white)
 
 
 def _t(matrix):

@@ -47,7 +47,7 @@ def modes(log_f: Callable, start: np.ndarray, step: float = STEP) -> tuple[np.nd
     """
     x, unit = start, np.broadcast_to(np.eye(start.shape[1]), (*start.shape, start.shape[1]))
     for _ in range(2):
-        v, bend = _climb(lambda v, x=x, unit=unit: log_f(x[:, None] + v @ unit.mT), np.zeros_like(start), step)
+        v, bend = climb(lambda v, x=x, unit=unit: log_f(x[:, None] + v @ unit.mT), np.zeros_like(start), step)
         x = x + (unit @ v[..., None])[..., 0]
         inverse = np.linalg.inv(unit)
         curvature = inverse.mT @ bend @ inverse
@@ -56,7 +56,7 @@ def modes(log_f: Callable, start: np.ndarray, step: float = STEP) -> tuple[np.nd
     return x, curvature
 
 
-def _climb(log_f: Callable, x: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+def climb(log_f: Callable, x: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Uphill along each axis of the curvature, no farther than a radius that learns.
 
     It ends where Newton's decrement, the way that is left in standard deviations (Boyd & Vandenberghe 2004, Convex

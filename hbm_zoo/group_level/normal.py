@@ -10,6 +10,7 @@ Gelman et al., BDA3, sections 2.5, 5.4 and 11.6.
 
 import numpy as np
 import pytensor.tensor as pt
+from scipy import special
 
 LOG_2PI = np.log(2 * np.pi)
 
@@ -48,6 +49,12 @@ def conditional(y, se, mu, tau):
     """Mean and sd of theta | y, mu, tau: N(kappa y + (1 - kappa) mu, kappa se^2)."""
     kappa = reliability(se, tau)
     return kappa * y + (1 - kappa) * mu, np.sqrt(kappa) * se
+
+
+def tails(y, se, mu, tau):
+    """Probabilities of no more than y, and of no less, under N(mu, tau^2 + se^2)."""
+    score = (y - mu) / np.sqrt(tau**2 + se**2)
+    return special.ndtr(score), special.ndtr(-score)
 
 
 def reliability(se, tau):

@@ -15,6 +15,7 @@ Gelman & Hill (2007) Data Analysis Using Regression, section 13.3; Lindley & Smi
 
 import numpy as np
 import pytensor.tensor as pt
+from scipy import special
 
 
 def qr(x, y, group, groups):
@@ -150,3 +151,13 @@ def log_leave_row_out(y, mean, variance, sigma):
     """
     rest = 1 - variance / sigma**2
     return -0.5 * (np.log(2 * np.pi * sigma**2 / rest) + (y - mean) ** 2 / (rest * sigma**2))
+
+
+def tails(r11, r12, r22, z1, z2, mu_intercept, mu_slope, tau_intercept, tau_slope, rho, sigma):
+    """Probabilities of no more than z1, and of no less; then of z2 given z1. NaN of a z2 that says nothing, r22 = 0."""
+    a, b, c, d = loading(r11, r12, r22, tau_intercept, tau_slope, rho)
+    e1, e2 = z1 - r11 * mu_intercept - r12 * mu_slope, z2 - r22 * mu_slope
+    first, second, across = a**2 + b**2 + sigma**2, c**2 + d**2 + sigma**2, a * c + b * d
+    given = (e2 - across / first * e1) / np.sqrt(second - across**2 / first)
+    scores = e1 / np.sqrt(first), given.where(r22 > 0)
+    return tuple(tuple(special.ndtr(sign * score) for score in scores) for sign in (1, -1))

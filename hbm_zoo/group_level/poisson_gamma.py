@@ -17,6 +17,8 @@ from hbm_zoo.group_level.compression import compress
 from hbm_zoo.group_level.special import log1p_ratio_minus_one, stirling_tail
 
 EXPLICIT_TERMS = 16
+#: Spreads below which tails are those of a Poisson: they differ by less than rounding.
+LEAST_CV = 1e-7
 
 
 def log_marginal(O, E, mu, cv):
@@ -147,3 +149,19 @@ def random_standardised_gamma(cv, rng=None, size=None):
     a = 1 / cv**2
     lam = np.maximum(rng.gamma(a, 1 / a, size=size), np.finfo(float).tiny)
     return np.log(lam) / cv
+
+
+def tails(O, E, mu, cv):
+    """Probabilities of no more than O, and of no less: the negative binomial, at cv = 0 the Poisson.
+
+    Both are incomplete betas (Abramowitz & Stegun 1964, 26.5.26), so that each tail keeps its digits.
+    """
+    m, v = E * mu, np.maximum(cv, LEAST_CV) ** 2
+    odds = m * v
+    poisson = special.gammaincc(O + 1, m), special.gammainc(np.maximum(O, 1), m)
+    mixed = (
+        special.betainc(1 / v, O + 1.0, 1 / (1 + odds)),
+        special.betainc(np.maximum(O, 1.0), 1 / v, odds / (1 + odds)),
+    )
+    lower, upper = (xr.where(cv > LEAST_CV, *pair) for pair in zip(mixed, poisson, strict=True))
+    return lower, xr.where(O > 0, upper, 1.0)

@@ -59,3 +59,10 @@ def conditional(y, se, pi0, mu, tau, delta0, sigma0):
     y, s = centred(y, se, delta0, sigma0)
     log_ratio = 0.5 * (np.log1p((tau / s) ** 2) - (y / s) ** 2 + (y - mu) ** 2 / (s**2 + tau**2))
     return special.expit(special.logit(pi0) + log_ratio), *normal.conditional(y, s, mu, tau)
+
+
+def tails(y, se, pi0, mu, tau, delta0, sigma0):
+    """Probabilities of no more than y, and of no less: of the null and of the slab, in their shares."""
+    y, s = centred(y, se, delta0, sigma0)
+    both = zip(normal.tails(y, s, 0.0, 0.0), normal.tails(y, s, mu, tau), strict=True)
+    return tuple(pi0 * null + (1 - pi0) * slab for null, slab in both)

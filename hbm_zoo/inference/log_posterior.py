@@ -112,6 +112,11 @@ class LogPosterior:
         shown = self.model.free_RVs + self.model.deterministics
         return xr.Dataset({v.name: (dim, np.broadcast_to(at, len(x))) for v, at in zip(shown, values, strict=True)})
 
+    def of(self, arrays: Mapping[str, np.ndarray]) -> LogPosterior:
+        """The same of other arrays of data under the same priors, x in the same units."""
+        fresh = {n: np.asarray(arrays[n], held.dtype) if n in arrays else held for n, held in self.data.items()}
+        return replace(self, data=fresh)
+
     def with_data(self, arrays: Mapping[str, np.ndarray], nodes: int) -> LogPosterior:
         """The same of other arrays of data and other numbers of the priors, nothing compiled again."""
         data = {name: np.asarray(arrays[name], held.dtype) for name, held in self.data.items()}

@@ -68,7 +68,7 @@ def leave_one_out(
     values = log_likelihood.transpose(..., "sample").values
     given = np.zeros(values.shape[-1]) if log_ratios is None else log_ratios.values
     lppd = logsumexp(values + given - logsumexp(given), axis=-1)
-    log_weights, k_hat = _without_each(values, given, reff)
+    log_weights, k_hat = without_each(values, given, reff)
     elpd = logsumexp(log_weights + values, axis=-1)
     deviation = np.exp(values + log_weights - elpd[..., None]) - np.exp(log_weights)
     mcse = np.sqrt((deviation**2).sum(axis=-1) / reff)
@@ -80,7 +80,7 @@ def leave_one_out(
     return xr.Dataset({name: template.copy(data=value) for name, value in named.items()})
 
 
-def _without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[np.ndarray, np.ndarray]:
+def without_each(values: np.ndarray, given: np.ndarray, reff: float) -> tuple[np.ndarray, np.ndarray]:
     """Log weights [..., sample] of samples without each unit; a unit that changes no weight much leaves their tail."""
     (common,), (k_hat_of_all,) = smoothed(given[None], reff)
     log_weights, k_hat = common - values, np.full(values.shape[:-1], k_hat_of_all)

@@ -149,6 +149,14 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
     return tree
 
 
+def posterior_of(fit: xr.DataTree, data: xr.Dataset, model: HierarchicalModel | None = None) -> LogPosterior | None:
+    """The log posterior of a fit's hyperparameters given prepared data; None where it is not of a few numbers."""
+    record, pooling = model_of(fit, model), fit.attrs["pooling"]
+    variants = record.variants[pooling]
+    parameterization = "marginalized" if "marginalized" in variants else next(iter(variants))
+    return _posterior(record, data, pooling, parameterization, priors_of(fit))
+
+
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:
     """The log posterior of a form of few numbers, compiled once and kept; None of another form."""
     key = _key(record, data, pooling, parameterization, priors)

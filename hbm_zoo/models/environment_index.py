@@ -69,3 +69,15 @@ def circularity(frame):
     if not (x**2).sum() > 0:
         return {}
     return {"index_slope": float((x * means["response"]).sum() / (x**2).sum()), "circular": CIRCULAR}
+
+
+def far_center(data):
+    """A sentence where the center lies farther outside the environments than they are apart."""
+    low, high = float(data.x.min()), float(data.x.max())  # of the center
+    center, outside = data.attrs["center"], max(low, -high, 0.0)
+    if outside > high - low:
+        yield (
+            f"The center {center:g} lies {outside / (high - low):.3g} times the range of the environments, "
+            f"{center + low:g} to {center + high:g}, outside them. There intercepts are extrapolations that go with "
+            "the slopes, and the prior of rho narrows their spread: leave 'center' out, or choose one among them."
+        )

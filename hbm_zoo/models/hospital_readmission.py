@@ -83,6 +83,7 @@ from hbm_zoo.group_level.populations import Gamma
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.hrrp import from_hrrp
 from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.own_checks import OF_COUNTS
 from hbm_zoo.priors import describe, moments, ppf
 
 COLUMNS = {
@@ -254,9 +255,19 @@ def reliability(h, data):
     return poisson_gamma.reliability(data.expected, h.mu, h.cv)
 
 
+def tails(h, data):
+    """Probabilities of no more than O_j, and of no less, given mu and cv."""
+    return poisson_gamma.tails(data.observed, data.expected, h.mu, h.cv)
+
+
 def replicate(rng, lam, h, data):
     """O_j ~ Poisson(E_j lam_j)."""
     return xr.apply_ufunc(rng.poisson, data.expected * lam)
+
+
+def with_response(data, observed):
+    """The same hospitals with other counts."""
+    return data.assign(observed=("hospital", observed))
 
 
 def thin(rng, data):
@@ -375,6 +386,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         kappa="1 - E[Var(lam | y, h)] / Var(lam | h)",
     ),
     simulate=simulate,
@@ -392,6 +404,8 @@ MODEL = HierarchicalModel(
             of="the log rate ratio",
             written=with_a_mu_each,
         ),
+        checks=OF_COUNTS,
+        with_response=with_response,
     ),
 )
 build = MODEL.build

@@ -93,9 +93,10 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import CorrelatedNormal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
-from hbm_zoo.models.environment_index import circularity
+from hbm_zoo.models.environment_index import circularity, far_center
 from hbm_zoo.models.environment_index import environment_index as environment_index
 from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.own_checks import OF_LINES, lines_with_response, tails_of_lines
 from hbm_zoo.models.spreads import check_spreads
 from hbm_zoo.priors import describe, lkj, moments
 
@@ -153,18 +154,6 @@ def levels(data):
     """The genotypes' mean responses moved along the common line to the center [genotype]."""
     within = float((data.r22 * data.z2).sum()) / max(float((data.r22**2).sum()), np.finfo(float).tiny)
     return (data.z1 - data.r12 * within) / data.r11
-
-
-def far_center(data):
-    """A sentence where the center lies farther outside the environments than they are apart."""
-    low, high = float(data.x.min()), float(data.x.max())  # of the center
-    center, outside = data.attrs["center"], max(low, -high, 0.0)
-    if outside > high - low:
-        yield (
-            f"The center {center:g} lies {outside / (high - low):.3g} times the range of the environments, "
-            f"{center + low:g} to {center + high:g}, outside them. There intercepts are extrapolations that go with "
-            "the slopes, and the prior of rho narrows their spread: leave 'center' out, or choose one among them."
-        )
 
 
 def matched_prior(priors):
@@ -510,6 +499,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails_of_lines,
         leave_row_out=leave_row_out,
         without_row=without_row,
     ),
@@ -526,6 +516,8 @@ MODEL = HierarchicalModel(
             written=with_a_line_each,
             coefficients={name: (f"mu_{name}", f"tau_{name}") for name in COEFFICIENTS},
         ),
+        checks=OF_LINES,
+        with_response=lines_with_response,
     ),
 )
 build = MODEL.build

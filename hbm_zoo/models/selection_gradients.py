@@ -358,6 +358,13 @@ def replicate(rng, theta, h, data):
     return every.isel(year=data.of_year, trait=data.of_trait).drop_vars(["year", "trait"])
 
 
+def with_response(data, gradient):
+    """The same years with other gradients."""
+    b = data.b.copy(deep=True)
+    b.values[data.of_year.values, data.of_trait.values] = gradient
+    return data.assign(gradient=("estimate", gradient), b=b)
+
+
 def thin(rng, data):
     """Add and subtract the same noise e_t ~ N(0, S_t): two independent halves, each with the covariance 2 S_t."""
     z = rng.standard_normal((*data.b.shape, 1))
@@ -508,6 +515,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=multivariate.expected_log_likelihood,
         reliability=multivariate.reliability,
         replicate=replicate,
+        tails=multivariate.tails,
     ),
     alternatives=ALTERNATIVES,
     simulate=simulate,
@@ -530,6 +538,7 @@ MODEL = HierarchicalModel(
         path=shrink_together,
         absent=absent,
         readers={"individuals": from_individuals, "animals": standardised_animals},
+        with_response=with_response,
     ),
 )
 build = MODEL.build

@@ -79,6 +79,7 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
+from hbm_zoo.models.own_checks import OF_GENES
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -235,6 +236,11 @@ def reliability(h, data):
     return (1 - conditional(h, data).pi0) * normal.reliability(s, h.tau)
 
 
+def tails(h, data):
+    """Probabilities of no more than effect_g, and of no less, given pi0, tau, delta0 and sigma0."""
+    return two_groups.tails(data.effect, data.standard_error, *hyper(h))
+
+
 def replicate(rng, theta, h, data):
     """effect_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)."""
     se = data.standard_error
@@ -244,6 +250,11 @@ def replicate(rng, theta, h, data):
 def expectations(h, data):
     """lfdr_g = P(theta_g = 0 | effect_g), the local false discovery rate."""
     return {"lfdr": conditional(h, data).pi0}
+
+
+def with_response(data, effect):
+    """The same genes with other effects."""
+    return data.assign(effect=("gene", effect))
 
 
 def thin(rng, data):
@@ -374,12 +385,19 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         expectations=expectations,
         kappa="P(theta != 0 | y) tau^2 / (tau^2 + s^2)",
     ),
     alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={"leukemia_genes": Shipped(), "simulated_genes": Shipped()},
-    extras=Extras(derived=derived, thin=thin, readers={"deseq2": from_deseq2, "limma": from_limma}),
+    extras=Extras(
+        derived=derived,
+        thin=thin,
+        readers={"deseq2": from_deseq2, "limma": from_limma},
+        checks=OF_GENES,
+        with_response=with_response,
+    ),
 )
 build = MODEL.build

@@ -257,9 +257,19 @@ def reliability(h, data):
     return beta_binomial.reliability(data.trials, h.phi)
 
 
+def tails(h, data):
+    """Probabilities of no more than y_j, and of no less, given mu and phi."""
+    return beta_binomial.tails(data.successes, data.trials, h.mu, h.phi)
+
+
 def replicate(rng, p, h, data):
     """y_j ~ Binomial(n_j, p_j)."""
     return xr.apply_ufunc(rng.binomial, *xr.broadcast(data.trials, p))
+
+
+def with_response(data, successes):
+    """The same units with other successes."""
+    return data.assign(successes=("unit", successes))
 
 
 def thin(rng, data):
@@ -388,6 +398,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         kappa="1 - E[Var(p | y, h)] / Var(p | h)",
     ),
     alternatives=ALTERNATIVES,
@@ -399,6 +410,7 @@ MODEL = HierarchicalModel(
     extras=Extras(
         thin=thin,
         control_limits=control_limits,
+        with_response=with_response,
         moderated=Moderated(
             scale=lambda data: 1.0,
             moved=lambda mu, by: mu / (mu + (1 - mu) * np.exp(-by)),  # on the log odds

@@ -83,6 +83,7 @@ from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.own_checks import OF_ROWS
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -282,6 +283,11 @@ def reliability(h, data):
     return normal.reliability(standard_error(h, data), h.tau)
 
 
+def tails(h, data):
+    """Probabilities of no more than ybar_g, and of no less, given mu, tau and sigma."""
+    return normal.tails(data.y_bar, standard_error(h, data), h.mu, h.tau)
+
+
 def replicate(rng, theta, h, data):
     """y_gi ~ N(theta_g, sigma^2), as many as there are."""
     return xr.apply_ufunc(rng.normal, *xr.broadcast(theta.isel(tissue=data.tissue_index), h.sigma))
@@ -292,6 +298,12 @@ def leave_row_out(h, data, rows):
     tissue = data.tissue_index[rows]
     own, mu = data[["y_bar", "n"]].isel(tissue=tissue), h.mu.isel(tissue=tissue, missing_dims="ignore")
     return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, mu, h.tau, h.sigma)
+
+
+def with_response(data, expression):
+    """The same cells with other values."""
+    n, y_bar, SS = normal.moments_by_group(expression, data.tissue_index.values)
+    return data.assign(expression=("cell", expression), y_bar=("tissue", y_bar), SS=("tissue", SS))
 
 
 def without_row(data, i):
@@ -391,6 +403,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
         leave_row_out=leave_row_out,
         without_row=without_row,
     ),
@@ -400,9 +413,11 @@ MODEL = HierarchicalModel(
         "dyestuff": Shipped(columns={"tissue": "batch", "expression": "yield_g"}),
     },
     extras=Extras(
+        checks=OF_ROWS,
+        with_response=with_response,
         moderated=Moderated(
             scale=spread_of_rows, unexplained=lambda h: h.tau**2, of="mean expression", written=with_a_mu_each
-        )
+        ),
     ),
 )
 build = MODEL.build

@@ -89,6 +89,7 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.own_checks import OF_EFFECTS
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -227,9 +228,19 @@ def reliability(h, data):
     return normal.reliability(data.standard_error, h.tau)
 
 
+def tails(h, data):
+    """Probabilities of no more than y_j, and of no less, given mu and tau."""
+    return normal.tails(data.effect, data.standard_error, h.mu, h.tau)
+
+
 def replicate(rng, theta, h, data):
     """y_j ~ N(theta_j, se_j^2)."""
     return xr.apply_ufunc(rng.normal, *xr.broadcast(theta, data.standard_error))
+
+
+def with_response(data, effect):
+    """The same clinics with other effects."""
+    return data.assign(effect=("clinic", effect))
 
 
 def thin(rng, data):
@@ -333,6 +344,7 @@ MODEL = HierarchicalModel(
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
         replicate=replicate,
+        tails=tails,
     ),
     simulate=simulate,
     datasets={name: Shipped() for name in ("bcg_vaccine", "eight_schools", "simulated_platform_trial")},
@@ -341,6 +353,8 @@ MODEL = HierarchicalModel(
         control_limits=control_limits,
         readers={"counts": from_counts, "escalc": from_escalc},
         moderated=Moderated(scale=spread_of_effects, unexplained=lambda h: h.tau**2, of="the effect"),
+        checks=OF_EFFECTS,
+        with_response=with_response,
     ),
 )
 build = MODEL.build

@@ -70,6 +70,15 @@ CHECKS = {
 }
 
 
+FIT_TO_DATA = {
+    "check": "What is looked at; outlying: whether every group belongs to the population.",
+    "compares": "The statistic that is compared; normal scores are standard normal if the model is right.",
+    "observed": "The statistic of the data.",
+    "expected": "Where the model puts it, by data that it made and that were fitted again.",
+    "p_holm": "How probable so much or more is if the model is right, for all checks of the pooling; fails below 0.05.",
+}
+
+
 def define(column: str, volume: str, kappa: str) -> str:
     """The meaning of a column of the groups table; `volume` is the column that counts the data, `kappa` its formula.
 

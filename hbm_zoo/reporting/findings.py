@@ -49,6 +49,8 @@ class Findings:
     checks, comparisons, groups
         As `convergence`, `compare_poolings` (or a sentence why not) and `groups` return
         them, the last two in the words of the data's owner.
+    fit_to_data
+        As `check_model` returns it, or a sentence why it does not.
     priors, population
         One row a hyperparameter: its prior in words, and its posterior.
     discoveries
@@ -67,6 +69,7 @@ class Findings:
     checks: pd.DataFrame
     comparisons: Mapping[str, pd.DataFrame | str]
     groups: pd.DataFrame
+    fit_to_data: pd.DataFrame | str
     priors: pd.DataFrame
     population: pd.DataFrame
     discoveries: pd.DataFrame | None
@@ -203,6 +206,7 @@ def findings(
     record = model_of(next(iter(fits.values())), model)
     comparisons = {question: _compared(fits, question, record) for question in QUESTIONS}
     leading = fits.get("partial", list(fits.values())[-1])
+    checks = _fit_to_data(fits, record)
     return Findings(
         fits=fits,
         record=record,
@@ -210,11 +214,12 @@ def findings(
         checks=_checked(fits),
         comparisons=comparisons,
         groups=_spoken(hz.groups(fits, threshold, record), leading),
+        fit_to_data=checks,
         priors=_priors(record, fits),
         population=_population(fits, record),
         discoveries=_discoveries(fits, record),
         answers={answer.verb: answer.table(leading, record) for answer in answers_of(record)},
-        verdict=_verdict(fits, comparisons, record) if not failures else [NOTHING],
+        verdict=_verdict(fits, comparisons, record, checks) if not failures else [NOTHING],
         threshold=threshold,
     )
 
@@ -240,11 +245,18 @@ def _compared(fits: Fits, question: str, record: HierarchicalModel) -> pd.DataFr
         return str(reason)
 
 
-def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel) -> list[str]:
+def _fit_to_data(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | str:
+    try:
+        return hz.check_model(fits, model=record)
+    except ValueError as reason:
+        return str(reason)
+
+
+def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel, checks: pd.DataFrame | str) -> list[str]:
     from hbm_zoo.diagnostics.verdict import verdict
 
     tables = {question: table for question, table in comparisons.items() if isinstance(table, pd.DataFrame)}
-    return verdict(fits, tables, record)
+    return verdict(fits, tables, record, checks if isinstance(checks, pd.DataFrame) else None)
 
 
 def _discoveries(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | None:

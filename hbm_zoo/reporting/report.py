@@ -69,8 +69,9 @@ def report(
     pathlib.Path
         The folder: ``report.html`` (self-contained, printable), ``report.md``,
         ``comparison.csv`` (its column ``question`` keeps the two questions apart),
-        ``groups.csv``, ``discoveries.csv`` if the model has a null group, a table of each verb of the
-        model's own, the pictures ``*.png``, and the fits as netCDF in ``fits/``.
+        ``groups.csv``, ``model_checks.csv`` if the model has checks, ``discoveries.csv`` if it has a
+        null group, a table of each verb of the model's own, the pictures ``*.png``, and the fits as
+        netCDF in ``fits/``.
 
     Raises
     ------
@@ -100,6 +101,8 @@ def write(found: Findings, target: Path) -> Path:
         found.groups.to_csv(draft / "groups.csv", float_format=DIGITS)
         if found.discoveries is not None:
             found.discoveries.to_csv(draft / "discoveries.csv", float_format=DIGITS)
+        if isinstance(found.fit_to_data, pd.DataFrame):
+            found.fit_to_data.to_csv(draft / "model_checks.csv", float_format=DIGITS)
         for answer, table in _answered(found):
             table.to_csv(draft / f"{answer.verb}.csv", float_format=DIGITS)
         (draft / "fits").mkdir()
@@ -126,6 +129,8 @@ def _figures(found: Findings) -> dict[str, Figure]:
         figures["fits"] = hz.plot_fits(found.fits, kept, found.record)
     if "partial" in found.fits and "none" in found.fits and _has_pairs(found):
         figures["coefficients"] = hz.plot_coefficients(found.fits, found.record)
+    if isinstance(found.fit_to_data, pd.DataFrame) and found.leading.attrs["pooling"] != "none":
+        figures["calibration"] = hz.plot_calibration(found.leading, model=found.record)
     drawn = [answer for answer, _ in _answered(found) if answer.picture]
     return figures | {answer.verb: answer.figure(found.leading, found.record) for answer in drawn}
 
@@ -206,6 +211,8 @@ def _definitions(found: Findings, compared: set[str]) -> dict[str, dict[str, str
         "Groups": {name: definitions.define(c, volume, kappa) for c, name in columns.items()},
         "Checks": definitions.CHECKS,
     }
+    if isinstance(found.fit_to_data, pd.DataFrame):
+        meanings["Does the model fit the data?"] = definitions.FIT_TO_DATA
     if found.discoveries is not None:
         meanings["Discoveries"] = definitions.DISCOVERIES
     return meanings | {

@@ -115,6 +115,27 @@ def checks(findings: Findings) -> pd.DataFrame:
     return pd.DataFrame(shown | {"verdict": table["verdict"].tolist()})
 
 
+def fit_to_data(table: pd.DataFrame) -> pd.DataFrame:
+    """What the model expects of the data and what they are, check by check."""
+    low, high = (table[name] for name in table if str(name).endswith(("_lb", "_ub")))
+    ends = zip(map(words.plain, low), map(words.plain, high), strict=True)
+    shown = {
+        "pooling": [words.pooling(name) for _, name in table.index],
+        "check": [check for check, _ in table.index],
+        "compares": table["compares"].tolist(),
+        "observed": [words.plain(value) for value in table["observed"]],
+        "expected": [f"{low} to {high}" for low, high in ends],
+        "p_holm": [fixed(value, 3) for value in table["p_holm"]],
+        "verdict": table["verdict"].tolist(),
+    }
+    return pd.DataFrame(shown).sort_values("pooling", kind="stable", key=_leading_first)
+
+
+def _leading_first(names: pd.Series) -> pd.Series:
+    """Partial pooling before the others."""
+    return names != words.pooling("partial")
+
+
 def priors(findings: Findings) -> pd.DataFrame:
     """The priors in words."""
     return findings.priors.reset_index().rename(columns={"between": "central 90 %"})

@@ -587,7 +587,7 @@ BAD = {
     ),
     "empty": (
         FRAME.assign(campaign=FRAME["campaign"].replace("B", ""), batch=[np.nan, *FRAME["batch"][1:]]),
-        r"'campaign' expected a label, not empty, got '' in row 3 \(1\); .* column 'batch' .* an empty cell in row 0 \(A\)\.$",
+        r"'campaign' expected a label, not empty, got .. in row 3 \(1\); .*an empty cell in row 0 \(A\)\.$",
     ),
     "missing": (FRAME.rename(columns={"campaign": "campagne"}), r"expected a column 'campaign' .* 'campagne'\.$"),
     "alone": (FRAME.iloc[:1], r"^batches expected at least 2 batches to compare, got 1\.$"),

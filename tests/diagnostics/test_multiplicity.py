@@ -147,20 +147,34 @@ def test_the_realised_false_discovery_proportion_is_as_promised(genes_fit):
     assert (listed > bonferroni).all()
 
 
-def test_evidence_of_the_slab_is_never_below_the_log_bayes_factor(genes_fit):
-    """Against the Bayes factor by quadrature over pi0 and tau."""
+def test_evidence_of_the_slab_is_against_a_null_as_wide_as_the_z_scores(genes_fit):
+    """By quadrature over pi0 and tau; against the theoretical null it would be more."""
     frame, _ = genes.simulate(np.random.default_rng(4), genes=60, pi0=0.7)
     data = MODEL.data(frame)
     fit = hz.fit(genes, frame, random_seed=5, progressbar=False)
-    evidence = hz.discoveries(fit).attrs["log_evidence"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlabNotIdentified)
+        evidence = hz.discoveries(fit).attrs["log_evidence"]
     pi0, tau = np.linspace(0.0005, 0.9995, 300), np.exp(np.linspace(-6, 3, 250)) * 0.2
     median = float(np.median(data.standard_error))
     weights = stats.beta(9, 1).pdf(pi0)[:, None] * stats.norm(np.log(2 * median), 1).pdf(np.log(tau))[None]
     grid = xr.Dataset({"pi0": ("p", pi0), "tau": ("t", tau), "mu": 0.0, "delta0": 0.0, "sigma0": 1.0})
     log_likelihood = MODEL.group_level.log_left_out(grid, data).sum("gene").transpose("p", "t").values
-    null = stats.norm.logpdf(frame["effect"], 0, frame["standard_error"]).sum()
-    bayes_factor = np.average(np.exp(log_likelihood - null), weights=weights)
+    se, z = frame["standard_error"], frame["effect"] / frame["standard_error"]
+    null = stats.norm.logpdf(frame["effect"], z.mean() * se, z.std(ddof=0) * se).sum()
+    theoretical = stats.norm.logpdf(frame["effect"], 0, se).sum()
     mean = np.average(log_likelihood - null, weights=weights * np.exp(log_likelihood - log_likelihood.max()))
     assert evidence == pytest.approx(mean, abs=0.3)
-    assert evidence > np.log(bayes_factor)
+    assert null > theoretical
     assert isinstance(hz.spike_slab_genes.population(grid), SpikeSlab)
+
+
+@pytest.mark.parametrize("null", ["theoretical", "empirical"])
+def test_a_wide_null_is_no_evidence_for_a_slab(null):
+    """Z scores with a sd of 1.3 and no effects: nothing is listed, under either null."""
+    frame, _ = genes.simulate(np.random.default_rng(6), genes=1000, pi0=1.0, sigma0=1.3)
+    fit = hz.fit(genes, frame, null=null, random_seed=1, progressbar=False)
+    with pytest.warns(SlabNotIdentified, match="the null as wide as the z scores"):
+        found = hz.discoveries(fit)
+    assert len(found) == 0
+    assert found.attrs["benjamini_hochberg"] > 0  # which takes standard errors at their word

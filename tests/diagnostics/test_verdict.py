@@ -59,6 +59,8 @@ def few_refits():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GROUPS_FOR_BRUTE_FORCE", "GROUPS_FOR_BRUTE_FORCE_COMPLETE", "SPLITS"):
             patch.setattr(f"hbm_zoo.diagnostics.cross_validation.{name}", 4)
+        for name in ("LEAST", "MOST_A_CHECK"):  # too few for an alarm but that of a group by its name
+            patch.setattr(f"hbm_zoo.diagnostics.replicas.{name}", 2)
         yield
 
 
@@ -190,7 +192,7 @@ def test_the_distance_is_the_number_it_claims_to_be(cases):
 
 def test_a_misfit_is_named_and_only_where_there_is_one(cases):
     assert "look at H007, which surprises the model most (2 hyperparameters act as" in said(
-        cases["outlier"][2], "Next: look"
+        cases["outlier"][2], "look at H007"
     )
     for name in ("no spread", "huge spread", "one small", "three"):
         assert not any("look at" in s for s in cases[name][2])
@@ -201,12 +203,30 @@ def test_with_few_groups_the_prior_must_be_asked_about(cases):
     share = float(fits["partial"]["posterior"]["cv"].std() / fits["partial"]["prior"]["cv"].std())
     sentence = said(sentences, "Next: fit again with another prior of cv")
     assert f"from 3 hospitals its posterior sd is {share:.2f} of its prior's" in sentence
-    assert cases["huge spread"][2][-1] == "Next: report each hospital by partial pooling, with its interval."
+    assert cases["huge spread"][2][-1].startswith("Next: report each hospital by partial pooling, with its interval")
+    assert cases["no spread"][2][-1] == "Next: report each hospital by partial pooling, with its interval."
+
+
+def test_the_prior_that_decides_is_named(cases):
+    """With half or twice the scale of the prior of mu its posterior mean moves by more than half of its sd."""
+    table = hz.sensitivity(cases["huge spread"][0]["partial"])
+    moved = table.loc["mu", ["moved", "groups_moved"]].max(axis=None)
+    said = f"its scale halved or doubled estimates move, by that of mu ({moved:.1f} posterior sd)."
+    assert cases["huge spread"][2][-1].endswith(said)
+    assert moved > 0.5
+
+
+def test_a_hospital_apart_is_named_and_not_to_be_reported(cases):
+    sentences = cases["outlier"][2]
+    assert "Partial pooling does not fit: 1 hospital does not belong to the population: H007." in sentences
+    assert sentences[-1].startswith(
+        "Next: do not report each hospital by this fit; find out what is different about H007"
+    )
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_it_is_four_sentences_the_checks_and_three_more(cases, name):
-    assert len(cases[name][2]) == 4
+def test_it_is_five_sentences_and_one_more_of_a_misfit(cases, name):
+    assert len(cases[name][2]) == 5 + (name == "outlier")
     assert all(s[0].isupper() and s.endswith(".") for s in cases[name][2])
 
 

@@ -57,6 +57,8 @@ def test_the_folder_is_complete(folder):
         "report.md",
         "comparison.csv",
         "groups.csv",
+        "model_checks.csv",
+        "calibration.png",
         "poolings.png",
         "shrinkage.png",
         "funnel.png",
@@ -66,6 +68,16 @@ def test_the_folder_is_complete(folder):
         "fits/partial.nc",
     }
     assert not [p for p in folder.parent.iterdir() if p != folder]
+
+
+def test_what_the_checks_say_is_in_the_report(found, page, folder):
+    table = pd.read_csv(folder / "model_checks.csv")
+    assert table[["check", "pooling"]].to_numpy().tolist() == [list(row) for row in found.fit_to_data.index]
+    section = page[page.index("Does the model fit the data?") : page.index("Every ward")]
+    for check in ("outlying", "asymmetry", "zeros", "spread"):
+        assert f">{check}<" in section
+    assert "Where each ward lies among what the others expect of it" in section
+    assert "Does the model fit the data?" in (folder / "report.md").read_text()
 
 
 def test_no_address_outside(page):

@@ -9,7 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import QUESTIONS, compare_poolings
+from hbm_zoo.diagnostics.model_checks import check_model
 from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
+from hbm_zoo.diagnostics.verdict.criticism import differ_at_all, misfit
 from hbm_zoo.diagnostics.verdict.next_step import next_steps
 from hbm_zoo.diagnostics.verdict.prediction import prediction
 from hbm_zoo.diagnostics.verdict.pull import pull
@@ -23,6 +25,7 @@ def verdict(
     fits: Fits,
     comparisons: Mapping[str, pd.DataFrame] | None = None,
     model: HierarchicalModel | None = None,
+    checks: pd.DataFrame | None = None,
 ) -> list[str]:
     """Say what fits of several poolings show: a sentence on each question.
 
@@ -34,15 +37,19 @@ def verdict(
         Tables of `compare_poolings` by question; computed if not given.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
+    checks : pandas.DataFrame, optional
+        The table of `check_model`; if not given it is computed for partial pooling, where the model has checks.
 
     Returns
     -------
     list of str
         A sentence each: whether the draws can be trusted; which pooling predicts better, by how
-        much, for a new group and for the same group again, each answered by its own table; which
-        groups differ from nothing, if the model has a null group; how strongly the groups are
-        pulled, which moves farthest, and whether for the weight of its data or for its
-        distance; what to do next. If a fit failed a check nothing else is said, nor of one group alone.
+        much, for a new group and for the same group again, each answered by its own table; how strong
+        the evidence is that groups differ at all, where that costs little; what partial pooling
+        does not fit, if its checks reject it; which groups differ from nothing, if the model has a
+        null group; how strongly the groups are pulled, which moves farthest, and whether for the
+        weight of its data or for its distance; what to do next, which is never to report groups by a
+        model that its checks reject. If a fit failed a check nothing else is said, nor of one group alone.
 
     Raises
     ------
@@ -57,8 +64,9 @@ def verdict(
     group makes a fifth is called large but uneven, not noise. With fewer than 10 groups no standard error is
     used (all three: Sivula, Magnusson & Vehtari 2020, arXiv:2008.10296), nor where groups depend on one
     another. No pooling is not ranked on a new group, where only its prior speaks. The group that moves
-    farthest is the one whose posterior mean lies furthest from its own estimate. That distance is, given
-    hyperparameters, (1 - kappa) |own - target|, so that each factor is set against its median over groups.
+    farthest is the one whose posterior mean lies furthest from its own estimate. That way is the product of its
+    surprise, |own - target| in sds of what is expected of it, and of how far its data let themselves be moved by a
+    surprise of one; the factor that is more times its median over groups is the reason.
 
     Examples
     --------
@@ -80,11 +88,15 @@ def verdict(
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
     partial = fits[name]
+    table = _checked(partial, name, record) if checks is None else checks
+    wrong, found = misfit(table, name), _discovered(record, partial)
     return [
         *sentences,
-        *_discovered(record, partial),
+        *differ_at_all(record, fits, table),
+        *wrong,
+        *([f"If it fitted, this would hold: {sentence}" for sentence in found] if wrong else found),
         *_in_one(pull(record, partial)),
-        *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables))}"]),
+        *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables, table))}"]),
     ]
 
 
@@ -129,6 +141,14 @@ def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: Hierar
         except ValueError as refusal:
             refusals.append(str(refusal))
     return tables, list(dict.fromkeys(refusals))
+
+
+def _checked(partial: xr.DataTree, name: str, record: HierarchicalModel) -> pd.DataFrame | None:
+    """The checks of partial pooling; None of a model that has none."""
+    try:
+        return check_model({name: partial}, model=record)
+    except ValueError:
+        return None
 
 
 def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import GROUPS_FOR_SIGNIFICANCE
+from hbm_zoo.diagnostics.verdict.criticism import deciding_prior, instead
 from hbm_zoo.diagnostics.verdict.prediction import is_behind
 from hbm_zoo.inference.fits import named_groups, word
 from hbm_zoo.model import HierarchicalModel
@@ -19,14 +20,23 @@ PRIOR_SHARE = 0.7
 
 
 def next_steps(
-    record: HierarchicalModel, name: str, partial: xr.DataTree, tables: Mapping[str, pd.DataFrame]
+    record: HierarchicalModel,
+    name: str,
+    partial: xr.DataTree,
+    tables: Mapping[str, pd.DataFrame],
+    checks: pd.DataFrame | None,
 ) -> list[str]:
-    """A closer look at a misfit, at the prior, at a bad prediction, or else the use of the result."""
+    """What a model that does not fit asks for; a closer look at a misfit, at the prior; or the use of the result."""
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
-    steps = [*_misfit(record, name, partial, tables.get("new_group")), *_prior_weight(record, partial, groups)]
+    deciding = deciding_prior(record, partial)
+    steps = [
+        *instead(checks, name, group),
+        *_misfit(record, name, partial, tables.get("new_group")),
+        *([] if deciding else _prior_weight(record, partial, groups)),
+    ]
     if groups >= GROUPS_FOR_SIGNIFICANCE and any(is_behind(table.loc[name]) for table in tables.values()):
         steps.append(f"find out why partial pooling is clearly behind before using its {plural(group)}")
-    return steps or [f"report each {group} by partial pooling, with its interval"]
+    return [*(steps or [f"report each {group} by partial pooling, with its interval"]), *deciding]
 
 
 def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: pd.DataFrame | None) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.group_level.checks import normal_scores
 from hbm_zoo.inference.fits import hyperparameters, named_groups, prepared, volume_label, word
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import named, plain
@@ -23,6 +24,7 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     target = None
     if record.group_level.population and "kappa" in summary:
         target = record.group_level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
+        summary["surprise"] = _surprise(record, partial, summary, target)
     definition = f"; kappa = {record.group_level.kappa}"
     if not inner:
         return _of_coefficient(record, summary, target, "", words, definition)
@@ -61,24 +63,39 @@ def _of_coefficient(
 
 
 def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -> str:
-    """Its distance from the target or the weight of its data: whichever is further from usual."""
-    known = np.isfinite(summary["own"].values)
-    targets = target.broadcast_like(summary["own"]).values
-    distance = abs(summary["own"].values - targets)
-    lost = 1 - summary["kappa"].values
-    far, light = (_times_the_median(values[j], values[known]) for values in (distance, lost))
-    away = f"{far:.1f} times the median distance from {plain(float(targets[j]))}"
-    volume = float(summary["volume"].broadcast_like(summary["own"])[j])
-    weight = f"kappa {1 - lost[j]:.2f}; {volume_label} {plain(volume)}"
-    reasons = []
-    if far > CONTRAST:
-        reasons.append(f"it lies far out ({away})")
-    if light > CONTRAST:
-        reasons.append(f"its data weigh {'little' if lost[j] > 0.5 else 'less than those of most'} ({weight})")
-    if not reasons:
+    """Its distance from the target or the weight of its data: whichever is further from usual.
+
+    The way that a group moves is its surprise times what its data are moved by a surprise of one: a distance that is
+    large because its data say little is no surprise.
+    """
+    own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
+    distance, surprise, moved = abs(own - targets), abs(summary["surprise"].values), abs(own - summary["mean"].values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved_by_one = moved / surprise
+    far, light = _times_the_median(surprise, j), _times_the_median(moved_by_one, j)
+    away = f"{_times_the_median(distance, j):.1f} times the median distance from {plain(float(targets[j]))}"
+    volume, kappa = float(summary["volume"].broadcast_like(summary["own"])[j]), float(summary["kappa"][j])
+    weight = f"kappa {kappa:.2f}; {volume_label} {plain(volume)}"
+    if max(far, light) <= CONTRAST:
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
-    return ": " + " and ".join(reasons if far > light else reversed(reasons))
+    if far > light:
+        return f": it lies far out ({away})"
+    return f": its data weigh {'little' if kappa < 0.5 else 'less than those of most'} ({weight})"
 
 
-def _times_the_median(value: float, values: np.ndarray) -> float:
-    return value / median if (median := float(np.median(values))) > 0 else 1.0
+def _times_the_median(values: np.ndarray, j: int) -> float:
+    """One of some values over the median of those that are known."""
+    median = float(np.median(values[np.isfinite(values)]))
+    return float(values[j]) / median if median > 0 else 1.0
+
+
+def _surprise(record: HierarchicalModel, partial: xr.DataTree, summary: xr.Dataset, target: xr.DataArray):
+    """How far each own estimate lies from the target, in sds of what is expected of it.
+
+    Its normal score or, where the model has none, from kappa = Var(theta) / Var(own), true of linear shrinkage.
+    """
+    if record.group_level.tails is None:
+        return (summary["own"] - target) * np.sqrt(summary["kappa"])
+    h = hyperparameters(partial).mean("sample")
+    lower, upper = record.group_level.tails(h, prepared(partial))
+    return lower.copy(data=normal_scores(lower.values, upper.values))

@@ -1,0 +1,254 @@
+"""Make the table of docs/checks.md: ``uv run python docs/checks.py FOLDER``, where what is finished is kept.
+
+``--only MODEL`` makes the lines of one model; ``--data-sets 100`` and ``--faulty 20`` stop at fewer.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import hbm_zoo as hz
+from hbm_zoo.diagnostics import replicas
+from hbm_zoo.diagnostics.simulations import Design, of_priors
+from hbm_zoo.workers.run import run, seed_of
+
+#: Data sets of a line where nothing is wrong, where something is, and how many a piece of work holds.
+DATA_SETS, FAULTY, AT_ONCE = 200, 40, 10
+HEAD = "| model | pooling | data | data sets | rejected | se | by which checks |"
+
+
+# Designs: what every simulated frame has, and its priors, computed once.
+
+
+def designs():
+    """A frame of each model, from which its priors are frozen."""
+    rng = np.random.default_rng(0)
+    return {
+        "vaccine_clinics": hz.vaccine_clinics.MODEL.simulate(rng, clinics=30)[0],
+        "hospital_readmission": hz.hospital_readmission.MODEL.simulate(rng, hospitals=60)[0],
+        "success_rates": hz.success_rates.MODEL.simulate(rng, units=30)[0],
+        "tissue_expression": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
+        "reaction_norms": hz.reaction_norms.MODEL.simulate(rng, genotypes=20)[0],
+        "spike_slab_genes": hz.spike_slab_genes.MODEL.simulate(rng, genes=1000)[0],
+    }
+
+
+# Faults: from a frame and a generator to a frame whose response is wrong in one way.
+
+
+def t_population(frame, rng):
+    """Effects of clinics from a t with 3 degrees of freedom, spread twice the median standard error."""
+    theta = 2 * frame["standard_error"].median() * rng.standard_t(3, len(frame))
+    return frame.assign(effect=rng.normal(theta, frame["standard_error"]))
+
+
+def t_noise_of_clinics(frame, rng):
+    """Noise of clinics from a t with 3 degrees of freedom; a normal population as wide as the median standard error."""
+    theta = frame["standard_error"].median() * rng.standard_normal(len(frame))
+    return frame.assign(effect=theta + frame["standard_error"] * rng.standard_t(3, len(frame)))
+
+
+def two_populations_of_clinics(frame, rng):
+    """Half of the clinics 6 median standard errors away from the others, and no other spread."""
+    theta = 6 * frame["standard_error"].median() * rng.integers(0, 2, len(frame))
+    return frame.assign(effect=rng.normal(theta, frame["standard_error"]))
+
+
+def spread_of_clinics(frame, rng):
+    """A normal population as wide as the median standard error."""
+    theta = frame["standard_error"].median() * rng.standard_normal(len(frame))
+    return frame.assign(effect=rng.normal(theta, frame["standard_error"]))
+
+
+def overdispersed(frame, rng):
+    """Counts with 30 % more variance than a Poisson; no spread of hospitals."""
+    mean = frame["expected"].to_numpy()
+    return frame.assign(observed=rng.negative_binomial(mean / 0.3, 1 / 1.3))
+
+
+def two_populations_of_hospitals(frame, rng):
+    """A fifth of the hospitals with twice the rate, the others within 10 %."""
+    lam = np.where(rng.random(len(frame)) < 0.2, 2.0, 1.0) * rng.gamma(100, 1 / 100, len(frame))
+    return frame.assign(observed=rng.poisson(frame["expected"] * lam))
+
+
+def too_many_zeros(frame, rng):
+    """A tenth of the hospitals report nothing."""
+    lam = rng.gamma(25, 1 / 25, len(frame)) * (rng.random(len(frame)) > 0.1)
+    return frame.assign(observed=rng.poisson(frame["expected"] * lam))
+
+
+def two_populations_of_units(frame, rng):
+    """A fifth of the units succeed in 60 % of trials, the others in 20 %."""
+    p = np.where(rng.random(len(frame)) < 0.2, 0.6, 0.2)
+    return frame.assign(successes=rng.binomial(frame["trials"], p))
+
+
+def rows(frame, rng, noise):
+    """Tissues N(8, 1) with some noise of the rows, given of each row."""
+    tissue, _ = pd.factorize(frame["tissue"])
+    return frame.assign(expression=8 + rng.standard_normal(tissue.max() + 1)[tissue] + noise)
+
+
+def t_noise(frame, rng):
+    """Rows of tissues from a t with 4 degrees of freedom."""
+    return rows(frame, rng, 0.5 * rng.standard_t(4, len(frame)))
+
+
+def unequal_variances(frame, rng):
+    """Log sds of tissues with an sd of 0.4."""
+    tissue, _ = pd.factorize(frame["tissue"])
+    sd = 0.5 * np.exp(0.4 * rng.standard_normal(tissue.max() + 1))
+    return rows(frame, rng, sd[tissue] * rng.standard_normal(len(frame)))
+
+
+def lines(frame, rng, bend=0.0, noise=None):
+    """Lines of genotypes as `simulate` has them, bent, with some noise of the rows."""
+    of, _ = pd.factorize(frame["genotype"])
+    x = frame["environment"].to_numpy() - 5
+    level, slope = 50 + 6 * rng.standard_normal(of.max() + 1), 2 + 0.8 * rng.standard_normal(of.max() + 1)
+    noise = 4.0 if noise is None else noise(x, of)
+    return frame.assign(response=level[of] + slope[of] * x + bend * x**2 + noise * rng.standard_normal(len(frame)))
+
+
+def bent(frame, rng):
+    """Lines that fall 5 below the straight at both ends of the environment."""
+    return lines(frame, rng, bend=-0.2)
+
+
+def growing_noise(frame, rng):
+    """Noise with an sd of 2 at one end of the environment and 6 at the other."""
+    return lines(frame, rng, noise=lambda x, of: 4 + 0.4 * x)
+
+
+def unequal_noise(frame, rng):
+    """Log sds of genotypes' noise with an sd of 0.5."""
+    sds = 4 * np.exp(0.5 * rng.standard_normal(1000))
+    return lines(frame, rng, noise=lambda x, of: sds[of])
+
+
+def genes(frame, rng, noise, share=0.1):
+    """Effects of a share of genes with an sd of three median standard errors, and some noise in standard errors."""
+    se = frame["standard_error"].to_numpy()
+    theta = (rng.random(len(frame)) < share) * 3 * np.median(se) * rng.standard_normal(len(frame))
+    return frame.assign(effect=theta + se * noise)
+
+
+def wide_null(frame, rng):
+    """Z scores with an sd of 1.3 and no effects."""
+    return genes(frame, rng, 1.3 * rng.standard_normal(len(frame)), share=0.0)
+
+
+def wide_null_with_effects(frame, rng):
+    """Z scores with an sd of 1.3, and effects of a tenth of the genes."""
+    return genes(frame, rng, 1.3 * rng.standard_normal(len(frame)))
+
+
+def t_noise_of_genes(frame, rng):
+    """Noise of genes from a t with 5 degrees of freedom, no effects."""
+    return genes(frame, rng, rng.standard_t(5, len(frame)), share=0.0)
+
+
+def correlated(frame, rng):
+    """Blocks of 50 genes whose noise has a correlation of 0.5, no effects."""
+    block = np.arange(len(frame)) // 50
+    shared = rng.standard_normal(block.max() + 1)[block]
+    return genes(frame, rng, np.sqrt(0.5) * (shared + rng.standard_normal(len(frame))), share=0.0)
+
+
+FAULTS = {
+    "vaccine_clinics": {
+        "complete": [spread_of_clinics],
+        "partial": [t_population, t_noise_of_clinics, two_populations_of_clinics],
+    },
+    "hospital_readmission": {
+        "complete": [overdispersed],
+        "partial": [overdispersed, two_populations_of_hospitals, too_many_zeros],
+    },
+    "success_rates": {"partial": [two_populations_of_units]},
+    "tissue_expression": {"partial": [t_noise, unequal_variances]},
+    "reaction_norms": {"partial": [bent, growing_noise, unequal_noise]},
+    "spike_slab_genes": {"partial": [wide_null, wide_null_with_effects, t_noise_of_genes, correlated]},
+}
+
+
+def no_fault(frame, rng, model, pooling, priors):
+    """Truth and data drawn from the priors of the design."""
+    record = hz.MODELS[model].MODEL
+    data = record.data(frame)
+    fixed = record.fixed[pooling](priors, data)
+    design = Design(data, np.arange(1), np.arange(1), [name for name in record.parameters if name not in fixed], fixed)
+    h, level = of_priors(priors, design, 1, rng), record.group_level
+    theta = level.before(h, data, record.group).sample(rng)
+    response = level.replicate(rng, theta, h, data, level.unseen(data)).isel(sample=0).values
+    return frame.assign(**{record.response: response})
+
+
+def piece_of_work(piece):
+    """Which checks each of some data sets fails [data set, check]."""
+    replicas.LEAST = 1  # no interval is read here
+    rng, model, pooling = np.random.default_rng(piece["seed"]), piece["model"], piece["pooling"]
+    found = []
+    for _ in range(piece["size"]):
+        fault = FAULT_BY_NAME.get(piece["fault"])
+        frame = piece["frame"]
+        wrong = fault(frame, rng) if fault else no_fault(frame, rng, model, pooling, piece["priors"])
+        seed = int(rng.integers(2**31))
+        fit = hz.fit(model, wrong, pooling, priors=piece["priors"], draws=250, random_seed=seed, progressbar=False)
+        p = hz.check_model(fit).droplevel("pooling")["p_holm"]
+        found.append(xr.DataArray(p.to_numpy(float), {"check": p.index.to_numpy(str)}, "check"))
+    return xr.DataTree.from_dict({"p_holm": xr.Dataset({"p": xr.concat(found, "data_set")})})
+
+
+FAULT_BY_NAME = {f.__name__: f for poolings in FAULTS.values() for faults in poolings.values() for f in faults}
+
+
+def line(folder, model, pooling, fault, frame, data_sets):
+    """One line of the table."""
+    record = hz.MODELS[model].MODEL
+    same = {"model": model, "pooling": pooling, "fault": fault, "frame": frame}
+    same["priors"] = record.priors(record.data(frame), None, pooling)
+    name = f"{model}-{pooling}-{fault or 'true'}"
+    pieces = {f"{k}": {**same, "size": AT_ONCE, "seed": seed_of(1, f"{name} {k}")} for k in range(data_sets // AT_ONCE)}
+    parts = run(piece_of_work, pieces, folder=Path(folder) / name, progressbar=False).values()
+    p = xr.concat([part["p_holm"]["p"] for part in parts], "data_set")
+    failed = p < 0.05
+    rate = float(failed.any("check").mean())
+    shares = failed.mean("data_set").to_series().sort_values(ascending=False)
+    said = ", ".join(f"{check} {share:.2f}" for check, share in shares[shares > 0.01].items())
+    about = FAULT_BY_NAME[fault].__doc__.strip().rstrip(".") if fault else "**truth and data from the priors**"
+    size = failed.sizes["data_set"]
+    return f"| {model} | {pooling} | {about} | {size} | {rate:.3f} | {np.sqrt(rate * (1 - rate) / size):.3f} | {said} |"
+
+
+def main(folder, only=None, data_sets=DATA_SETS, faulty=FAULTY):
+    """Write the table anew after each line."""
+    page = Path(__file__).with_name("checks.md")
+    before = page.read_text().split(HEAD)
+    kept = [row for row in before[1].splitlines()[2:] if row] if len(before) > 1 else []
+    frames = designs()
+    for model, frame in frames.items():
+        if only and model != only:
+            continue
+        for pooling, faults in FAULTS[model].items():
+            for fault in ["", *(f.__name__ for f in faults)]:
+                row = line(folder, model, pooling, fault, frame, faulty if fault else data_sets)
+                start = row.rsplit("|", 5)[0]
+                kept = [*(other for other in kept if not other.startswith(start)), row]
+                print(row, flush=True)
+                order = {name: k for k, name in enumerate(frames)}
+                kept.sort(key=lambda row: order[row.split(" | ")[0].strip("| ")])
+                rule = "|" + " --- |" * (HEAD.count("|") - 1)
+                page.write_text(before[0] + "\n".join([HEAD, rule, *kept, ""]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--only", choices=list(FAULTS))
+    parser.add_argument("--data-sets", type=int, default=DATA_SETS)
+    parser.add_argument("--faulty", type=int, default=FAULTY)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,88 @@
+"""Where each group lies in what the others expect of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from hbm_zoo.diagnostics.cross_validation import lean
+from hbm_zoo.inference.chunks import each_group
+from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
+from hbm_zoo.inference.loo import k_hat_threshold, without_each
+from hbm_zoo.inference.sampling import refit
+from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
+from hbm_zoo.model import HierarchicalModel
+
+#: Groups that are left out exactly at most, where weights are in doubt.
+MOST_REFITS = 20
+LOWER, UPPER = "lower", "upper"
+
+
+def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
+    """Probabilities ``lower`` and ``upper`` [group, ...] of no more, and of no less, than the own estimate of a group.
+
+    Given the data of the other groups (PSIS; Gelfand, Dey & Chang 1992, Bayesian Statistics 4), its parameter and the
+    hyperparameters integrated out: each uniform if the model is right, over truths and data, but not independent of one
+    another. Where weights are in doubt the group is left out by a refit, of twenty at most; those that are left are
+    too near to the middle, if anything.
+
+    Raises
+    ------
+    ValueError
+        If the model does not say how probable less than a group's own estimate is, or no group can be left out.
+    """
+    level, data, proposed = record.ask("check_model", "tails", "log_left_out"), prepared(fit), proposals(fit)
+    if "circular" in data.attrs:
+        raise ValueError(data.attrs["circular"])
+    h, reff = (hyperparameters(fit), efficiency(fit)) if proposed is None else (proposed, 1.0)
+    h = affordable(h, data.sizes[record.group] * level.cells(data), CELLS_LEFT_OUT)
+    given = h["log_ratio"].values if "log_ratio" in h else np.zeros(h.sizes["sample"])
+
+    def of_chunk(part: xr.Dataset) -> xr.Dataset:
+        log_left_out = level.log_left_out(h, part).transpose(..., "sample")
+        log_weights, k_hat = without_each(log_left_out.values, given, reff)
+        weights = log_left_out.copy(data=np.exp(log_weights))
+        tails = (_named(level.tails(h, part)) * weights).sum("sample", skipna=False)
+        return tails.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+
+    found = each_group(record, data, h.sizes["sample"], of_chunk)
+    k_hat = found["k_hat"].values
+    doubtful = np.flatnonzero(~(k_hat <= k_hat_threshold(h.sizes["sample"])))
+    doubtful = doubtful[np.argsort(-k_hat[doubtful], kind="stable")]
+    exactly = {int(j): _by_refit(record, fit, data, int(j)) for j in doubtful[:MOST_REFITS]}
+    return _replaced(found.drop_vars("k_hat"), exactly, record.group)
+
+
+def _by_refit(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, j: int) -> xr.Dataset:
+    """The tails of one group by a fit of the others."""
+    others = record.group_level.without_group(data, record.group, j)
+    h = hyperparameters(refit(lean(fit), others, int(fit.attrs["seed"]) + j, record))
+    one = data.isel({record.group: [j]})
+    return _named(record.group_level.tails(h, one)).mean("sample", skipna=False)
+
+
+def _named(tails: tuple[xr.DataArray, xr.DataArray]) -> xr.Dataset:
+    return xr.Dataset(dict(zip((LOWER, UPPER), tails, strict=True))).clip(0, 1)
+
+
+def _replaced(found: xr.Dataset, exactly: dict[int, xr.Dataset], group: str) -> xr.Dataset:
+    found = found.transpose(group, ...).copy(deep=True)
+    for j, tails in exactly.items():
+        for name in (LOWER, UPPER):
+            found[name].values[j] = tails[name].transpose(group, ...).values[0]
+    return found
+
+
+def two_sided(tails: xr.Dataset) -> xr.DataArray:
+    """P value of each group, twice the smaller tail, what was seen included: of counts it is too large, if anything."""
+    return (2 * xr.where(tails[LOWER] < tails[UPPER], tails[LOWER], tails[UPPER])).clip(max=1)
+
+
+def places(tails: xr.Dataset, seed: int = 0) -> xr.DataArray:
+    """The place of each group in (0, 1), uniform if the model is right; of counts at random between its two ends.
+
+    Czado, Gneiting & Held (2009), Biometrics 65:1254-1261.
+    """
+    u = np.random.default_rng(seed).random(tails[LOWER].shape)
+    low, high = 1 - tails[UPPER], tails[LOWER]
+    return low + u * (high - low)

@@ -1,0 +1,121 @@
+"""Does the model fit, do groups differ at all, and is it the prior that says so?"""
+
+from __future__ import annotations
+
+import warnings
+
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.diagnostics.evidence import evidence
+from hbm_zoo.diagnostics.model_checks import MOST_NAMED, OUTLYING
+from hbm_zoo.diagnostics.sensitivity import DECIDES, sensitivity
+from hbm_zoo.inference.convergence import ConvergenceWarning
+from hbm_zoo.inference.fits import Fits, free
+from hbm_zoo.inference.summary import interval_name
+from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.words import listed, plain
+
+#: Groups up to which refits under other priors take next to no time, and hyperparameters.
+FEW_GROUPS, FEW_PARAMETERS = 200, 3
+MOST_SAID = 3
+
+
+def misfit(checks: pd.DataFrame | None, name: str) -> list[str]:
+    """What partial pooling does not fit, the worst first; nothing if its checks find nothing."""
+    if checks is None or name not in checks.attrs["rejected"]:
+        return []
+    rows = _rejected(checks, name)
+    said = [_said(check, row) for check, row in rows.head(MOST_SAID).iterrows()]
+    more = f"; {len(rows) - MOST_SAID} more of its checks fail" if len(rows) > MOST_SAID else ""
+    return [f"Partial pooling does not fit: {'; '.join(said)}{more}."]
+
+
+def _rejected(checks: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The checks that a pooling does not pass, those farthest from what is expected first."""
+    rows = checks.xs(name, level="pooling").loc[checks.attrs["rejected"][name]]
+    low, high = (rows[f"{interval_name()}_{end}"] for end in ("lb", "ub"))
+    far = (rows["observed"] - rows["expected"]).abs() / (high - low).where(high > low)
+    far[rows.index == OUTLYING] = float("inf")  # a group by its name says most
+    return rows.loc[far.sort_values(ascending=False, kind="stable").index]
+
+
+def _said(check: object, row: pd.Series) -> str:
+    """A check that failed, with its numbers."""
+    if check == OUTLYING:
+        return str(row["verdict"])
+    return f"{row['verdict']} ({_numbers(row)})"
+
+
+def instead(checks: pd.DataFrame | None, name: str, group: str) -> list[str]:
+    """What to do with a model that its checks reject: look at groups by name, or another form of it."""
+    if checks is None or name not in checks.attrs["rejected"]:
+        return []
+    steps = [f"do not report each {group} by this fit"]
+    if options := checks.attrs["alternative"].get(name):
+        steps.append(f"fit again with {listed(f'{option}={value!r}' for option, value in options.items())}")
+    elif labels := checks.attrs["outlying"].get(name):
+        steps.append(f"find out what is different about {listed(map(str, labels[:MOST_NAMED]))}")
+    else:
+        steps.append("find out why it does not fit, which no option of it mends")
+    return steps
+
+
+def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | None) -> list[str]:
+    """The evidence that groups differ, beside the classical test of complete pooling; only where it costs little."""
+    of = {fit.attrs["pooling"]: (name, fit) for name, fit in fits.items()}
+    if not {"complete", "partial"} <= set(of) or not _costs_little(record, of["partial"][1]):
+        return []
+    try:
+        table = _quietly(evidence, dict(of.values()), model=record)
+    except ValueError:
+        return []  # complete pooling is no special case of partial pooling
+    factor, mcse = table.loc[1.0, ["log_bayes_factor", "mcse"]]
+    narrow, wide = (table["log_bayes_factor"][scale] for scale in (0.5, 2.0))
+    said = f"log Bayes factor {factor:.1f} nats, MCSE {mcse:.2f}; prior halved {narrow:.1f}, doubled {wide:.1f}"
+    return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{_classical(checks, of['complete'][0])})."]
+
+
+def _classical(checks: pd.DataFrame | None, complete: str) -> str:
+    """What the classical test of complete pooling sees, if it is in the table."""
+    if checks is None or ("spread", complete) not in checks.index:
+        return ""
+    row = checks.loc[("spread", complete)]
+    return f"; {_numbers(row)}"
+
+
+def _numbers(row: pd.Series) -> str:
+    """A statistic, and where the model puts it."""
+    name = row["compares"].partition(",")[0].partition(":")[0]
+    ends = " to ".join(plain(float(row[f"{interval_name()}_{end}"])) for end in ("lb", "ub"))
+    return f"{name}{':' if name[-1:].isdigit() else ''} {plain(float(row['observed']))}, expected {ends}"
+
+
+def deciding_prior(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
+    """The prior whose scale, halved or doubled, moves hyperparameters or groups; only where it costs little to know."""
+    if not _costs_little(record, partial):
+        return []
+    try:
+        table = _quietly(sensitivity, partial, model=record)
+    except ValueError:
+        return []
+    moved = table.drop(index="as it is", level="parameter")[["moved", "groups_moved"]].max(axis=1)
+    by_prior = moved.groupby(level="parameter", sort=False).max()
+    deciding = by_prior[by_prior > DECIDES]
+    if deciding.empty:
+        return []
+    said = listed(f"{name} ({value:.1f} posterior sd)" for name, value in deciding.items())
+    return [f"say why the prior was chosen: with its scale halved or doubled estimates move, by that of {said}"]
+
+
+def _costs_little(record: HierarchicalModel, partial: xr.DataTree) -> bool:
+    """Whether refits are of a closed form, of few groups and of few hyperparameters."""
+    few = partial["constant_data"].sizes[record.group] <= FEW_GROUPS and len(free(partial)) <= FEW_PARAMETERS
+    return few and record.group_level.kind == "in closed form"
+
+
+def _quietly(verb, *arguments, **named):
+    """What a verb says, its warnings aside: refits under other priors may be harder to draw."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return verb(*arguments, **named)
