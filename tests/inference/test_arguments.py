@@ -18,7 +18,7 @@ def clinics():
 
 @pytest.mark.parametrize(
     ("given", "hint"),
-    [({"seed": 1}, "'random_seed'"), ({"warmup": 9}, "'tune'"), ({"covariates": ["x"]}, "no predictor")],
+    [({"seed": 1}, "'random_seed'"), ({"warmup": 9}, "'tune'"), ({"covariates": ["x"]}, "'moderators'")],
 )
 def test_what_others_call_an_argument_is_named(clinics, given, hint):
     with pytest.raises(ValueError, match=hint):

@@ -584,6 +584,7 @@ def test_a_prior_of_a_slope_of_slopes_is_per_sd_in_the_scale_of_slopes():
     assert priors["beta_intercept_kind[b]"].parameters["sigma"] == pytest.approx(2 * scale["intercept"])
 
 
+@pytest.mark.slow
 def test_what_moderators_explain_is_said_of_each_coefficient():
     frame, *_ = with_moderators()
     given = {"slope": ["height"], "intercept": ["kind"]}
