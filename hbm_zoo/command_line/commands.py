@@ -28,7 +28,7 @@ from hbm_zoo.frames import reading
 from hbm_zoo.frames.moderators import OPTION, kinds
 from hbm_zoo.frames.numerals import as_numbers
 from hbm_zoo.frames.rules import FrameError, Rule, check
-from hbm_zoo.inference.arguments import OF_SAMPLER
+from hbm_zoo.inference.arguments import OF_SAMPLER, split
 from hbm_zoo.inference.fitting import poolings_of
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.reporting.findings import findings
@@ -91,7 +91,8 @@ class Source:
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}
         with _bad_input(record, frame):
             read = reader(frame, **own)
-        read.attrs = frame.attrs | read.attrs
+        notes = {"notes": [*dict.fromkeys([*frame.attrs["notes"], *read.attrs.get("notes", [])])]}
+        read.attrs = frame.attrs | read.attrs | notes
         present = {name: rule for name, rule in self._rules(record, read).items() if name in read}
         return reading.usable(as_numbers(read, present), present, self.drop_unusable), options
 
@@ -182,6 +183,8 @@ def compare_poolings(
             target = check_target(out, overwrite) if out else None
             frame, options = source.read(record)
             given = parsing.priors(priors)
+        with _bad_input(record, frame):
+            frame.attrs["notes"] += _said(record, frame, options)
         # A column that the model uses too has the model's name by now.
         label = {theirs: ours for ours, theirs in frame.attrs.get("labels", {}).items()}.get(source.label, source.label)
         if settings["random_seed"] is None:
@@ -202,6 +205,12 @@ def compare_poolings(
                 write(found, target)
             console.print(f"Report      {out / 'report.html'}", soft_wrap=True)
     return 0 if found.passed else 1
+
+
+def _said(record: HierarchicalModel, frame: pd.DataFrame, options: Mapping) -> list[str]:
+    """What the model has to say of the data: a warning in Python, a note here."""
+    record, of_data, _ = split(record, options, frame)
+    return [*record.extras.check(record.prepared(frame, **of_data))]
 
 
 def _fit(record, frame, poolings, progress, **how) -> tuple[dict, dict[str, str]]:

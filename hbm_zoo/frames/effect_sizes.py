@@ -1,13 +1,14 @@
 """An effect and its standard error from the tables that trials come in."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from hbm_zoo.frames.rules import FrameError, check, count, label, number, positive
+from hbm_zoo.frames.numerals import as_numbers
+from hbm_zoo.frames.rules import FrameError, Rule, check, count, label, number, positive
 from hbm_zoo.words import choose
 
 COUNTS = {
@@ -82,19 +83,25 @@ def from_counts(frame: pd.DataFrame, measure: str = "log_risk_ratio") -> pd.Data
     [['Aronson', -0.889, 0.571]]
     """
     choose(measure, MEASURES, "measure")
-    trials = check(frame, COUNTS, "from_counts")
+    trials, notes = _read(frame, COUNTS, "from_counts"), []
     cells = np.column_stack([*_arm(trials, "treated"), *_arm(trials, "control")])
     silent = (cells[:, [0, 2]] == 0).all(axis=1) | (cells[:, [1, 3]] == 0).all(axis=1)
     if silent.any() and measure != "risk_difference":
-        _warn(f"left out {_named(trials, silent)}: both arms without an event, or with nothing else, say nothing of a "
-              f"{measure.replace('_', ' ')}.")  # fmt: skip
+        notes.append(
+            f"left out {_named(trials, silent)}: both arms without an event, or with nothing else, say nothing of a "
+            f"{measure.replace('_', ' ')}."
+        )
         trials, cells = trials[~silent], cells[~silent]
     zero = (cells == 0).any(axis=1)
     if zero.any():
-        _warn(f"added 0.5 to the four cells of {_named(trials, zero)}, each with a zero cell.")
+        notes.append(f"added 0.5 to the four cells of {_named(trials, zero)}, each with a zero cell.")
     effect, variance = MEASURES[measure](*(cells + 0.5 * zero[:, None]).T)
     effects = pd.DataFrame({"clinic": trials["clinic"], "effect": effect, "standard_error": np.sqrt(variance)})
-    return _with_further(effects, frame, COUNTS)
+    for note in notes:
+        warnings.warn(f"from_counts {note}", stacklevel=2)
+    read = _with_further(effects, frame, COUNTS)
+    read.attrs["notes"] = [f"from_counts {note}" for note in notes]
+    return read
 
 
 def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
@@ -125,13 +132,18 @@ def from_escalc(frame: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
     >>> from_escalc(pd.DataFrame({"yi": [-0.5], "vi": [0.04]})).to_dict("records")
     [{'clinic': 1, 'effect': -0.5, 'standard_error': 0.2}]
     """
-    effects = check(frame, ESCALC, "from_escalc")
+    effects = _read(frame, ESCALC, "from_escalc")
     if label is not None:
         choose(label, map(str, frame.columns), "column")
     name = "trial" if label is None else label
     clinic = frame[name].to_numpy() if name in frame.columns else np.arange(1, len(frame) + 1)
     read = pd.DataFrame({"clinic": clinic, "effect": effects["yi"], "standard_error": np.sqrt(effects["vi"])})
     return _with_further(read, frame, {*ESCALC, name})
+
+
+def _read(frame: pd.DataFrame, rules: Mapping[str, Rule], reader: str) -> pd.DataFrame:
+    """The columns that a reader needs, numbers that are text read as people write them."""
+    return check(as_numbers(frame, rules) if isinstance(frame, pd.DataFrame) else frame, rules, reader)
 
 
 def _with_further(effects: pd.DataFrame, frame: pd.DataFrame, read: Collection[str]) -> pd.DataFrame:
@@ -156,7 +168,3 @@ def _arm(trials: pd.DataFrame, arm: str) -> tuple[np.ndarray, np.ndarray]:
 def _named(trials: pd.DataFrame, which: np.ndarray) -> str:
     names = trials["clinic"][which].astype(str).tolist()
     return f"{len(names)} of {len(trials)} trials ({', '.join(names)})"
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(f"from_counts {sentence}", stacklevel=3)

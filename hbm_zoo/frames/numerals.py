@@ -23,7 +23,7 @@ NUMERAL = {
 
 
 def as_numbers(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> pd.DataFrame:
-    """Read the text in the columns that hold numbers; what is no number, or in doubt, stays text.
+    """Read the text in those columns that are there and hold numbers; what is no number, or in doubt, stays text.
 
     Where commas separate cells (``frame.attrs["separator"]``) the point is the decimal mark, unless a cell has no
     reading but with a decimal comma.
@@ -35,7 +35,8 @@ def as_numbers(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> pd.DataFrame:
     >>> as_numbers(frame, {"observed": count(""), "expected": positive("")}).to_numpy().tolist()
     [[1200.0, 1100.5], [3.0, 2.25]]
     """
-    text = {name: frame[name] for name, rule in rules.items() if not rule.label and _has_text(frame[name])}
+    once = [name for name in rules if list(frame.columns).count(name) == 1]
+    text = {name: frame[name] for name in once if not rules[name].label and _has_text(frame[name])}
     readings = {mark: {name: column.map(partial(read, mark=mark)) for name, column in text.items()} for mark in OTHER}
     votes = {mark: sum(_votes(readings[mark][n], readings[OTHER[mark]][n], rules[n]) for n in text) for mark in OTHER}
     if frame.attrs.get("separator") == ",":

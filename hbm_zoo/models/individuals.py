@@ -156,7 +156,7 @@ def _read(frame, columns):
         return frame
     plain = frame.map(lambda cell: int(cell) if isinstance(cell, bool | np.bool_) else cell)
     plain.attrs = frame.attrs
-    return as_numbers(plain, {name: rule for name, rule in columns.items() if list(frame.columns).count(name) == 1})
+    return as_numbers(plain, columns)
 
 
 def _check_columns(frame, names, fitness, year, reader):

@@ -347,3 +347,31 @@ def test_moderators_are_asked_for_by_column_and_said_in_the_data_and_the_answer(
     assert re.search(r"share of variance explained: R2 0\.[56]\d+ \(.*\), a priori 0\.[45]", out)
     assert main([*line, "--moderator", "lattitude"]) == 2
     assert "Did you mean 'latitude'?" in capsys.readouterr().err
+
+
+READ = {
+    "escalc": ("study,yi,vi\nA,0.1,0.04\nB,-0.3,0.05\n", ["--option", "label=study"], []),
+    "counts": (
+        "clinic,events_treated,total_treated,events_control,total_control\nA,0,40,10,44\nB,5,50,9,52\n",
+        [],
+        ["from_counts added 0.5 to the four cells of 1 of 2 trials (A)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READ)
+def test_a_reader_of_trials_reads_a_file_of_text_and_says_what_it_did(capsys, tmp_path, reader):
+    text, options, notes = READ[reader]
+    (tmp_path / "trials.csv").write_text(text)
+    given = ["--data", tmp_path / "trials.csv", "--reader", reader, *options, "--pooling", "none", "--draws", 50]
+    assert compare(*given, "--quiet", model="vaccine_clinics") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("Note" if notes else "Verdict")
+    assert all(note in out for note in notes)
+
+
+def test_what_a_model_says_of_the_data_is_a_note(capsys):
+    """In Python a warning; warnings are silent here."""
+    given = ["--dataset", "sleepstudy", "--option", "center=2000", "--pooling", "none", "--draws", 50, "--quiet"]
+    compare(*given, model="reaction_norms")
+    assert "The center 2000 lies 221 times the range" in " ".join(capsys.readouterr().out.split())
