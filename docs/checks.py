@@ -218,7 +218,7 @@ def line(folder, model, pooling, fault, frame, data_sets):
     failed = p < 0.05
     rate = float(failed.any("check").mean())
     shares = failed.mean("data_set").to_series().sort_values(ascending=False)
-    said = ", ".join(f"{check} {share:.2f}" for check, share in shares[shares > 0.01].items())
+    said = ", ".join(f"{check} {share:.2f}" for check, share in shares[shares > 0.01].items()).replace("|", "\\|")
     about = FAULT_BY_NAME[fault].__doc__.strip().rstrip(".") if fault else "**truth and data from the priors**"
     size = failed.sizes["data_set"]
     return f"| {model} | {pooling} | {about} | {size} | {rate:.3f} | {np.sqrt(rate * (1 - rate) / size):.3f} | {said} |"

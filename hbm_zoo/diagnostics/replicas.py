@@ -35,6 +35,8 @@ class Refits:
                 f"check_model needs how the data look with another response, and {record.name} does not give it."
             )
         self.record, self.fit, self.seen = record, fit, prepared(fit)
+        if "circular" in self.seen.attrs:
+            raise ValueError(self.seen.attrs["circular"])
         self.data = self.seen.drop_vars(record.group)  # labels, which every sum of two arrays would compare anew
         self.drawn, self.names = hyperparameters(fit), free(fit)
         self.rng = np.random.default_rng([int(fit.attrs["seed"]), seed])

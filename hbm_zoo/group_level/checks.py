@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
-from scipy import special, stats
+from scipy import special
+from scipy.stats import rankdata
 
 #: Normal scores of probabilities that differ from 0, or 1, by less than rounding.
 FARTHEST = 8.2
+#: Variance of scores that differ by rounding alone.
+ALL_THE_SAME = 1e-20
 OF_GROUPS = ("complete", "partial")
 
 
@@ -72,12 +75,19 @@ def spread(h, data, scores):
 
 def asymmetry(h, data, scores):
     """Third standardised moment of the scores."""
-    return float(stats.skew(_known(scores)))
+    return _standardised_moment(scores, 3)
 
 
 def tails(h, data, scores):
     """Fourth standardised moment of the scores: 3 of a normal."""
-    return float(stats.kurtosis(_known(scores), fisher=False))
+    return _standardised_moment(scores, 4)
+
+
+def _standardised_moment(scores: np.ndarray, power: int) -> float:
+    """Of the scores about their mean, over that power of their sd; 0 of scores that are all the same."""
+    away = _known(scores) - _known(scores).mean()
+    variance = (away**2).mean()
+    return float((away**power).mean() / variance ** (power / 2)) if variance > ALL_THE_SAME else 0.0
 
 
 def _known(scores: np.ndarray) -> np.ndarray:
@@ -109,6 +119,13 @@ OF_ALL = {
         poolings=("partial",),
     ),
 }
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation of two arrays; 0 where one of them has one value."""
+    ranks = [rankdata(values) for values in (one, other)]
+    constant = any(np.ptp(rank) == 0 for rank in ranks)
+    return 0.0 if constant else float(np.corrcoef(*ranks)[0, 1])
 
 
 def levene(values: np.ndarray, group: np.ndarray) -> float:

@@ -178,8 +178,7 @@ def unequal_noise(h, data, scores):
 def noise_along(h, data, scores):
     """Spearman's correlation of the size of residuals with the environment."""
     residual, spare, _, _ = about_own_lines(data)
-    x = data.x.values[spare]
-    return float(stats.spearmanr(np.abs(residual[spare]), x).statistic) if x.size and np.ptp(x) > 0 else 0.0
+    return checks.correlation(np.abs(residual[spare]), data.x.values[spare]) if spare.any() else 0.0
 
 
 OF_LINES = {
@@ -261,7 +260,7 @@ def width(h, data, scores):
 
 def with_standard_error(h, data, scores):
     """Spearman's correlation of the size of scores with the standard error."""
-    return float(stats.spearmanr(np.abs(scores), data.standard_error.values).statistic)
+    return checks.correlation(np.abs(scores), data.standard_error.values)
 
 
 OF_GENES = {f"|z| > {threshold}": beyond(threshold) for threshold in (2, 3, 4, 5)} | {

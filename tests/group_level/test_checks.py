@@ -117,6 +117,23 @@ def test_scores_of_counts_are_of_the_middle():
 # Statistics.
 
 
+def test_shape_and_correlation_are_those_of_scipy():
+    rng = np.random.default_rng(9)
+    scores = np.append(rng.gamma(2.0, size=30), np.nan)
+    known = scores[:-1]
+    assert checks.asymmetry(None, None, scores) == pytest.approx(stats.skew(known))
+    assert checks.tails(None, None, scores) == pytest.approx(stats.kurtosis(known, fisher=False))
+    other = rng.integers(0, 5, 30)
+    assert checks.correlation(known, other) == pytest.approx(stats.spearmanr(known, other).statistic)
+
+
+def test_what_is_all_the_same_has_no_shape_and_no_correlation():
+    """Undefined, it would be surprising in no data, or in all: z scores have standard errors of 1."""
+    same = np.full(5, 0.3)
+    assert checks.asymmetry(None, None, same) == checks.tails(None, None, same) == 0.0
+    assert checks.correlation(np.arange(5.0), np.ones(5)) == 0.0
+
+
 def test_levene_is_that_of_scipy_where_groups_are_equal():
     """Where all groups have as many rows the factor of O'Neill & Mathews is the same for each, and F has none."""
     values = np.random.default_rng(2).normal(size=(4, 9))

@@ -134,9 +134,9 @@ def test_what_is_left_out_of_a_long_table_is_counted_where_it_is_left_out(found)
 
 
 def test_files_are_linked_and_pictures_described(page):
-    assert re.findall(r'<a href="([^"]+)">', page) == ["groups.csv", "comparison.csv"]
+    assert re.findall(r'<a href="([^"]+)">', page) == ["model_checks.csv", "groups.csv", "comparison.csv"]
     described = re.findall(r'<img alt="([^"]*)"', page)
-    assert len(described) == 4
+    assert len(described) == 5
     assert all(len(text) > 40 for text in described)
 
 
