@@ -286,7 +286,7 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
         values, at = xr.broadcast(np.exp(joint - top) * g, theta)
         return xr.apply_ufunc(lambda y, x: integrate.simpson(y, x=x), values, at, input_core_dims=[["x"]] * 2)
 
-    evidence, reported, after = integral(1.0), level.reported(theta), level.after(h, data)
+    evidence, reported, after = integral(1.0), level.reported(theta, data), level.after(h, data)
     mean = integral(reported) / evidence
     found = level.log_left_out(h, data)
     assert set(found.dims) == {"sample", record.group}

@@ -62,7 +62,8 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     Warns
     -----
     FrameWarning
-        How much a Poisson overstates the noise at this risk, 1/(1 - p); and if more than 1 % of
+        How much a Poisson overstates the noise at this risk, 1/(1 - p), where ``fit(noise="binomial")`` does not; and
+        if more than 1 % of
         the hospitals large enough, or of a size unknown, have no published count.
 
     Examples
@@ -207,5 +208,5 @@ def _overstated(table):
     p = table["observed"].sum() / table["discharges"].sum()
     return (
         f"{100 * p:.1f} % of discharges are readmitted: a Poisson overstates the variance of the counts by about "
-        f"1/(1 - p) = {1 / (1 - p):.2f}, which biases cv down."
+        f"1/(1 - p) = {1 / (1 - p):.2f}, which biases cv down; noise='binomial' does not."
     )
