@@ -105,6 +105,40 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     return table
 
 
+def published(frame, measure="READM-30-HF-HRRP"):
+    """The file that the publisher would make of hospitals: what `from_hrrp` reads.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns hospital, observed, expected, discharges, as ``simulate`` gives them with ``noise="binomial"``.
+    measure : str
+        The name of the measure.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Text, in the published columns: rates to four decimals of a percent; counts below 11, and the discharges beside
+        them, withheld.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"hospital": ["A", "B"], "observed": [90, 9], "expected": [80.0, 12], "discharges": 400})
+    >>> published(frame).iloc[:, 1:].to_numpy().tolist()
+    [['000001', 'READM-30-HF-HRRP', '400', '20.0000', '90'], ['000002', 'READM-30-HF-HRRP', 'N/A', '3.0000', 'Too Few to Report']]
+    """
+    withheld = frame["observed"] < FEWEST_PUBLISHED
+    columns = {
+        "Facility Name": frame["hospital"].astype(str),
+        "Facility ID": [f"{i + 1:06d}" for i in range(len(frame))],
+        "Measure Name": measure,
+        "Number of Discharges": frame["discharges"].astype(str).mask(withheld, "N/A"),
+        "Expected Readmission Rate": (100 * frame["expected"] / frame["discharges"]).map("{:.4f}".format),
+        "Number of Readmissions": frame["observed"].astype(str).mask(withheld, "Too Few to Report"),
+    }
+    return pd.DataFrame(columns)
+
+
 def _checked(frame, least_expected):
     """The frame under the names of today; one that is not the published one, or a threshold that is no number."""
     if not isinstance(frame, pd.DataFrame):
