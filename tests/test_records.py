@@ -15,6 +15,7 @@ from scipy import integrate, stats
 from scipy.stats import qmc
 
 import hbm_zoo as hz
+from hbm_zoo.group_level.mixture_of_normals import StudentT
 from hbm_zoo.group_level.multivariate import Vector
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
 from hbm_zoo.inference.nodes import with_nodes
@@ -234,6 +235,9 @@ def log_density(population, theta):
     if isinstance(population, SpikeSlab):
         slab = xr.apply_ufunc(stats.norm.logpdf, theta, population.slab_mean, population.slab_sd)
         return np.log1p(-population.null) + slab
+    if isinstance(population, StudentT):
+        density = stats.t.logpdf
+        return xr.apply_ufunc(density, theta, population.nu, population.mean, population.scale)
     assert isinstance(population, Normal)
     return xr.apply_ufunc(stats.norm.logpdf, theta, population.mean, population.sd)
 
@@ -278,7 +282,9 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
     level, data = record.group_level, data_of(record)
     h = drawn_from_the_prior(record, data)
     before = level.population(level.at(h, data))
-    theta = before.mean + before.sd * xr.DataArray(np.linspace(-12, 12, 4001), dims="x")
+    heavy = isinstance(before, StudentT)
+    wide = np.sinh(np.linspace(-14, 14, 8001)) if heavy else np.linspace(-12, 12, 4001)
+    theta = before.mean + before.sd * xr.DataArray(wide, dims="x")
     joint = log_density(before, theta) + level.log_likelihood(theta, h, data)
     top = joint.max("x")
 
