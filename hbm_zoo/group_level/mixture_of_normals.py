@@ -10,7 +10,7 @@ from scipy import special
 
 from hbm_zoo.group_level.populations import Population
 
-BISECTIONS = 50
+BISECTIONS = 32
 
 
 @dataclass(frozen=True)
