@@ -100,5 +100,7 @@ class MixtureOfNormals(Population):
         outer = self._outer(self.weight * self.each_mean)
         u = outer.copy(data=rng.random(outer.shape))
         node = (self.weight.cumsum("node") < u).sum("node").clip(max=self.weight.sizes["node"] - 1)
-        mean, sd = (value.isel(node=node) if "node" in value.dims else value for value in (self.each_mean, self.each_sd))
+        mean, sd = (
+            value.isel(node=node) if "node" in value.dims else value for value in (self.each_mean, self.each_sd)
+        )
         return mean + sd * outer.copy(data=rng.standard_normal(outer.shape))

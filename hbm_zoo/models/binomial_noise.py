@@ -87,8 +87,10 @@ def no_pooling(data, prior):
 
 
 def complete_pooling(data, prior):
-    """logit p_j = logit e_j + mu: the same odds against those expected for all."""
-    pm.Binomial("O", data.discharges, logit_p=pm.math.logit(data.e) + prior("mu"), observed=data.observed, dims="hospital")
+    """Logit p_j = logit e_j + mu: the same odds against those expected for all."""
+    pm.Binomial(
+        "O", data.discharges, logit_p=pm.math.logit(data.e) + prior("mu"), observed=data.observed, dims="hospital"
+    )
 
 
 def partial_pooling_centered(data, prior):

@@ -79,7 +79,12 @@ NAMES = {
 
 
 def point(rng):
-    return {"mu": rng.normal(0, 0.5), "tau": rng.uniform(0.05, 1.2), "alpha": rng.normal(0, 0.5, 6), "z": rng.normal(size=6)}
+    return {
+        "mu": rng.normal(0, 0.5),
+        "tau": rng.uniform(0.05, 1.2),
+        "alpha": rng.normal(0, 0.5, 6),
+        "z": rng.normal(size=6),
+    }
 
 
 @pytest.mark.parametrize("which", VARIANTS, ids="-".join)
@@ -94,7 +99,7 @@ def test_every_variant_is_its_density_by_scipy_at_random_points(which):
 
 
 def test_the_gradient_of_the_integrated_form_is_the_expected_score():
-    """d log m / d mu = E[(alpha - mu) / tau^2 | O], and so for log tau: posterior means by adaptive quadrature."""
+    """D log m / d mu = E[(alpha - mu) / tau^2 | O], and so for log tau: posterior means by adaptive quadrature."""
     gradient = RECORD.build(FRAME, "partial", "marginalized").compile_dlogp(jacobian=False, **QUIET)
     for mu, tau in ((0.1, 0.3), (-0.6, 0.05), (0.2, 1.1)):
         scores = (lambda a: (a - mu) / tau**2), (lambda a: ((a - mu) / tau) ** 2 - 1)  # noqa: B023
@@ -180,7 +185,9 @@ def test_halves_are_binomials_of_the_same_risk():
 
 def country(seed, hospitals=3000, tau=0.0625):
     """Read from the file that the publisher would make; relative risks have an sd of .05."""
-    frame, _ = RECORD.simulate(np.random.default_rng(seed), hospitals=hospitals, tau=tau, median_discharges=250.0, sigma_discharges=0.8)
+    frame, _ = RECORD.simulate(
+        np.random.default_rng(seed), hospitals=hospitals, tau=tau, median_discharges=250.0, sigma_discharges=0.8
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrameWarning)
         return hrrp.from_hrrp(hrrp.published(frame))
@@ -208,10 +215,19 @@ def test_the_poisson_takes_half_the_spread_of_a_country_and_the_binomial_finds_i
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"observed": [0, 3, 61, 60, 9, 130]}, "at most as many readmissions as discharges, got 61 of 60 for 'C' in row 2"),
-        ({"expected": [0.9, 2, 60, 75, 4.5, 500]}, "to be expected than discharges, got 60 of 60 for 'C' in row 2 .and 1 more"),
+        (
+            {"observed": [0, 3, 61, 60, 9, 130]},
+            "at most as many readmissions as discharges, got 61 of 60 for 'C' in row 2",
+        ),
+        (
+            {"expected": [0.9, 2, 60, 75, 4.5, 500]},
+            "to be expected than discharges, got 60 of 60 for 'C' in row 2 .and 1 more",
+        ),
         ({"expected": [0.9, 2, 11, 75, 4.5, 0]}, "column 'expected' .*0"),
-        ({"discharges": [0, 10, 60, 300, 9, 500]}, "column 'discharges' expected a whole number, 1 or more.*0 in row 0"),
+        (
+            {"discharges": [0, 10, 60, 300, 9, 500]},
+            "column 'discharges' expected a whole number, 1 or more.*0 in row 0",
+        ),
         ({"discharges": [4, 10.5, 60, 300, 9, 500]}, "column 'discharges' expected a whole number.*10.5 in row 1"),
         ({"discharges": [4, np.nan, 60, 300, 9, 500]}, "column 'discharges' .*an empty cell in row 1"),
         ({"discharges": [4, 1e10, 60, 300, 9, 500]}, "column 'discharges' .*at most 999,999,999"),
@@ -233,3 +249,76 @@ def test_what_does_not_belong_together_is_named():
     few = RECORD.data(FRAME.assign(expected=FRAME["expected"] / 100))
     assert "in another unit" in RECORD.extras.contradiction(few, priors)
     assert RECORD.extras.contradiction(RECORD.data(FRAME), priors) is None
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return hz.fit("hospital_readmission", FRAME, noise="binomial", draws=500, random_seed=2, progressbar=False)
+
+
+def test_the_fit_is_the_quadrature(fit):
+    """Means within 4 Monte Carlo errors, each below .3 posterior sds; relative risks by the same grid."""
+    mu, log_tau, z = np.linspace(-1, 1.2, 61), np.linspace(-5, 1.5, 61), np.linspace(-8, 8, 97)
+    m, tau = np.meshgrid(mu, np.exp(log_tau), indexing="ij")
+    log_post, ratios = log_prior(m, tau) + np.log(tau), []
+    for j in range(6):
+        p = special.expit(EXPECTED_ODDS[j] + m[..., None] + tau[..., None] * z)
+        likelihood = stats.binom.pmf(O[j], N[j], p) * stats.norm.pdf(z) * (z[1] - z[0])
+        log_post += np.log(likelihood.sum(axis=-1))
+        ratios.append((likelihood * p).sum(axis=-1) / likelihood.sum(axis=-1) * N[j] / E[j])
+    weight = np.exp(log_post - special.logsumexp(log_post))
+    for name, values in (("mu", m), ("tau", tau)):
+        draws = fit["posterior"][name]
+        mcse = float(az.mcse(draws)) / np.sqrt(fit.attrs.get("efficiency", 1.0))
+        assert abs(float(draws.mean()) - (weight * values).sum()) < 4 * mcse, name
+        assert 4 * mcse < 0.3 * float(draws.std())
+    exact = np.array([(weight * ratio).sum() for ratio in ratios])
+    np.testing.assert_allclose(fit["group_summary"]["mean"], exact, atol=0.02)
+    np.testing.assert_allclose(fit["posterior"]["lam"].mean(["chain", "draw"]), exact, atol=0.1)
+
+
+def test_thresholds_are_of_the_relative_risk(fit):
+    table = hz.groups(fit, threshold=1.1)
+    lam = fit["posterior"]["lam"]
+    np.testing.assert_allclose(table["own"], O / E)
+    np.testing.assert_allclose(table["p_above_1.1"], (lam > 1.1).mean(["chain", "draw"]), atol=0.06)
+    assert table["partial_eti89_ub"].max() < float((N / E).max())
+
+
+def test_a_hospital_is_predicted_at_the_risk_expected_of_it(fit):
+    """Relative risks of the known are at the risk of the fit, of the others at that of their rows."""
+    new = pd.DataFrame(
+        {
+            "hospital": ["F", "sure", "rare", "brings"],
+            "expected": [10.0, 98.0, 1.0, 40.0],
+            "discharges": [40, 100, 100, 200],
+            "observed": [np.nan, np.nan, np.nan, 50],
+        }
+    )
+    told = hz.predict(fit, new, random_seed=1)
+    lam, O_new = told["predictions"]["lam"], told["predictions"]["O"]
+    assert told["group_summary"]["case"].values.tolist() == ["known", "never seen", "never seen", "brings rows"]
+    np.testing.assert_allclose(lam.mean(["chain", "draw"]), told["group_summary"]["mean"], atol=0.1)
+    assert float(lam.sel(hospital="sure").max()) <= 100 / 98
+    assert float(lam.sel(hospital="rare").max()) > 1.5
+    assert int(O_new.max()) <= 100
+    expected = float(lam.sel(hospital="F").mean())
+    assert float(O_new.isel(row=0).mean()) == pytest.approx(10 * expected, rel=0.1)
+    with pytest.raises(ValueError, match="give it a row"):
+        hz.predict(fit, n_new=1)
+
+
+def test_a_funnel_is_refused_for_its_reason(fit):
+    with pytest.raises(ValueError, match="no control limits"):
+        hz.plot_funnel(
+            {"complete": hz.fit("hospital_readmission", FRAME, "complete", noise="binomial"), "partial": fit}
+        )
+
+
+@pytest.mark.slow
+def test_calibration():
+    frame, _ = RECORD.simulate(np.random.default_rng(0), hospitals=8)
+    result = hz.calibrate(
+        "hospital_readmission", frame, noise="binomial", simulations=200, draws=250, workers=2, random_seed=1
+    )
+    assert result.table["p_holm"].min() > 0.01
