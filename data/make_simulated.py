@@ -22,7 +22,7 @@ def simulated_readmissions() -> pd.DataFrame:
 
 
 def simulated_discharges() -> pd.DataFrame:
-    """150 hospitals at a risk of 20 %, sd .1 of their log odds; median 400 discharges, one in ten below 110 or above 1,400."""
+    """150 hospitals at a risk of 20 %, log odds with an sd of .1; median 400 discharges."""
     rng = np.random.default_rng(20240115)
     simulate = hz.hospital_readmission.MODEL.under(noise="binomial").simulate
     frame, truth = simulate(rng, hospitals=150, mu=0.0, tau=0.1, median_discharges=400.0)

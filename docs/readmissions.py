@@ -1,4 +1,4 @@
-"""What spread does each noise find in a country? ``uv run python docs/readmissions.py`` makes docs/readmissions.md's table."""
+"""What spread does each noise find in a country? ``uv run python docs/readmissions.py`` makes the table."""
 
 import warnings
 from pathlib import Path

@@ -124,8 +124,8 @@ def published(frame, measure="READM-30-HF-HRRP"):
     Examples
     --------
     >>> frame = pd.DataFrame({"hospital": ["A", "B"], "observed": [90, 9], "expected": [80.0, 12], "discharges": 400})
-    >>> published(frame).iloc[:, 1:].to_numpy().tolist()
-    [['000001', 'READM-30-HF-HRRP', '400', '20.0000', '90'], ['000002', 'READM-30-HF-HRRP', 'N/A', '3.0000', 'Too Few to Report']]
+    >>> published(frame).iloc[:, 3:].to_numpy().tolist()
+    [['400', '20.0000', '90'], ['N/A', '3.0000', 'Too Few to Report']]
     """
     withheld = frame["observed"] < FEWEST_PUBLISHED
     columns = {

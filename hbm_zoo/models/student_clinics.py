@@ -51,8 +51,8 @@ def _inflation(prior):
     inflation = expectation(prior, lambda above_2: 1 + 2 / np.maximum(above_2, np.finfo(float).tiny))
     if not inflation < 1e3:
         raise ValueError(
-            f"The prior {describe(prior)} of 'nu_above_2' lies so near 0 that the variance of one clinic's effect is not "
-            "finite: pass a prior for 'theta' as well, or one of 'nu_above_2' with less weight there."
+            f"The prior {describe(prior)} of 'nu_above_2' lies so near 0 that the variance of one clinic's effect is "
+            "not finite: pass a prior for 'theta' as well, or one of 'nu_above_2' with less weight there."
         )
     return inflation
 

@@ -119,7 +119,7 @@ def test_the_weight_of_the_data_grows_with_their_distance():
 
 @pytest.mark.parametrize(("tau", "nu"), [(0.5, 3.0), (1.3, 7.0), (0.1, 2.6), (4.0, 30.0), (1.0, 500.0)])
 def test_kappa_is_averaged_over_data(tau, nu):
-    """By simulation of the data, Rao-Blackwellised: within 4 standard errors, and of a normal tau^2 / (tau^2 + se^2)."""
+    """By simulation of the data, Rao-Blackwellised: within 4 standard errors; of a normal tau^2 / (tau^2 + se^2)."""
     rng = np.random.default_rng(4)
     z, w = rng.standard_normal(20_000), rng.gamma(nu / 2, 2 / nu, 20_000)
     y = xr.DataArray(z * np.sqrt(1 + tau**2 / w), dims="sample")

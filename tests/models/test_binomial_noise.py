@@ -1,4 +1,4 @@
-"""Hospitals with binomial noise against SciPy, identities, limits, a two-dimensional quadrature, and a country's file."""
+"""Hospitals with binomial noise against SciPy, identities, limits, a quadrature, and a country's file."""
 
 import warnings
 
