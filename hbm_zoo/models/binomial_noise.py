@@ -195,6 +195,17 @@ def simulate(rng, *, hospitals=100, mu=0.0, tau=0.2, risk=0.2, median_discharges
     return frame, xr.Dataset({"mu": mu, "tau": tau, "lam": lam})
 
 
+VARIANTS = {
+    "none": {"centered": no_pooling},
+    "complete": {"centered": complete_pooling},
+    "partial": {
+        "centered": partial_pooling_centered,
+        "noncentered": partial_pooling_noncentered,
+        "marginalized": partial_pooling_marginalized,
+    },
+}
+
+
 def with_binomial_noise(record):
     """The record of `hospital_readmission` with binomial noise."""
     return replace(
@@ -206,15 +217,7 @@ def with_binomial_noise(record):
         default_priors=default_priors,
         matched_prior=logit_normal.matched_prior,
         prepare=prepare,
-        variants={
-            "none": {"centered": no_pooling},
-            "complete": {"centered": complete_pooling},
-            "partial": {
-                "centered": partial_pooling_centered,
-                "noncentered": partial_pooling_noncentered,
-                "marginalized": partial_pooling_marginalized,
-            },
-        },
+        variants=VARIANTS,
         fixed=logit_normal.FIXED,
         group_level=HOSPITALS.group_level(
             estimand_by_group=lambda data: RelativeRisk(data.e),
