@@ -72,8 +72,9 @@ expected counts do know, is ignored. It makes the noise smaller still than a bin
 What it assumes
 ---------------
 * Expected counts are known without error, and the case mix is in them.
-* Readmissions are rare enough for a Poisson. At a risk of p the noise is
-  overstated by about 1/(1 - p), which biases cv down: see noise=binomial.
+* Readmissions are rare, under noise=poisson. At a risk of p that overstates the
+  noise by about 1/(1 - p), which biases cv down. Under noise=binomial all patients
+  of a hospital have one risk: case mix within a hospital is ignored.
 * Hospitals are exchangeable: nothing known about one sets it apart beforehand.
 
 References
