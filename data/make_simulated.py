@@ -21,6 +21,14 @@ def simulated_readmissions() -> pd.DataFrame:
     return frame.assign(true_lam=truth["lam"].values.round(6))
 
 
+def simulated_discharges() -> pd.DataFrame:
+    """150 hospitals at a risk of 20 %, log odds with an sd of .1; median 400 discharges."""
+    rng = np.random.default_rng(20240115)
+    simulate = hz.hospital_readmission.MODEL.under(noise="binomial").simulate
+    frame, truth = simulate(rng, hospitals=150, mu=0.0, tau=0.1, median_discharges=400.0)
+    return frame.assign(true_lam=truth["lam"].values.round(6))
+
+
 def simulated_genes() -> pd.DataFrame:
     """1,000 genes, one in ten with an effect, about three standard errors large."""
     rng = np.random.default_rng(20240105)
@@ -61,6 +69,7 @@ def simulated_rig() -> pd.DataFrame:
 
 MAKERS = (
     simulated_readmissions,
+    simulated_discharges,
     simulated_platform_trial,
     simulated_genes,
     simulated_alloy,

@@ -8,8 +8,10 @@ import numpy as np
 import hbm_zoo as hz
 
 MODELS = {
-    "vaccine_clinics": {},
-    "hospital_readmission": {},
+    "vaccine_clinics": {"population": "normal"},
+    "vaccine_clinics ": {"population": "student-t"},
+    "hospital_readmission": {"noise": "poisson"},
+    "hospital_readmission ": {"noise": "binomial"},
     "tissue_expression": {},
     "spike_slab_genes": {"null": "theoretical"},
     "spike_slab_genes ": {"null": "empirical"},

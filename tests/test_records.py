@@ -15,6 +15,7 @@ from scipy import integrate, stats
 from scipy.stats import qmc
 
 import hbm_zoo as hz
+from hbm_zoo.group_level.mixture_of_normals import StudentT
 from hbm_zoo.group_level.multivariate import Vector
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
 from hbm_zoo.inference.nodes import with_nodes
@@ -234,6 +235,9 @@ def log_density(population, theta):
     if isinstance(population, SpikeSlab):
         slab = xr.apply_ufunc(stats.norm.logpdf, theta, population.slab_mean, population.slab_sd)
         return np.log1p(-population.null) + slab
+    if isinstance(population, StudentT):
+        density = stats.t.logpdf
+        return xr.apply_ufunc(density, theta, population.nu, population.mean, population.scale)
     assert isinstance(population, Normal)
     return xr.apply_ufunc(stats.norm.logpdf, theta, population.mean, population.sd)
 
@@ -278,7 +282,9 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
     level, data = record.group_level, data_of(record)
     h = drawn_from_the_prior(record, data)
     before = level.population(level.at(h, data))
-    theta = before.mean + before.sd * xr.DataArray(np.linspace(-12, 12, 4001), dims="x")
+    heavy = isinstance(before, StudentT)
+    wide = np.sinh(np.linspace(-14, 14, 8001)) if heavy else np.linspace(-12, 12, 4001)
+    theta = before.mean + before.sd * xr.DataArray(wide, dims="x")
     joint = log_density(before, theta) + level.log_likelihood(theta, h, data)
     top = joint.max("x")
 
@@ -286,7 +292,7 @@ def test_a_group_is_brute_force_at_random_hyperparameters(name):
         values, at = xr.broadcast(np.exp(joint - top) * g, theta)
         return xr.apply_ufunc(lambda y, x: integrate.simpson(y, x=x), values, at, input_core_dims=[["x"]] * 2)
 
-    evidence, reported, after = integral(1.0), level.reported(theta), level.after(h, data)
+    evidence, reported, after = integral(1.0), level.reported(theta, data), level.after(h, data)
     mean = integral(reported) / evidence
     found = level.log_left_out(h, data)
     assert set(found.dims) == {"sample", record.group}

@@ -71,6 +71,8 @@ class Source:
 
     def _frame(self, record: HierarchicalModel, reader: Callable | None, options: dict) -> tuple[pd.DataFrame, dict]:
         """The frame itself, from a file or shipped, and the options that are not the reader's."""
+        with _bad_input(record):
+            record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if self.file is None:
             if not record.datasets:
                 raise BadInput(f"{record.name} has no shipped data: give a file by --data.")
@@ -81,8 +83,6 @@ class Source:
         if str(self.file) in record.datasets and not self.file.exists():
             raise BadInput(f"There is no file {self.file}; the shipped data of that name: --dataset {self.file}.")
         frame = reading.read(self.file)
-        with _bad_input(record):
-            record = record.under(**{name: value for name, value in options.items() if name in record.alternatives})
         if reader is None:
             columns, rules = parsing.columns(self.columns, record.columns), self._rules(record, frame)
             named = reading.for_model(frame, columns, rules, self.drop_unusable, self.label)

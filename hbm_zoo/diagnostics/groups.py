@@ -26,6 +26,9 @@ from hbm_zoo.inference.summary import (
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
 
+#: What the data of a group weigh given these data, among the `expectations` of a group level where kappa is another.
+WEIGHT = "weight"
+
 
 def groups(
     fits: Fits, threshold: float | None = None, model: HierarchicalModel | None = None, level: str | None = None
@@ -51,7 +54,8 @@ def groups(
         one beside it; the volume of its data; ``own``, the raw estimate; for each fit its posterior mean and interval
         (``partial``, ``partial_eti89_lb``, ...); and from partial pooling ``kappa`` =
         1 - E[Var(theta | y, h)] / Var(theta | h), the weight of the group's own data, with
-        its interval over hyperparameters; ``p_above_<reference>``; ``p_above_<threshold>``;
+        its interval over hyperparameters, and ``weight`` = (E[theta | y, h] - mu)/(own - mu), where that is another;
+        ``p_above_<reference>``; ``p_above_<threshold>``;
         ``rank``, 1 for the largest, with interval; ``p_best``; ``p_top10``.
 
         Of a level above, the same but for the ranks, from closed forms averaged over hyperparameter draws. No
@@ -94,7 +98,7 @@ def _of_groups(record, fits: Fits, leading: str, threshold: float | None) -> dic
         each = fit["group_summary"].to_dataset()
         columns |= {name: each["mean"], **{f"{name}_{end}": each[end] for end in _ends(each)}}
     borrowed = fits[leading].attrs["pooling"] != "none"
-    kappa = [name for name in ("kappa", *(f"kappa_{end}" for end in interval)) if borrowed]
+    kappa = [name for name in ("kappa", *(f"kappa_{end}" for end in interval), WEIGHT) if borrowed]
     columns |= {name: summary[name] for name in kappa if name in summary}
     if record.reference is not None:
         columns[f"p_above_{record.reference:g}"] = summary["p_above"]

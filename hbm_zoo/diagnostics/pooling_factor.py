@@ -84,7 +84,7 @@ def _draws(record: HierarchicalModel, fit: xr.DataTree) -> tuple[xr.DataArray, x
         theta = theta.drop_vars(["chain", "draw"], errors="ignore")
         return theta, theta - (expected.mean("sample") if h.sizes["sample"] == 1 else expected)
     h, rng = _few(record, h, data), np.random.default_rng(int(fit.attrs["seed"]))
-    theta = level.reported(level.conditional(h, data).sample(rng))
+    theta = level.reported(level.conditional(h, data).sample(rng), data)
     return theta, theta - level.of_groups(h, data).mean
 
 

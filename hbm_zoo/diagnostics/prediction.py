@@ -124,8 +124,10 @@ def predict(
     one_known = len(hyperparameters(fit)["sample"]) == 1
     tree = {"group_summary": _summaries(record, fit, h.isel(sample=[0]) if one_known else h, asked)}
     known_by = list(_known_by(record, fit, h, asked, h.sizes["sample"]))
-    theta = _by_group(record, asked, [population.sample(rng) for _, population in known_by])
-    predictions = {record.estimand: record.group_level.reported(theta)}
+    drawn = [population.sample(rng) for _, population, _ in known_by]
+    theta = _by_group(record, asked, drawn)
+    reported = [record.group_level.reported(each, of) for each, (_, _, of) in zip(drawn, known_by, strict=True)]
+    predictions = {record.estimand: _by_group(record, asked, reported)}
     if asked.rows is not None:
         theirs = theta.sel({record.group: asked.rows[record.group].values})
         new = record.group_level.replicate(rng, theirs, h, asked.rows, prepared(fit))
@@ -191,25 +193,25 @@ def _within_budget(h: xr.Dataset, chains: int, largest: int) -> xr.Dataset:
 
 def _known_by(
     record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked: NewRows, samples: int
-) -> Iterator[tuple[Mapping[str, str], Population]]:
-    """Populations of groups' parameters, and by label what each has shown; in chunks for so many samples."""
+) -> Iterator[tuple[Mapping[str, str], Population, xr.Dataset]]:
+    """By label what each group has shown, the population of its parameter, and its data; in chunks for the samples."""
     level = record.group_level
     if not level.independent:
         yield _known_together(record, fit, h, asked)
         return
     for case, data in (("known", asked.known), ("brings rows", asked.brought)):
         for part in of_groups(record, data, samples) if data is not None else ():
-            yield dict.fromkeys(part[record.group].values, case), level.conditional(h, part)
+            yield dict.fromkeys(part[record.group].values, case), level.conditional(h, part), part
     if asked.never_seen:
         labels = list(asked.never_seen)
         ones = xr.DataArray(np.ones((h.sizes["sample"], len(labels))), {record.group: labels}, ("sample", record.group))
         covariates = asked.rows.sel({record.group: labels}) if level.placed else prepared(fit)
-        yield dict.fromkeys(labels, "never seen"), level.population(level.at(h, covariates)).over(ones)
+        yield dict.fromkeys(labels, "never seen"), level.population(level.at(h, covariates)).over(ones), covariates
 
 
 def _known_together(
     record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked: NewRows
-) -> tuple[dict[str, str], Population]:
+) -> tuple[dict[str, str], Population, xr.Dataset]:
     """The same of groups that depend on one another: those never seen are there without data."""
     level, new = record.group_level, [] if asked.brought is None else [asked.brought]
     if asked.never_seen:
@@ -218,7 +220,8 @@ def _known_together(
     cases = dict.fromkeys(seen[record.group].values, "known")
     cases |= {label: "brings rows" for part in new for label in part[record.group].values}
     cases |= dict.fromkeys(asked.never_seen, "never seen")
-    return cases, level.conditional(h, level.joined(seen, *new) if new else seen)
+    joined = level.joined(seen, *new) if new else seen
+    return cases, level.conditional(h, joined), joined
 
 
 def _by_group(record, asked: NewRows, parts: list):
@@ -235,8 +238,8 @@ def _summaries(record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, asked
     few = affordable(h, cells, CELLS_AT_ONCE)
     of_all, of_few = (_known_by(record, fit, some, asked, h.sizes["sample"]) for some in (h, few))
     parts = [
-        _summary(record, cases, level.of_estimand(one), level.of_estimand(other))
-        for (cases, one), (_, other) in zip(of_all, of_few, strict=True)
+        _summary(record, cases, level.of_estimand(one, data), level.of_estimand(other, data))
+        for (cases, one, data), (_, other, _) in zip(of_all, of_few, strict=True)
     ]
     return _by_group(record, asked, parts)
 

@@ -169,8 +169,8 @@ def quantities(
     level, group = record.group_level, record.group
     found = {name: h[name] for name in design.free}
     if not all_one:
-        new = level.reported(level.before(h, data, group).sample(rng))
-        found[record.estimand] = level.reported(theta).isel({group: design.groups})
+        new = level.reported(level.before(h, data, group).sample(rng), data)
+        found[record.estimand] = level.reported(theta, data).isel({group: design.groups})
         found[f"{record.estimand}_new"] = new.isel({group: design.groups[0]}, drop=True)
         found[f"{record.estimand}_new_mean"] = new.mean(group)
         found["log_population"] = log_population(record, h, data, theta)

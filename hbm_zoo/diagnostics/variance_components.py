@@ -187,7 +187,7 @@ def variances(fit: xr.DataTree, record: HierarchicalModel, most: int = DRAWS) ->
     for j in range(data.sizes["site"]):
         one = data.isel(site=[j])
         a = level.conditional(h, one).over(xr.ones_like(h["mu"])).sample(rng).isel(site=0)
-        found.append((level.reported(a).values, sigma_E(rng, a.values, data, j)))
+        found.append((level.reported(a, one).values, sigma_E(rng, a.values, data, j)))
     by_name = zip(("sigma_A", "sigma_E"), np.transpose(found, (1, 2, 0)), strict=True)
     return xr.Dataset({name: (("sample", "site"), values) for name, values in by_name}, {"site": data["site"].values})
 

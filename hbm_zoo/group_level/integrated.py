@@ -22,7 +22,8 @@ class OnALine:
     population
         ``population(h)``: the `Normal` population of theta, at placed hyperparameters.
     estimand
-        What is reported of a group, an `Increasing` function of theta: `EXPIT` where theta is the log odds of a share.
+        What is reported of a group, an `Increasing` function of theta: `EXPIT` where theta is the log odds of a share;
+        None: theta, or what is given to the group level.
     kernel, constant
         ``kernel(theta, *variables) + constant(*variables)``, elementwise PyTensor formulas: the log
         likelihood of a group [nats]; the latter is what theta does not change.
@@ -41,7 +42,7 @@ class OnALine:
     """
 
     population: Callable
-    estimand: Increasing
+    estimand: Increasing | None
     kernel: Callable
     constant: Callable
     start: Callable

@@ -87,6 +87,9 @@ class GroupLevel:
     estimand
         ``estimand(theta)``: what is reported of a group where that is a function of its parameter, such as a clearance
         of a log clearance; the `map` of its populations is asked for then. None: the parameter itself.
+    estimand_by_group
+        ``estimand_by_group(data)``: that function where it is another for each group of the data, such as a risk over
+        the one expected there; in place of ``estimand``.
     conditional
         ``conditional(h, data)``: the `Population` of each group's parameter after the data; of the
         same kind as before or another. Its draws are joint over the groups.
@@ -156,6 +159,7 @@ class GroupLevel:
     alike: bool = False
     population: Callable | None = None
     estimand: Callable | None = None
+    estimand_by_group: Callable | None = None
     conditional: Callable | None = None
     log_joint: Callable | None = None
     log_left_out: Callable | None = None
@@ -184,7 +188,12 @@ class GroupLevel:
     @property
     def placed(self) -> bool:
         """Whether populations differ from group to group before the groups' data."""
-        return self.at is not GroupLevel.at and not self.alike
+        return (self.at is not GroupLevel.at or self.estimand_by_group is not None) and not self.alike
+
+    @property
+    def reports_another(self) -> bool:
+        """Whether what is reported of a group is a function of its parameter, and not the parameter itself."""
+        return self.estimand is not None or self.estimand_by_group is not None
 
     def independent_in(self, data: xr.Dataset) -> bool:
         """Whether the groups of these data are independent given h."""
@@ -192,7 +201,7 @@ class GroupLevel:
 
     def of_groups(self, h: xr.Dataset, data: xr.Dataset):
         """The population that each group of the data comes from, before its own: of the estimand."""
-        return self.of_estimand(self.population(self.at(h, data)))
+        return self.of_estimand(self.population(self.at(h, data)), data)
 
     def target(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         """Towards which each group is pulled: the mean of its population, which the data of all may have moved."""
@@ -213,15 +222,18 @@ class GroupLevel:
 
     def after(self, h: xr.Dataset, data: xr.Dataset):
         """The population of each group's estimand after the data."""
-        return self.of_estimand(self.conditional(h, data))
+        return self.of_estimand(self.conditional(h, data), data)
 
-    def of_estimand(self, population):
-        """The population of the estimand, from that of the parameter."""
-        return population if self.estimand is None else population.map(self.estimand)
+    def of_estimand(self, population, data: xr.Dataset):
+        """The population of the estimand of the groups of the data, from that of their parameter."""
+        return population.map(self._estimand_in(data)) if self.reports_another else population
 
-    def reported(self, theta: xr.DataArray) -> xr.DataArray:
-        """The estimand of draws of the parameter."""
-        return theta if self.estimand is None else self.estimand(theta)
+    def reported(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+        """The estimand of draws of the parameter of the groups of the data."""
+        return self._estimand_in(data)(theta) if self.reports_another else theta
+
+    def _estimand_in(self, data: xr.Dataset) -> Callable:
+        return self.estimand_by_group(data) if self.estimand_by_group else self.estimand
 
 
 def closed_form(

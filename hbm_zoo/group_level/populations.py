@@ -256,7 +256,7 @@ class Mapped(Population):
     """
 
     of_parameter: Any
-    g: Increasing
+    g: Any
 
     @property
     def mean(self):

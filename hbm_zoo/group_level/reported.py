@@ -1,4 +1,8 @@
-"""What is reported of a parameter that is normal, or normal after data: its absolute value, or its exponential."""
+"""What is reported of a parameter where that is a function of it, and the population of the function.
+
+Of one that is normal, or normal after data, its absolute value or its exponential; of log odds against what is
+expected of each group, the relative risk.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import special
 
-from hbm_zoo.group_level.populations import Population
+from hbm_zoo.group_level.populations import Mapped, Population
 
 
 @dataclass(frozen=True)
@@ -120,3 +125,52 @@ class Estimand:
 
 
 ABSOLUTE, EXP = Estimand(np.abs, Folded), Estimand(np.exp, Exponential)
+
+
+@dataclass(frozen=True)
+class Relative(Mapped):
+    """The population of a relative risk: each cell goes with the risk expected there."""
+
+    g: RelativeRisk
+
+    def over(self, like):
+        return Relative(self.of_parameter.over(like), self.g)
+
+    def cells(self):
+        flat, template = self.of_parameter.over(self.g.expected).cells()
+        expected = (self.g.expected * xr.ones_like(template, dtype=float)).transpose(*template.dims)
+        return Relative(flat, RelativeRisk(xr.DataArray(expected.values.ravel(), dims="cell"))), template
+
+    def of(self, cells, draws=slice(None)):
+        return Relative(self.of_parameter.of(cells, draws), RelativeRisk(self.g.expected.isel(cell=cells)))
+
+
+@dataclass(frozen=True)
+class RelativeRisk:
+    """The risk of each group over the one expected there, of the log odds by which they differ.
+
+    p / e with logit p = logit e + alpha: increasing in alpha, from 0 to 1/e.
+
+    Examples
+    --------
+    >>> twice = RelativeRisk(xr.DataArray([0.2, 0.02], dims="hospital"))
+    >>> twice(np.log(2.0)).round(3).values.tolist(), twice.inverse(twice(0.7)).round(3).values.tolist()
+    ([1.667, 1.961], [0.7, 0.7])
+    """
+
+    expected: xr.DataArray
+
+    def __call__(self, alpha):
+        return special.expit(special.logit(self.expected) + alpha) / self.expected
+
+    def inverse(self, ratio):
+        """The log odds alpha of a relative risk."""
+        return special.logit(np.clip(ratio * self.expected, 0, 1)) - special.logit(self.expected)
+
+    def log_slope(self, ratio):
+        """Log of d(p / e) / d alpha = p (1 - p) / e."""
+        return np.log(ratio) + np.log1p(-ratio * self.expected)
+
+    def of(self, population):
+        """The population of the relative risk, of one that can say what it expects of a function (``expect``)."""
+        return Relative(population, self)

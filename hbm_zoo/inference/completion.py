@@ -94,7 +94,7 @@ def _rank_draws(record, tree, h, data, rng) -> xr.DataArray:
     most = max(50, min(1000, LARGEST_ARRAY // 4 // data.sizes[record.group]))
     few = h.isel(sample=np.zeros(most, int)) if h.sizes["sample"] == 1 else thinned(h, most)
     level = record.group_level
-    draws = each_group(record, data, most, lambda part: level.reported(level.conditional(few, part).sample(rng)))
+    draws = each_group(record, data, most, lambda part: level.reported(level.conditional(few, part).sample(rng), part))
     return draws.transpose("sample", ...)
 
 
@@ -110,7 +110,7 @@ def _add_arrays(record, tree, data, rng) -> None:
     level = record.group_level
     h, theta = drawn(record, tree, data, rng)
     if record.estimand not in posterior:
-        tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta)}))
+        tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta, data)}))
     kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // largest(data)))
     every = slice(None, None, -(-posterior.sizes["draw"] // kept))
     replicated = level.replicate(rng, theta.isel(draw=every), h.isel(draw=every), data, data)
@@ -147,7 +147,7 @@ def drawn(record, tree, data, rng) -> tuple[xr.Dataset, xr.DataArray]:
     fixed = json.loads(tree.attrs["fixed"])
     h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
     theta = posterior.get(record.estimand)
-    if theta is None or record.group_level.estimand is not None:
+    if theta is None or record.group_level.reports_another:
         theta = recovered(record, h, data, rng)
     return h, theta
 

@@ -247,7 +247,8 @@ def recover(
     data = with_nodes(record, data, priors, seed, h.stack(sample=("chain", "draw"), create_index=False))
     draws = completion.recovered(record, h, data, np.random.default_rng(seed))
     recovered = idata.copy()
-    recovered["posterior"] = xr.DataTree(posterior.assign({record.estimand: record.group_level.reported(draws)}))
+    reported = record.group_level.reported(draws, data)
+    recovered["posterior"] = xr.DataTree(posterior.assign({record.estimand: reported}))
     return recovered
 
 

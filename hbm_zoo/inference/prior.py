@@ -62,7 +62,7 @@ def prior(
         rng = np.random.default_rng([seed, 1])
         h = xr.Dataset({name: ("draw", value) for name, value in drawn.items() if name in record.parameters})
         theta, new = replicated(record, h.assign(fixed), data, draws, rng)
-        by_name = {record.estimand: level.reported(theta), record.observed: new}
+        by_name = {record.estimand: level.reported(theta, data), record.observed: new}
         dims = page.named_vars_to_dims
         # A page may show the data in another form than they come in: contrasts of rows.
         as_shown = {n: v for n, v in by_name.items() if n in page.named_vars and {"draw", *dims[n]} == {*v.dims}}

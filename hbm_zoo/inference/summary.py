@@ -115,7 +115,7 @@ def _summarise(
     """The same for a chunk of the groups; the ends of intervals, which take many steps, from fewer draws."""
     level = model.group_level
     parameter = level.conditional(h, data)
-    posterior = level.of_estimand(parameter)
+    posterior = level.of_estimand(parameter, data)
     lower, upper = interval_tails()
     name = interval_name()
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)

@@ -51,11 +51,46 @@ exp(beta) the factor of one unit. The share of variance of log ratios that is ex
 is R^2 = Var_j(x_j beta) / (Var_j(x_j beta) + trigamma(1/cv^2)). Hospitals are no longer
 one observation: no sums are sufficient for all where each has a mu_j of its own.
 
+With noise=binomial
+-------------------
+Where one patient in five comes back a Poisson overstates the noise, and takes from the
+spread what it gives the noise. With the number of patients discharged beside the counts:
+
+    O_j | alpha_j      ~ Binomial(n_j, p_j)                  the data
+    logit p_j          = logit e_j + alpha_j,  e_j = E_j / n_j
+    alpha_j | mu, tau  ~ N(mu, tau^2)                        the hospitals
+    mu ~ N(0, 0.5^2),  tau ~ HalfNormal(1)                   what we knew before
+
+==========  ==============  ==========  ===========  ==============================
+on paper    in code         dims        unit         meaning
+==========  ==============  ==========  ===========  ==============================
+n_j         ``discharges``  hospital    patients     discharged, who may come back
+e_j         ``e``           hospital    share        risk expected from the case mix
+lam_j       ``lam``         hospital    ratio        the hospital's own relative
+                                                     risk, p_j / e_j
+alpha_j     ``alpha``       hospital    log odds     the hospital's own log odds,
+                                                     less those expected
+mu          ``mu``                      log odds     mean of the alpha_j
+tau         ``tau``                     log odds     spread of hospitals, their sd
+==========  ==============  ==========  ===========  ==============================
+
+What is reported of a hospital, and what thresholds refer to, is its relative risk lam_j,
+of which O/E is the raw estimate; mu and tau are on the log odds. At 20 % a tau of .1 is a
+spread of about .08 of relative risks. There is no closed form: each alpha_j is integrated
+numerically (`hbm_zoo.models.binomial_noise`). kappa_j = 1 - Var(alpha_j | O, h)/tau^2 is
+that of the log odds, averaged over what is known of mu and tau. No pooling gives each
+alpha_j the same wide normal, complete pooling is tau = 0. The noise of O/E depends on the
+risk expected as well as on E, so that a funnel has no limits here.
+
+All patients of a hospital have its one risk p_j: that they differ within it, which the
+expected counts do know, is ignored. It makes the noise smaller still than a binomial's.
+
 What it assumes
 ---------------
 * Expected counts are known without error, and the case mix is in them.
-* Readmissions are rare enough for a Poisson. At a risk of p the noise is
-  overstated by about 1/(1 - p), which biases cv down.
+* Readmissions are rare, under noise=poisson. At a risk of p that overstates the
+  noise by about 1/(1 - p), which biases cv down. Under noise=binomial all patients
+  of a hospital have one risk: case mix within a hospital is ignored.
 * Hospitals are exchangeable: nothing known about one sets it apart beforehand, but what
   is given as a moderator.
 
@@ -81,6 +116,7 @@ from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Gamma
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.models.binomial_noise import with_binomial_noise
 from hbm_zoo.models.hrrp import from_hrrp
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_COUNTS
@@ -350,6 +386,8 @@ def simulate(rng, *, hospitals=100, mu=1.0, cv=0.2, median_expected=40.0, sigma_
     return frame, xr.Dataset({"mu": mu, "cv": cv, "lam": lam})
 
 
+ALTERNATIVES = {"noise": {"poisson": lambda record: record, "binomial": with_binomial_noise}}
+
 MODEL = HierarchicalModel(
     name="hospital_readmission",
     question="Whose readmission rate is high, and whose is only noisy?",
@@ -389,8 +427,12 @@ MODEL = HierarchicalModel(
         tails=tails,
         kappa="1 - E[Var(lam | y, h)] / Var(lam | h)",
     ),
+    alternatives=ALTERNATIVES,
     simulate=simulate,
-    datasets={name: Shipped() for name in ("heart_transplants", "pumps", "three_hospitals", "simulated_readmissions")},
+    datasets={
+        **{name: Shipped() for name in ("heart_transplants", "pumps", "three_hospitals", "simulated_readmissions")},
+        "simulated_discharges": Shipped(options={"noise": "binomial"}),
+    },
     extras=Extras(
         derived=derived,
         contradiction=contradiction,

@@ -62,7 +62,8 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     Warns
     -----
     FrameWarning
-        How much a Poisson overstates the noise at this risk, 1/(1 - p); and if more than 1 % of
+        How much a Poisson overstates the noise at this risk, 1/(1 - p), where ``fit(noise="binomial")`` does not; and
+        if more than 1 % of
         the hospitals large enough, or of a size unknown, have no published count.
 
     Examples
@@ -102,6 +103,40 @@ def from_hrrp(frame, measure=None, least_expected=25.0):
     for note in serious:
         warnings.warn(note, FrameWarning, stacklevel=2)
     return table
+
+
+def published(frame, measure="READM-30-HF-HRRP"):
+    """The file that the publisher would make of hospitals: what `from_hrrp` reads.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns hospital, observed, expected, discharges, as ``simulate`` gives them with ``noise="binomial"``.
+    measure : str
+        The name of the measure.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Text, in the published columns: rates to four decimals of a percent; counts below 11, and the discharges beside
+        them, withheld.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"hospital": ["A", "B"], "observed": [90, 9], "expected": [80.0, 12], "discharges": 400})
+    >>> published(frame).iloc[:, 3:].to_numpy().tolist()
+    [['400', '20.0000', '90'], ['N/A', '3.0000', 'Too Few to Report']]
+    """
+    withheld = frame["observed"] < FEWEST_PUBLISHED
+    columns = {
+        "Facility Name": frame["hospital"].astype(str),
+        "Facility ID": [f"{i + 1:06d}" for i in range(len(frame))],
+        "Measure Name": measure,
+        "Number of Discharges": frame["discharges"].astype(str).mask(withheld, "N/A"),
+        "Expected Readmission Rate": (100 * frame["expected"] / frame["discharges"]).map("{:.4f}".format),
+        "Number of Readmissions": frame["observed"].astype(str).mask(withheld, "Too Few to Report"),
+    }
+    return pd.DataFrame(columns)
 
 
 def _checked(frame, least_expected):
@@ -207,5 +242,5 @@ def _overstated(table):
     p = table["observed"].sum() / table["discharges"].sum()
     return (
         f"{100 * p:.1f} % of discharges are readmitted: a Poisson overstates the variance of the counts by about "
-        f"1/(1 - p) = {1 / (1 - p):.2f}, which biases cv down."
+        f"1/(1 - p) = {1 / (1 - p):.2f}, which biases cv down; noise='binomial' does not."
     )

@@ -54,7 +54,7 @@ def plot_coefficients(fits: Fits, model: HierarchicalModel | None = None) -> Fig
     pairs = list(combinations(range(labels.size), 2))
     level = record.ask("The ellipse of the population", "population")
     of_groups = level.of_groups(hyperparameters(partial), prepared(partial))
-    population = level.reported(of_groups.sample(np.random.default_rng(0)))
+    population = level.reported(of_groups.sample(np.random.default_rng(0)), prepared(partial))
     group = word(partial, record.group)
     figure = Picture(figsize=(max(6.4, 5.2 * len(pairs)), 5.2), layout="constrained")
     for axes, pair in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):

@@ -58,7 +58,11 @@ def groups(findings: Findings) -> tuple[pd.DataFrame, str]:
         columns[str(name)] = aligned(few[name]).tolist()
         if name == leading:
             columns[findings.interval] = interval(*(few[end] for end in sorted(ends))).tolist()
-    further = [name for name in table.columns if name in ("kappa", "lfdr", "lfsr") or str(name).startswith("p_above_")]
+    further = [
+        name
+        for name in table.columns
+        if name in ("kappa", "weight", "lfdr", "lfsr") or str(name).startswith("p_above_")
+    ]
     columns |= {_heading(str(name)): few[name].map("{:.2f}".format).tolist() for name in further}
     if "rank" in table.columns:
         columns["rank"] = aligned(few["rank"].round()).tolist()

@@ -198,7 +198,7 @@ def test_what_is_reported_may_be_a_function_of_the_parameter(omega):
         assert float(after.sd.sel(dish=dish).squeeze()) == pytest.approx(float(sd), rel=0.08)
         assert float(kappa.sel(dish=dish).squeeze()) == pytest.approx(1 - float(sd) ** 2 / rate.var(), abs=0.1)
     one, both = (of.sample(np.random.default_rng(3)) for of in (after, level.conditional(h, SEEN)))
-    np.testing.assert_array_equal(one, level.reported(both))
+    np.testing.assert_array_equal(one, level.reported(both, SEEN))
 
 
 def test_the_likelihood_at_a_given_parameter_is_that_of_the_rows():

@@ -16,6 +16,7 @@ import hbm_zoo.workers.pickling  # noqa: F401  tells pickle how a record travels
 from hbm_zoo.diagnostics.calibration import calibrate
 from hbm_zoo.frames.moderators import DESIGN
 from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared
 
 METAFOR = json.loads((Path(__file__).parents[1] / "reference" / "bcg_moderators.json").read_text())["analyses"]
@@ -537,3 +538,46 @@ def test_a_conditional_that_forgets_the_moderators_is_seen():
     )
     found = calibrate(faulty, BCG, simulations=200, random_seed=5, progressbar=False)
     assert found.table.loc["log_population", "p_holm"] < 1e-6
+
+
+def moved_readmissions(data, by):
+    """The same data, were the log odds expected of each hospital higher by so much."""
+    return data.assign(e=("hospital", special.expit(special.logit(data.e.values) + by)))
+
+
+ALTERNATIVES = {
+    "binomial noise": (
+        hz.hospital_readmission.MODEL.under(noise="binomial"),
+        {"hospitals": 9},
+        {"mu": [0.1, -0.2], "tau": [0.3, 0.0]},
+        moved_readmissions,
+    ),
+    "Student population": (
+        hz.vaccine_clinics.MODEL.under(population="student-t"),
+        {"clinics": 9},
+        {"mu": [-0.7, -0.2], "tau": [0.3, 0.01], "nu_above_2": [1.0, 30.0]},
+        lambda data, by: data.assign(effect=data.effect - by),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALTERNATIVES)
+def test_in_an_alternative_a_moderator_moves_the_location_as_data_moved_the_other_way(case):
+    record, few, values, moved = ALTERNATIVES[case]
+    rng = np.random.default_rng(5)
+    frame, _ = record.simulate(rng, **few)
+    frame["x"] = rng.normal(size=len(frame))
+    moderated, _ = record.split({"moderators": ["x"]}, frame)
+    plain, slope = record.data(frame), np.array([0.4, -0.3])
+    h = xr.Dataset({name: ("sample", each) for name, each in values.items()})
+    got = log_joint(moderated, h.assign(beta_x=("sample", slope)), moderated.data(frame))
+    x = frame["x"].to_numpy() - frame["x"].mean()
+    there = [log_joint(record, h.isel(sample=[s]), moved(plain, slope[s] * x)).item() for s in range(2)]
+    np.testing.assert_allclose(got, there, rtol=1e-10)
+    assert abs(got - log_joint(record, h, plain)).min() > 1e-3
+
+
+def test_variance_of_a_student_population_is_that_of_scipy():
+    h = xr.Dataset({"tau": 0.7, "nu_above_2": 1.5})
+    unexplained = hz.vaccine_clinics.MODEL.under(population="student-t").extras.moderated.unexplained
+    np.testing.assert_allclose(unexplained(h), stats.t.var(3.5, scale=0.7))

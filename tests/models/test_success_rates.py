@@ -467,7 +467,7 @@ def ranks(record, fit, population, rng, simulations, spoil=1):
         truth, p, y = drawn_from_the_priors(population, rng, data.trials.values)
         seen = data.assign(successes=("unit", y), trials=spoil * data.trials)
         h = thinned(hyperparameters(refit(fit, seen, random_seed=i)), 99)
-        rate = level.reported(level.conditional(h, seen.isel(unit=[0])).sample(rng)).values.ravel()
+        rate = level.reported(level.conditional(h, seen.isel(unit=[0])).sample(rng), seen).values.ravel()
         found.append([*(int((h[name] < value).sum()) for name, value in truth.items()), int((rate < p[0]).sum())])
     return np.array(found)
 
