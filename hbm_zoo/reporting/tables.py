@@ -12,6 +12,8 @@ from hbm_zoo.reporting.findings import Findings
 from hbm_zoo.reporting.formatting import aligned, fixed, interval, number
 
 MOST_GROUPS = 40
+#: The column of one end of an interval.
+END = re.compile(r"(?P<of>(.*_)?)(eti|hdi)(?P<percent>\d+)_(?P<end>lb|ub)")
 K_HAT_HIGH = 0.7
 COMPARISON_DIGITS = {"elpd": 1, "se": 1, "elpd_diff": 1, "dse": 1, "mcse": 2, "p": 1, "max_k_hat": 2, "refits": 0}
 DEVIANCE_DIGITS = {"dic": 1, "p_d": 1, "sum_kappa": 1, "parameters": 0}
@@ -148,12 +150,28 @@ def priors(findings: Findings) -> pd.DataFrame:
 def plain(table: pd.DataFrame, one_by_one: bool = False) -> pd.DataFrame:
     """Any table for reading: its labels first, numbers in few digits; the first rows of a long one.
 
-    The numbers of a column are aligned, or, where rows are in units of their own, written one by one.
+    The numbers of a column are aligned, or, where rows are in units of their own, written one by one. Both ends of an
+    interval are one column.
     """
     shown = table.iloc[:MOST_GROUPS].reset_index()
-    numeric = shown.select_dtypes("number").columns
-    written = {name: shown[name].map(number) if one_by_one else aligned(shown[name]) for name in numeric}
-    return shown.assign(**written).astype(str)
+    columns = {}
+    for name in map(str, shown.columns):
+        low = END.fullmatch(name)
+        if low and low["end"] == "ub":
+            continue
+        several = [name, f"{name[:-2]}ub"] if low else [name]
+        head = f"{low['of'].replace('_', ' ')}{low['percent']} %" if low else name
+        columns[head] = _written(shown[several], one_by_one)
+    return pd.DataFrame(columns)
+
+
+def _written(column: pd.DataFrame, one_by_one: bool) -> pd.Series:
+    """A column as text, or the two ends of an interval as one."""
+    if not all(map(pd.api.types.is_numeric_dtype, column.dtypes)) or pd.api.types.is_bool_dtype(column.dtypes.iloc[0]):
+        return column.iloc[:, 0].astype(str)
+    if not one_by_one:
+        return aligned(column.iloc[:, 0]) if column.shape[1] == 1 else interval(*(column[end] for end in column))
+    return column.map(number).agg(" to ".join, axis=1)
 
 
 def escaped(text: str) -> str:
