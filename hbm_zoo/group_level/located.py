@@ -17,6 +17,7 @@ OF_H_AND_DATA = (
     "leave_row_out",
     "expectations",
     "integration_error",
+    "tails",
 )
 
 

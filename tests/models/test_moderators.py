@@ -581,3 +581,12 @@ def test_variance_of_a_student_population_is_that_of_scipy():
     h = xr.Dataset({"tau": 0.7, "nu_above_2": 1.5})
     unexplained = hz.vaccine_clinics.MODEL.under(population="student-t").extras.moderated.unexplained
     np.testing.assert_allclose(unexplained(h), stats.t.var(3.5, scale=0.7))
+
+
+def test_tails_of_a_group_are_about_its_own_location():
+    record, _ = CLINICS.split({"moderators": ["latitude"]}, BCG)
+    h = xr.Dataset({"mu": ("sample", [-0.7]), "tau": ("sample", [0.3]), "beta_latitude": ("sample", [-0.03])})
+    lower, upper = record.group_level.tails(h, record.data(BCG))
+    z = (Y - (-0.7 - 0.03 * X)) / np.hypot(SE, 0.3)
+    np.testing.assert_allclose(lower.isel(sample=0), stats.norm.cdf(z), rtol=1e-9)
+    np.testing.assert_allclose(upper.isel(sample=0), stats.norm.sf(z), rtol=1e-9)
