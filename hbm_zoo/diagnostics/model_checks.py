@@ -15,7 +15,7 @@ from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.left_out_places import tails_left_out, two_sided
 from hbm_zoo.diagnostics.uniformity import LEVEL, holm
 from hbm_zoo.group_level.checks import OF_ALL, OF_GROUPS, Check, normal_scores
-from hbm_zoo.inference.fits import Fits, check_together, model_of, word
+from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, word
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.words import listed, named, plural
@@ -43,7 +43,7 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
         One row a ``check`` and ``pooling``: what it ``compares``; ``observed``, ``expected`` and the interval that
         the model gives it; ``p``, two-sided where both sides are a misfit, and its Monte Carlo error ``p_mcse``;
         ``p_holm``, for as many checks as the pooling has; ``verdict`` in words. ``attrs``: ``rejected``, the checks
-        that a pooling does not pass, by its name; ``outlying``, the labels of its groups that do not belong to the
+        that a pooling does not pass, by its name; ``outlying``, what its groups are called that do not belong to the
         population; ``alternative``, options of the model to try.
 
     Raises
@@ -116,7 +116,8 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
     called = {"group": word(fit, record.group), "groups": plural(word(fit, record.group))}
     checks, rows, p_of_groups = _checks_of(record, fit.attrs["pooling"]), {}, None
     if fit.attrs["pooling"] in OF_GROUPS:
-        p_of_groups = _by_label(two_sided(tails_left_out(record, fit)), record.group)
+        called_so = {record.group: named_groups(fit)[record.group].values}
+        p_of_groups = _by_label(two_sided(tails_left_out(record, fit)).assign_coords(called_so), record.group)
         rows[OUTLYING] = _farthest(p_of_groups, called)
     if checks:
         rows |= _by_replicates(checks, replicas.Refits(record, fit, seed), len(rows) + len(checks), called)
@@ -153,7 +154,8 @@ def _farthest(p: pd.Series, called: Mapping[str, str]) -> dict:
 
 
 def _outlying(p: pd.Series, of_first: float, together: float) -> list:
-    """The groups that lie too far out, by Holm's rule over groups, within that over checks."""
+    """The groups that lie too far out, the farthest first, by Holm's rule over groups, within that over checks."""
+    p = p.sort_values(kind="stable")
     return p.index[holm(p.to_numpy()) * (together / of_first if of_first > 0 else 1.0) < LEVEL].tolist()
 
 

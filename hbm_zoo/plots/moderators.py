@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hbm_zoo.frames.moderators import DESIGN, DIM, Moderator, slopes
 from hbm_zoo.group_level.averages import quantile
 from hbm_zoo.group_level.populations import Population
-from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, volume_label, word
+from hbm_zoo.inference.fits import hyperparameters, model_of, named_groups, prepared, volume_label, word
 from hbm_zoo.inference.summary import affordable, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.plots.style import Picture, colour, estimand_label, finish, group_name, legend_below, name_points
@@ -72,7 +72,7 @@ def plot_moderators(
 
 def _draw(axes, record: HierarchicalModel, fit: xr.DataTree, moderator: Moderator) -> None:
     """One panel: the population, over it the bubbles."""
-    data, summary = prepared(fit), _of(fit["group_summary"].to_dataset(), record, moderator)
+    data, summary = prepared(fit), _of(named_groups(fit), record, moderator)
     position = list(slopes(record.moderators).values()).index
     where = [position(contrast) for contrast in moderator.contrasts]
     x = moderator.values(data[DESIGN].transpose(record.group, DIM).values[:, where])

@@ -68,6 +68,21 @@ def test_sentences_and_tables_of_a_report_say_both(named):
     assert dict(zip(table["hospital"], table["who"], strict=True))["001"] == "Memorial"
 
 
+def test_a_group_that_does_not_belong_is_called_by_name():
+    rng = np.random.default_rng(2)
+    effects = np.r_[rng.normal(0, 0.2, 19), 9.0]
+    frame = pd.DataFrame(
+        {"clinic": range(20), "effect": effects, "standard_error": 0.2, "who": [*map(str, range(19)), "Far"]}
+    )
+    frame["year"] = 1990.0 + np.arange(20)
+    fit = hz.fit("vaccine_clinics", frame, "complete", label="who", moderators=["year"], **HOW)
+    checks = hz.check_model(fit)
+    assert checks.attrs["outlying"]["complete"][0] == "Far"
+    assert "population: Far" in checks.loc[("outlying", "complete"), "verdict"]
+    drawn = [text.get_text() for text in hz.plot_moderators(fit).axes[0].texts]
+    assert "Far" in ", ".join(drawn)
+
+
 def test_names_survive_the_disk(named, tmp_path):
     named["partial"].to_netcdf(tmp_path / "fit.nc")
     with xr.open_datatree(tmp_path / "fit.nc") as tree:
