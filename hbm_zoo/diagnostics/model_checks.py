@@ -93,17 +93,18 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     table.attrs |= {
         "rejected": {name: checks for name, checks in rejected.items() if checks},
         "outlying": {name: part.outlying for name, part in parts.items() if part.outlying},
-        "alternative": {name: _alternative(record, checks) for name, checks in rejected.items()},
+        "alternative": {name: _not_those_of(record, part.alternative) for name, part in parts.items()},
     }
     return table
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """The rows of one pooling by check, and the groups that do not belong to its population."""
+    """The rows of one pooling by check, the groups that do not belong to its population, and options to try."""
 
     rows: dict[str, dict]
     outlying: list
+    alternative: dict[str, str]
 
 
 def _checks_of(record: HierarchicalModel, name: str) -> dict[str, Check]:
@@ -125,10 +126,13 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
     if p_of_groups is not None:
         outlying = _outlying(p_of_groups, rows[OUTLYING]["p"], together[0])
         rows[OUTLYING]["wrong"] = _do_not_belong(outlying, called)
+        rows[OUTLYING]["alternative"] = checks["tails"].alternative.get("more", {}) if "tails" in checks else {}
+    options: dict[str, str] = {}
     for row, p_holm in zip(rows.values(), together, strict=True):
-        wrong = row.pop("wrong")
+        wrong, alternative = row.pop("wrong"), row.pop("alternative")
+        options |= alternative if p_holm < LEVEL else {}
         row |= {"p_holm": p_holm, "verdict": wrong if p_holm < LEVEL else PASSES}
-    return _Checked(rows, outlying)
+    return _Checked(rows, outlying, options)
 
 
 def _by_label(p: xr.DataArray, group: str) -> pd.Series:
@@ -220,11 +224,10 @@ def _row(check: Check, seen: float, expected: float, drawn: np.ndarray, called: 
         "p": p,
         "p_mcse": float(np.sqrt(p * max(1 - p, 0) / len(drawn))),
         "wrong": getattr(check, side).format(**called),
+        "alternative": check.alternative.get(side, {}),
     }
 
 
-def _alternative(record: HierarchicalModel, rejected: list[str]) -> dict[str, str]:
-    """Options that are not those of the fit, under which what was rejected may pass."""
-    checks = {**OF_ALL, **record.extras.checks}
-    options = [pair for name in rejected if name in checks for pair in checks[name].alternative.items()]
-    return {option: value for option, value in options if record.chosen.get(option) != value}
+def _not_those_of(record: HierarchicalModel, options: Mapping[str, str]) -> dict[str, str]:
+    """Options that are not those of the fit."""
+    return {option: value for option, value in options.items() if record.chosen.get(option) != value}

@@ -41,7 +41,7 @@ class Check:
     of_data
         Whether the statistic is of the data alone: nothing need be fitted to know it.
     alternative
-        Options of the model under which it may pass.
+        By the side, ``more`` or ``fewer``: options of the model under which it may pass.
     """
 
     compares: str
@@ -51,7 +51,7 @@ class Check:
     fewer: str | None = None
     poolings: tuple[str, ...] = OF_GROUPS
     of_data: bool = False
-    alternative: Mapping[str, str] = field(default_factory=dict)
+    alternative: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def normal_scores(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What each model checks of itself beside what all do: see `hbm_zoo.group_level.checks`."""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 from scipy import special, stats
@@ -38,6 +40,7 @@ OF_COUNTS = {
         "spread, so that under partial pooling the spread absorbs either",
         fewer="counts vary by less than a Poisson does: risks that are not small overstate its noise",
         poolings=("complete",),
+        alternative={"fewer": {"noise": "binomial"}},
     ),
     "zeros": Check(
         compares="{groups} that saw nothing",
@@ -80,6 +83,7 @@ OF_EFFECTS = {
         fewer="{groups} differ by less than the fitted spread has it: look at its prior",
         poolings=("partial",),
     ),
+    "tails": replace(checks.OF_ALL["tails"], alternative={"more": {"population": "student-t"}}),
 }
 
 
@@ -210,7 +214,7 @@ OF_LINES = {
 
 # Genes: thousands of z scores.
 
-EMPIRICAL = {"null": "empirical"}
+EMPIRICAL = dict.fromkeys(("more", "fewer"), {"null": "empirical"})
 
 
 def z_scores(data):

@@ -264,3 +264,20 @@ def test_what_cannot_be_checked_is_refused_in_a_sentence(bcg):
         hz.check_model({"partial": bcg["partial"], "complete": other})
     with pytest.raises(ValueError, match="Expected at least one fit, got none"):
         hz.check_model({})
+
+
+def test_what_to_try_is_an_option_that_mends_this_side():
+    """A clinic far out asks for heavy tails, counts that hardly vary for a binomial, those that vary more for neither."""
+    rng = np.random.default_rng(3)
+    effect = np.r_[rng.normal(0, 0.3, 15), 6.0]
+    clinics = pd.DataFrame({"clinic": range(16), "effect": effect, "standard_error": 0.2})
+    fit = hz.fit("vaccine_clinics", clinics, random_seed=1, progressbar=False)
+    found = hz.check_model(fit)
+    assert "outlying" in found.attrs["rejected"]["partial"]
+    assert found.attrs["alternative"]["partial"] == {"population": "student-t"}
+    for observed, options in ((np.full(30, 20), {"noise": "binomial"}), (rng.integers(2, 60, 30), {})):
+        hospitals = pd.DataFrame({"hospital": range(30), "observed": observed, "expected": 20.0})
+        complete = hz.fit("hospital_readmission", hospitals, "complete", random_seed=1, progressbar=False)
+        found = hz.check_model(complete)
+        assert "spread" in found.attrs["rejected"]["complete"]
+        assert found.attrs["alternative"]["complete"] == options

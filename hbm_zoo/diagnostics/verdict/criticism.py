@@ -54,9 +54,9 @@ def instead(checks: pd.DataFrame | None, name: str, group: str) -> list[str]:
     steps = [f"do not report each {group} by this fit"]
     if options := checks.attrs["alternative"].get(name):
         steps.append(f"fit again with {listed(f'{option}={value!r}' for option, value in options.items())}")
-    elif labels := checks.attrs["outlying"].get(name):
+    if labels := checks.attrs["outlying"].get(name):
         steps.append(f"find out what is different about {listed(map(str, labels[:MOST_NAMED]))}")
-    else:
+    if len(steps) == 1:
         steps.append("find out why it does not fit, which no option of it mends")
     return steps
 
