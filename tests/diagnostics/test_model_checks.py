@@ -267,7 +267,7 @@ def test_what_cannot_be_checked_is_refused_in_a_sentence(bcg):
 
 
 def test_what_to_try_is_an_option_that_mends_this_side():
-    """A clinic far out asks for heavy tails, counts that hardly vary for a binomial, those that vary more for neither."""
+    """A clinic far out asks for heavy tails, counts that hardly vary for a binomial, those that vary more for none."""
     rng = np.random.default_rng(3)
     effect = np.r_[rng.normal(0, 0.3, 15), 6.0]
     clinics = pd.DataFrame({"clinic": range(16), "effect": effect, "standard_error": 0.2})
