@@ -454,7 +454,7 @@ class HierarchicalModel:
         """The option under which the model has a hyperparameter of this name, as a caller gives it; else nothing."""
         options = [(name, value) for name, values in self.alternatives.items() for value in values]
         having = (f"{n}={v!r}" for n, v in options if parameter in (self.base or self).under(**{n: v}).parameters)
-        of_moderators = self.extras.moderated and parameter.startswith(SLOPE)
+        of_moderators = self.extras.moderated and str(parameter).startswith(SLOPE)
         return f"{OPTION}=[...] that lists such a column" if of_moderators else next(having, "")
 
     def build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -113,12 +114,14 @@ def _power(fit: xr.DataTree, names: list[str], heterogeneity: str) -> dict[str, 
     """How the posterior of the heterogeneity answers to a power of each prior."""
     draws = xr.DataTree.from_dict({"posterior": fit["posterior"].dataset[names], "log_prior": fit["log_prior"].dataset})
     known = {name for name in names if name in draws["log_prior"].data_vars}
-    return {
-        name: float(psense(draws, var_names=[heterogeneity], group="prior", group_var_names=[name])[heterogeneity])
-        if name in known
-        else np.nan
-        for name in names
-    }
+    with warnings.catch_warnings():  # of a tail of at least five draws, which it then takes
+        warnings.filterwarnings("ignore", "Number of tail draws cannot be less than 5")
+        return {
+            name: float(psense(draws, var_names=[heterogeneity], group="prior", group_var_names=[name])[heterogeneity])
+            if name in known
+            else np.nan
+            for name in names
+        }
 
 
 def _sentence(table: pd.DataFrame, groups: str) -> str:

@@ -1,6 +1,7 @@
 """A report has what the model's own verbs answer, and says why where they answer nothing."""
 
 import io
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hbm_zoo.command_line import terminal
 from hbm_zoo.reporting.answers import OF_MODELS
 from hbm_zoo.reporting.definitions import define
 from hbm_zoo.reporting.findings import findings
-from hbm_zoo.reporting.report import report
+from hbm_zoo.reporting.report import write
 
 #: Those whose fits take a second; of `population_pk` the sentence is tested with the verb.
 QUICK = [name for name in OF_MODELS if hz.MODELS[name].MODEL.group_level.nodes is None]
@@ -32,10 +33,15 @@ def data(name):
     return next(iter(hz.MODELS[name].MODEL.datasets))
 
 
+@pytest.fixture(scope="module")
+def found(fits):
+    """What is found of a fit, once."""
+    return cache(lambda name, pooling: findings({pooling: fits[name, pooling]}))
+
+
 @pytest.mark.parametrize("name", QUICK)
-def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, tmp_path):
-    fit = fits[name, "partial"]
-    folder = report({"partial": fit}, tmp_path / "report")
+def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, found, tmp_path):
+    fit, folder = fits[name, "partial"], write(found(name, "partial"), tmp_path / "report")
     page = (folder / "report.md").read_text(encoding="utf-8")
     html = (folder / "report.html").read_text(encoding="utf-8")
     for answer in OF_MODELS[name]:
@@ -51,14 +57,14 @@ def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, tmp_pat
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_terminal_says_it_in_a_line_and_why_there_is_none(name, fits):
+def test_the_terminal_says_it_in_a_line_and_why_there_is_none(name, found):
     for pooling in ("partial", "none"):
-        found = findings({pooling: fits[name, pooling]})
+        of = found(name, pooling)
         console = Console(file=io.StringIO(), width=80)
-        terminal.show(found, console)
+        terminal.show(of, console)
         printed = " ".join(console.file.getvalue().split())
         for answer in OF_MODELS[name]:
-            table = found.answers[answer.verb]
+            table = of.answers[answer.verb]
             said = table if isinstance(table, str) else answer.sentence(table)
             assert " ".join(f"{answer.word} {said}".split()) in printed
-        assert all(isinstance(table, pd.DataFrame) for table in found.answers.values()) or pooling == "none"
+        assert all(isinstance(table, pd.DataFrame) for table in of.answers.values()) or pooling == "none"

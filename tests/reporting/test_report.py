@@ -157,7 +157,7 @@ def test_what_must_be_stated(page, folder, fits):
         "no pooling: the prior of one ward, matched",
         "effective of 8000 proposals, one top found",
         "4 chains of 1000 draws, independent of one another",
-        "Readmissions are rare enough for a Poisson",
+        "Readmissions are rare, under noise=poisson",
     ):
         assert stated in page
         assert stated in text
