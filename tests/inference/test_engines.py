@@ -16,6 +16,8 @@ from hbm_zoo.zoo import record_of
 SHIPPED = [
     (name, model) for name, model in hz.datasets()["model"].items() if record_of(model).group_level.nodes is None
 ]
+#: Of these the integrals are compiled for a quarter of a minute.
+COMPILED = ("simulated_discharges",)
 POOLINGS = ("complete", "partial")
 
 
@@ -87,7 +89,10 @@ def check(tree):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize(("name", "model"), SHIPPED)
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if each[0] in COMPILED else []) for each in SHIPPED],
+)
 def test_every_shipped_data_set_is_proved(name, model, pooling):
     check(of_shipped(name, model, pooling, "independent"))
 

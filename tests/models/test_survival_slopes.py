@@ -244,6 +244,7 @@ def test_a_table_by_year_says_why_a_year_alone_has_no_gradient(fits):
     assert one["beta"].nunique() == 5
 
 
+@pytest.mark.slow
 def test_both_questions_are_answered_and_years_tabulated(fits):
     for question in ("new_group", "new_observation"):
         table = hz.compare_poolings(fits, question)

@@ -450,6 +450,7 @@ def test_an_empirical_estimate_of_no_spread_is_exactly_0():
         assert float(MODEL.group_level.log_joint(h, data).max()) <= found.attrs["log_likelihood"] + 1e-6
 
 
+@pytest.mark.slow
 def test_a_site_left_out_is_what_a_fit_without_it_predicts():
     """The log of its density, averaged over draws that never saw it, within four of both Monte Carlo errors."""
     frame, _ = MODEL.simulate(np.random.default_rng(3), sites=4, sires=(8, 12), offspring=(3, 6))
