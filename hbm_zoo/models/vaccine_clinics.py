@@ -55,7 +55,7 @@ mu         ``mu``                                         effect    mean effect 
 
 The share of variance explained is R^2 = Var_j(x_j beta) / (Var_j(x_j beta) + tau^2).
 No pooling knows no x; complete pooling is tau = 0: all that differs is x_j beta.
-=======
+
 With population=student-t
 -------------------------
 One clinic far from the others is pulled by a normal population as hard as any, and widens
