@@ -1,12 +1,12 @@
-"""Where each group lies in what the others expect of it."""
+"""Where each group lies in what the others expect of it, and each row in what all other rows do."""
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
 
-from hbm_zoo.diagnostics.cross_validation import lean
-from hbm_zoo.inference.chunks import each_group
+from hbm_zoo.diagnostics.cross_validation import MOST_ROWS, lean
+from hbm_zoo.inference.chunks import each_group, in_portions
 from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
 from hbm_zoo.inference.loo import k_hat_threshold, without_each
 from hbm_zoo.inference.sampling import refit
@@ -31,19 +31,13 @@ def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
     ValueError
         If the model does not say how probable less than a group's own estimate is, or no group can be left out.
     """
-    level, data, proposed = record.ask("check_model", "tails", "log_left_out"), prepared(fit), proposals(fit)
+    level, data = record.ask("check_model", "tails", "log_left_out"), prepared(fit)
     if "circular" in data.attrs:
         raise ValueError(data.attrs["circular"])
-    h, reff = (hyperparameters(fit), efficiency(fit)) if proposed is None else (proposed, 1.0)
-    h = affordable(h, data.sizes[record.group] * level.cells(data), CELLS_LEFT_OUT)
-    given = h["log_ratio"].values if "log_ratio" in h else np.zeros(h.sizes["sample"])
+    h, reff = _draws(fit, data.sizes[record.group] * level.cells(data))
 
     def of_chunk(part: xr.Dataset) -> xr.Dataset:
-        log_left_out = level.log_left_out(h, part).transpose(..., "sample")
-        log_weights, k_hat = without_each(log_left_out.values, given, reff)
-        weights = log_left_out.copy(data=np.exp(log_weights))
-        tails = (_named(level.tails(h, part)) * weights).sum("sample", skipna=False)
-        return tails.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+        return _averaged(level.tails(h, part), level.log_left_out(h, part), h, reff)
 
     found = each_group(record, data, h.sizes["sample"], of_chunk)
     k_hat = found["k_hat"].values
@@ -51,6 +45,48 @@ def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
     doubtful = doubtful[np.argsort(-k_hat[doubtful], kind="stable")]
     exactly = {int(j): _by_refit(record, fit, data, int(j)) for j in doubtful[:MOST_REFITS]}
     return _replaced(found.drop_vars("k_hat"), exactly, record.group)
+
+
+def tails_of_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int = 0) -> xr.Dataset:
+    """Probabilities ``lower`` and ``upper`` [row] of no more, and of no less, than each row, given all other rows.
+
+    By PSIS, the parameter of its group and the hyperparameters integrated out; of very many rows some at random.
+
+    Raises
+    ------
+    ValueError
+        If the model does not say how probable less than a row is, given the others of its group.
+    """
+    level, data = record.ask("plot_calibration", "row_tails", "leave_row_out"), prepared(fit)
+    of_row = level.cells(data) if level.cells_of_row is None else level.cells_of_row(data)
+    one = level.leave_row_out(hyperparameters(fit).isel(sample=[0]), data, np.arange(1))
+    (row,) = set(one.dims) - {"sample"}
+    rows = np.arange(data.sizes[row])
+    if rows.size > MOST_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
+    h, reff = _draws(fit, rows.size * of_row)
+    parts = [
+        _averaged(level.row_tails(h, data, some), level.leave_row_out(h, data, some), h, reff)
+        for some in in_portions(rows, h.sizes["sample"], of_row)
+    ]
+    return xr.concat(parts, dim=row).drop_vars("k_hat")
+
+
+def _draws(fit: xr.DataTree, cells: int) -> tuple[xr.Dataset, float]:
+    """Hyperparameters to be weighted, proposals where there are any, as many as so many cells allow; their worth."""
+    proposed = proposals(fit)
+    h, reff = (hyperparameters(fit), efficiency(fit)) if proposed is None else (proposed, 1.0)
+    return affordable(h, cells, CELLS_LEFT_OUT), reff
+
+
+def _averaged(tails: tuple, log_left_out: xr.DataArray, h: xr.Dataset, reff: float) -> xr.Dataset:
+    """Tails [unit, ...] over the draws that the other units leave, and k-hat [unit] of their weights."""
+    log_left_out = log_left_out.transpose(..., "sample")
+    given = h["log_ratio"].values if "log_ratio" in h else np.zeros(h.sizes["sample"])
+    log_weights, k_hat = without_each(log_left_out.values, given, reff)
+    weights = log_left_out.copy(data=np.exp(log_weights))
+    found = (_named(tails) * weights).sum("sample", skipna=False)
+    return found.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
 
 
 def _by_refit(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, j: int) -> xr.Dataset:

@@ -128,8 +128,12 @@ def random_standardised_logit(mu, phi, rng=None, size=None):
 
 def tails(y, n, mu, phi):
     """Probabilities of no more than y, and of no less: the terms of the shorter end are summed, group by group."""
-    by_group = [_ends(y_j, n_j, *np.broadcast_arrays(mu, phi)) for y_j, n_j in zip(y.values, n.values, strict=True)]
-    template = xr.broadcast(xr.DataArray(mu) * xr.DataArray(phi), y)[0].transpose(..., *y.dims)
+    at, (group,) = xr.broadcast(xr.DataArray(mu), xr.DataArray(phi)), y.dims
+    by_group = [
+        _ends(y_j, n_j, *(each.isel({group: j}, missing_dims="ignore").values for each in at))
+        for j, (y_j, n_j) in enumerate(zip(y.values, n.values, strict=True))
+    ]
+    template = xr.broadcast(at[0], y)[0].transpose(..., group)
     return tuple(template.copy(data=np.stack(end, axis=-1)) for end in zip(*by_group, strict=True))
 
 

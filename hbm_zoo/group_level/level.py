@@ -120,6 +120,9 @@ class GroupLevel:
     leave_row_out, without_row
         ``leave_row_out(h, data, rows)``: log density of some rows, by position, given all other data [nats];
         ``without_row(data, i)``: the data without row i, fitted where importance sampling fails.
+    row_tails
+        ``row_tails(h, data, rows)``: two probabilities [sample, row] of some rows, that they are at most what was seen,
+        and at least that, given all other data.
     without_group
         ``without_group(data, group, j)``: the data without group j.
     emptied, joined
@@ -172,6 +175,7 @@ class GroupLevel:
     deviations: Callable | None = None
     leave_row_out: Callable | None = None
     without_row: Callable | None = None
+    row_tails: Callable | None = None
     without_group: Callable = lambda data, group, j: data.isel({group: np.arange(data.sizes[group]) != j})
     emptied: Callable | None = None
     joined: Callable | None = None
@@ -331,7 +335,7 @@ def integrated_numerically(engine, *, replicate: Callable | None = None, **formu
     )
 
 
-OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations", "tails")
+OF_H_AND_DATA = ("expected_log_likelihood", "reliability", "leave_row_out", "expectations", "tails", "row_tails")
 
 
 def summed(log_marginal: Callable) -> Callable:

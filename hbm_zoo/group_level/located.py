@@ -18,6 +18,7 @@ OF_H_AND_DATA = (
     "expectations",
     "integration_error",
     "tails",
+    "row_tails",
 )
 
 

@@ -79,14 +79,24 @@ def expected_log_density_rows(y_bar, n, SS, mean, sd, sigma):
 
 
 def leave_row_out(y, y_bar, n, mu, tau, sigma):
-    """Log density of a row given the other n - 1 rows of its group, theta integrated out.
+    """Log density of a row given the other n - 1 rows of its group, theta integrated out."""
+    return log_density(y, *left_out(y, y_bar, n, mu, tau, sigma))
+
+
+def row_tails(y, y_bar, n, mu, tau, sigma):
+    """Probabilities of no more than a row, and of no less, given the other n - 1 rows of its group."""
+    mean, variance = left_out(y, y_bar, n, mu, tau, sigma)
+    return tails(y, np.sqrt(variance), mean, 0.0)
+
+
+def left_out(y, y_bar, n, mu, tau, sigma):
+    """Mean and variance of a row given the other n - 1 rows of its group, theta integrated out.
 
     The others shift theta's mean by tau^2 sum(y_k - mu) / (sigma^2 + (n - 1) tau^2) and leave it
     the variance tau^2 sigma^2 / (sigma^2 + (n - 1) tau^2); alone, a row is of a new group.
     """
     precision = sigma**2 + (n - 1) * tau**2
-    mean = mu + tau**2 * (n * (y_bar - mu) - (y - mu)) / precision
-    return log_density(y, mean, sigma**2 * (1 + tau**2 / precision))
+    return mu + tau**2 * (n * (y_bar - mu) - (y - mu)) / precision, sigma**2 * (1 + tau**2 / precision)
 
 
 def are_the_same(y, n, SS):

@@ -153,6 +153,12 @@ def log_leave_row_out(y, mean, variance, sigma):
     return -0.5 * (np.log(2 * np.pi * sigma**2 / rest) + (y - mean) ** 2 / (rest * sigma**2))
 
 
+def row_tails(y, mean, variance, sigma):
+    """Probabilities of no more than y_i, and of no less, given the group's other rows; as of `log_leave_row_out`."""
+    score = (y - mean) / np.sqrt(sigma**2 - variance)
+    return special.ndtr(score), special.ndtr(-score)
+
+
 def tails(r11, r12, r22, z1, z2, mu_intercept, mu_slope, tau_intercept, tau_slope, rho, sigma):
     """Probabilities of no more than z1, and of no less; then of z2 given z1. NaN of a z2 that says nothing, r22 = 0."""
     a, b, c, d = loading(r11, r12, r22, tau_intercept, tau_slope, rho)

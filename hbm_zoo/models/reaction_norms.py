@@ -338,13 +338,24 @@ def replicate(rng, theta, h, data):
 
 def leave_row_out(h, data, rows):
     """Log p(y_i | the genotype's other rows, h) [nats], by row."""
+    return normal_regression.log_leave_row_out(*measured_on_lines(h, data, rows)).drop_vars("genotype")
+
+
+def row_tails(h, data, rows):
+    """Probabilities of no more than y_i, and of no less, given the genotype's other rows, by row."""
+    ends = normal_regression.row_tails(*measured_on_lines(h, data, rows))
+    return tuple(end.drop_vars("genotype") for end in ends)
+
+
+def measured_on_lines(h, data, rows):
+    """Some responses, mean and variance of their genotypes' lines there given all rows, and the noise."""
     own = data[STATISTICS].isel(genotype=data.of_genotype[rows])
     x, response = data.x[rows], data.response[rows]
     after = conditional(h.isel(genotype=data.of_genotype[rows], missing_dims="ignore"), own)
     line = after.mu_intercept + after.mu_slope * x
     along, across = after.tau_slope * x, np.sqrt(1 - after.rho**2)
     variance = (after.tau_intercept + after.rho * along) ** 2 + (across * along) ** 2
-    return normal_regression.log_leave_row_out(response, line, variance, h.sigma).drop_vars("genotype")
+    return response, line, variance, h.sigma
 
 
 def without_row(data, i):
@@ -501,6 +512,7 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         tails=tails_of_lines,
         leave_row_out=leave_row_out,
+        row_tails=row_tails,
         without_row=without_row,
     ),
     simulate=simulate,

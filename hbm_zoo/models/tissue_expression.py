@@ -295,9 +295,19 @@ def replicate(rng, theta, h, data):
 
 def leave_row_out(h, data, rows):
     """Log density of each cell given the other cells of its tissue [nats]."""
+    return normal.leave_row_out(*cells(h, data, rows))
+
+
+def row_tails(h, data, rows):
+    """Probabilities of no more than a cell, and of no less, given the other cells of its tissue."""
+    return normal.row_tails(*cells(h, data, rows))
+
+
+def cells(h, data, rows):
+    """Some cells, the mean and number of those of their tissues, and the population they come from."""
     tissue = data.tissue_index[rows]
     own, mu = data[["y_bar", "n"]].isel(tissue=tissue), h.mu.isel(tissue=tissue, missing_dims="ignore")
-    return normal.leave_row_out(data.expression[rows], own.y_bar, own.n, mu, h.tau, h.sigma)
+    return data.expression[rows], own.y_bar, own.n, mu, h.tau, h.sigma
 
 
 def with_response(data, expression):
@@ -405,6 +415,7 @@ MODEL = HierarchicalModel(
         replicate=replicate,
         tails=tails,
         leave_row_out=leave_row_out,
+        row_tails=row_tails,
         without_row=without_row,
     ),
     simulate=simulate,

@@ -10,11 +10,13 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
-from hbm_zoo.diagnostics.left_out_places import places, tails_left_out, two_sided
+from hbm_zoo.diagnostics.cross_validation import lean
+from hbm_zoo.diagnostics.left_out_places import places, tails_left_out, tails_of_rows, two_sided
 from hbm_zoo.diagnostics.model_checks import _outlying
 from hbm_zoo.diagnostics.replicas import Refits, sequential_p
 from hbm_zoo.diagnostics.verdict.criticism import instead, misfit
-from hbm_zoo.inference.fits import priors_of
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
+from hbm_zoo.inference.sampling import refit
 
 SETTINGS = {"random_seed": 1, "progressbar": False}
 
@@ -57,6 +59,37 @@ def test_the_two_tails_of_a_continuous_estimate_are_one(bcg):
     tails = tails_left_out(hz.vaccine_clinics.MODEL, bcg["partial"])
     np.testing.assert_allclose(tails["lower"] + tails["upper"], 1, atol=1e-9)
     np.testing.assert_allclose(places(tails), tails["lower"], atol=1e-9)
+
+
+@pytest.mark.parametrize("moderators", [[], ["age"]], ids=["plain", "moderated"])
+def test_places_of_rows_are_those_of_fits_without_them(moderators):
+    """Tails of a row at draws of a posterior that never saw it; one lies far out, and its own data must not hide it."""
+    rng = np.random.default_rng(4)
+    tissue, age = np.repeat(list("ABCDE"), 4), np.repeat([20.0, 30.0, 35.0, 50.0, 60.0], 4)
+    frame = pd.DataFrame({"tissue": tissue, "age": age, "expression": rng.normal(age / 20, 0.5)})
+    frame.loc[0, "expression"] += 4.0
+    fit = hz.fit("tissue_expression", frame, moderators=moderators, **SETTINGS)
+    record, data = model_of(fit), prepared(fit)
+    found = tails_of_rows(record, fit)
+    for i in (0, 1, 19):
+        h = hyperparameters(refit(lean(fit), record.group_level.without_row(data, i), 1, record))
+        lower, _ = record.group_level.row_tails(h, data, np.array([i]))
+        spread = 2 * float(lower.std()) / np.sqrt(400)  # both ends are worth some hundred draws
+        assert float(found["lower"][i]) == pytest.approx(float(lower.mean()), abs=4 * spread)
+    assert float(found["upper"][0]) < 0.01
+    np.testing.assert_allclose(found["lower"] + found["upper"], 1, atol=1e-9)
+
+
+def test_places_of_rows_see_what_places_of_groups_cannot():
+    """Rows of a t with 2 degrees of freedom: the curve of rows leaves its band far, that of normal rows does not."""
+    rng, tissue = np.random.default_rng(6), np.repeat(np.arange(6), 50)
+    for noise, fits in ((rng.standard_normal(300), True), (rng.standard_t(2, 300), False)):
+        frame = pd.DataFrame({"tissue": tissue, "expression": tissue + noise})
+        fit = hz.fit("tissue_expression", frame, "none", **SETTINGS)
+        of_rows = places(tails_of_rows(model_of(fit), fit))
+        assert (stats.kstest(of_rows, "uniform").pvalue > 0.01) == fits
+        (panel,) = hz.plot_calibration(fit).axes
+        assert panel.get_title() == "rows, each given all others"
 
 
 def test_places_of_counts_are_uniform_between_their_ends():

@@ -52,6 +52,16 @@ def test_tails_of_many_draws_are_those_of_each():
         np.testing.assert_allclose(upper[k], each[1])
 
 
+def test_tails_at_a_location_each_are_those_of_each_group():
+    y, n = named("unit", [2, 30], [20, 40])
+    mu, phi = xr.DataArray([[0.1, 0.6], [0.3, 0.9]], dims=("sample", "unit")), xr.DataArray([0.2, 0.05], dims="sample")
+    lower, upper = beta_binomial.tails(y, n, mu, phi)
+    for j in range(2):
+        each = beta_binomial.tails(y[[j]], n[[j]], mu[:, j], phi)
+        np.testing.assert_allclose(lower[:, [j]], each[0])
+        np.testing.assert_allclose(upper[:, [j]], each[1])
+
+
 def test_tails_of_effects_and_of_two_groups_are_normal():
     y, se = named("gene", [-3.0, 0.2, 1.7, 9.0], [1.0, 0.5, 0.8, 1.0])
     lower, upper = normal.tails(y, se, 0.3, 0.6)

@@ -63,6 +63,18 @@ def test_a_row_left_out_is_a_ratio_of_joint_densities(n, mu, tau, sigma):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize(("mu", "tau", "sigma"), HYPER)
+def test_tails_of_a_row_are_those_of_the_joint_normal_given_its_others(n, mu, tau, sigma):
+    y = rows(n)
+    lower, upper = normal.row_tails(y, y.mean(), n, mu, tau, sigma)
+    S = sigma**2 * np.eye(n) + tau**2 * np.ones((n, n))
+    for i, others in enumerate(~np.eye(n, dtype=bool)):
+        gain = np.linalg.solve(S[others][:, others], S[others, i]) if n > 1 else np.zeros(0)
+        given = stats.norm(mu + gain @ (y[others] - mu), np.sqrt(S[i, i] - gain @ S[others, i]))
+        np.testing.assert_allclose([lower[i], upper[i]], [given.cdf(y[i]), given.sf(y[i])], rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.parametrize("theta", [-3.0, 0.2, 9.0])
 def test_candidates_formula_holds_at_any_theta(theta):
     y, mu, tau, sigma = rows(5), 0.3, 0.7, 1.1

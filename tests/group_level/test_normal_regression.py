@@ -145,6 +145,19 @@ def test_leave_row_out_is_a_ratio_of_marginals(group):
         assert values[i] == pytest.approx(marginal(x, y) - without, rel=1e-6)
 
 
+def test_tails_of_a_row_are_those_of_the_joint_normal_given_its_others(group):
+    x, y, s = group
+    (intercept, slope, t0, t1, rho), _ = posterior(s)
+    line, variance = intercept + slope * x, t0**2 + 2 * rho * t0 * t1 * x + (t1 * x) ** 2
+    lower, upper = nr.row_tails(y, line, variance, SIGMA)
+    X = np.column_stack([np.ones_like(x), x])
+    S, mean = X @ covariance() @ X.T + SIGMA**2 * np.eye(len(x)), X @ MU
+    for i, others in enumerate(~np.eye(len(x), dtype=bool)):
+        gain = np.linalg.solve(S[others][:, others], S[others, i])
+        given = stats.norm(mean[i] + gain @ (y - mean)[others], np.sqrt(S[i, i] - gain @ S[others, i]))
+        np.testing.assert_allclose([lower[i], upper[i]], [given.cdf(y[i]), given.sf(y[i])], rtol=1e-5)
+
+
 def test_random_has_the_moments_of_the_statistics(group):
     x, _, s = group
     rng = np.random.default_rng(3)

@@ -100,6 +100,9 @@ def test_a_group_is_that_of_the_model_without_moderators_at_its_own_location(nam
         for asked in ("log_left_out", "expected_log_likelihood", "reliability"):
             found, expected = (getattr(known, asked)(at, one) for known, at in ((level, h), (plain, own)))
             np.testing.assert_allclose(*xr.broadcast(found, expected), rtol=1e-9)
+        if level.tails is not None:
+            for ends in zip(level.tails(h, one), plain.tails(own, one), strict=True):
+                np.testing.assert_allclose(*xr.broadcast(*ends), rtol=1e-9)
         for asked in ("mean", "sd"):
             found, expected = (getattr(known.after(at, one), asked) for known, at in ((level, h), (plain, own)))
             np.testing.assert_allclose(*xr.broadcast(found, expected), rtol=1e-9)
