@@ -120,6 +120,8 @@ def test_the_posterior_is_a_population(tau):
             x = float(np.interp(p, weight.cumsum(), alpha))
             assert float(table.ppf(p).isel(sample=0, unit=j)) == pytest.approx(x, abs=2e-3 * tau)
             assert float(table.cdf(x).isel(sample=0, unit=j)) == pytest.approx(p, abs=1e-3)
+    p = xr.DataArray(np.r_[1e-6, 1e-3, np.linspace(0.01, 0.99, 99), 1 - 1e-3], dims="p")
+    np.testing.assert_allclose(*xr.broadcast(table.cdf(table.ppf(p)), p), atol=1e-5)
 
 
 def test_draws_follow_the_table():
