@@ -12,7 +12,7 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.population_pk import log_prior, mirrored
+from hbm_zoo.diagnostics.flip_flop import log_prior, mirrored
 from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.residual_error import ERRORS
 from hbm_zoo.group_level.routes import IV, ORAL, Route
