@@ -85,8 +85,13 @@ def called_by(fit: xr.DataTree) -> str:
 
 
 def settings(fit: xr.DataTree, without: Collection[str] = ()) -> str:
-    """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``; none that is off."""
-    on = {name: value for name, value in in_words(fit).items() if value is not False and name not in without}
+    """The options that a fit was made with, for all that is printed to repeat: ``center = 34.42``.
+
+    Not those that are off, nor those that make no other model than the page's.
+    """
+    as_by_default = json.loads(fit.attrs.get("as_by_default", "[]"))
+    on = {name: value for name, value in in_words(fit).items() if value is not False}
+    on = {name: value for name, value in on.items() if name not in {*without, *as_by_default}}
     return ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in on.items())
 
 
@@ -171,6 +176,8 @@ def check_together(fits: Fits | xr.DataTree) -> dict[str, xr.DataTree]:
     """
     if isinstance(fits, xr.DataTree):
         fits = {fits.attrs.get("pooling", "fit"): fits}
+    if not isinstance(fits, Mapping):
+        raise ValueError(f"Expected fits made by hbm_zoo.fit, one or a dict of them, got {type(fits).__name__}.")
     if not fits:
         raise ValueError("Expected at least one fit, got none.")
     for name, fit in fits.items():

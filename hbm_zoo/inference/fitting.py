@@ -264,6 +264,7 @@ def attributes(record, data, pooling, priors) -> dict[str, Any]:
         "priors": to_json(priors),
         "fixed": json.dumps({name: float(value) for name, value in record.fixed[pooling](priors, data).items()}),
         "options": json.dumps(_options(record, data)),
+        "as_by_default": json.dumps([name for name in record.alternatives if name not in record.changed]),
         "group_level": record.group_level.kind,
         "data_hash": data_hash(data),
         "left_out": "",

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hbm_zoo.inference.fits import hyperparameters
+import hbm_zoo as hz
+from hbm_zoo.inference.fits import check_together, hyperparameters, options, settings
+from hbm_zoo.inference.fitting import attributes
 
 
 def fit_with(mu):
@@ -27,3 +29,20 @@ def test_a_hyperparameter_by_group_is_refused():
         ValueError, match="one number a draw; these have clinic as well.*placed by the group level's `at`"
     ):
         hyperparameters(fit_with((("chain", "draw", "clinic"), np.zeros((2, 3, 4)))))
+
+
+def test_what_is_no_fit_is_refused_by_its_type():
+    with pytest.raises(ValueError, match="Expected fits made by hbm_zoo.fit, one or a dict of them, got str"):
+        check_together("partial")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [({}, ""), ({"noise": "poisson"}, ""), ({"noise": "binomial"}, "noise = binomial")]
+)
+def test_an_option_that_makes_the_model_of_the_page_is_not_repeated(given, shown):
+    record = hz.hospital_readmission.MODEL.under(**given)
+    data = record.data(hz.load_data("simulated_discharges"))
+    fit = xr.DataTree()
+    fit.attrs |= attributes(record, data, "complete", record.priors(data))
+    assert settings(fit) == shown
+    assert options(fit)["noise"] == given.get("noise", "poisson")
