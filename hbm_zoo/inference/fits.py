@@ -175,7 +175,7 @@ def check_together(fits: Fits | xr.DataTree) -> dict[str, xr.DataTree]:
         If there is no fit, a value is not one, or two are of other models or other data.
     """
     if isinstance(fits, xr.DataTree):
-        fits = {fits.attrs.get("pooling", "fit"): fits}
+        return check_together({fits.attrs.get("pooling", "fit"): fits})
     if not isinstance(fits, Mapping):
         raise ValueError(f"Expected fits made by hbm_zoo.fit, one or a dict of them, got {type(fits).__name__}.")
     if not fits:
