@@ -174,10 +174,10 @@ def check_together(fits: Fits | xr.DataTree) -> dict[str, xr.DataTree]:
     ValueError
         If there is no fit, a value is not one, or two are of other models or other data.
     """
-    if isinstance(fits, xr.DataTree):
-        return check_together({fits.attrs.get("pooling", "fit"): fits})
-    if not isinstance(fits, Mapping):
+    if not isinstance(fits, Mapping):  # a fit is one, too
         raise ValueError(f"Expected fits made by hbm_zoo.fit, one or a dict of them, got {type(fits).__name__}.")
+    if isinstance(fits, xr.DataTree):
+        fits = {fits.attrs.get("pooling", "fit"): fits}
     if not fits:
         raise ValueError("Expected at least one fit, got none.")
     for name, fit in fits.items():
