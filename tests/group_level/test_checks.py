@@ -8,7 +8,7 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.group_level import beta_binomial, checks, normal, normal_regression, poisson_gamma, two_groups
-from hbm_zoo.models import own_checks
+from hbm_zoo.models import line_checks, own_checks
 
 
 def named(dim, *columns):
@@ -183,14 +183,14 @@ def test_curvature_is_students_t_of_a_least_squares_fit():
     left = frame["response"].to_numpy() - X @ beta
     variance = left @ left / (len(frame) - X.shape[1])
     t = beta[-1] / np.sqrt(variance * np.linalg.inv(X.T @ X)[-1, -1])
-    assert own_checks.curvature(None, data, None) == pytest.approx(t, rel=1e-8)
+    assert line_checks.curvature(None, data, None) == pytest.approx(t, rel=1e-8)
 
 
 def test_residuals_are_studentised():
     """Each has the variance of the noise whatever its leverage: by the hat matrix of a genotype."""
     frame, _ = hz.reaction_norms.MODEL.simulate(np.random.default_rng(5), genotypes=2, environments=4)
     data = hz.reaction_norms.MODEL.data(frame)
-    residual, spare, _, of = own_checks.about_own_lines(data)
+    residual, spare, _, of = line_checks.about_own_lines(data)
     assert spare.all()
     X = np.column_stack([np.ones(4), data.x.values[of == 1]])
     hat = X @ np.linalg.inv(X.T @ X) @ X.T
