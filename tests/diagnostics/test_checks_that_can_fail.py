@@ -1,4 +1,4 @@
-"""Each model's checks on data in which something is wrong, and on the same where nothing is: they must tell them apart."""
+"""Checks on data in which something is wrong, and on the same where nothing is: they must tell them apart."""
 
 import numpy as np
 import pandas as pd

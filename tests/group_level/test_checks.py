@@ -220,6 +220,8 @@ def test_counts_beyond_a_threshold_are_expected_of_the_mixture():
         "reaction_norms",
         "spike_slab_genes",
         "selection_gradients",
+        "material_batches",
+        "variance_components",
     ],
 )
 def test_data_with_another_response_are_those_that_are_prepared(model):

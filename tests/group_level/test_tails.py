@@ -43,6 +43,7 @@ def test_shares_without_spread_are_binomial():
     np.testing.assert_allclose(upper, law.sf(y.values - 1), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_two_tails_of_a_share_count_what_was_seen_twice():
     """P(Y <= y) + P(Y >= y) is 1 + P(y), the density that is sampled, on either side of where nodes change."""
     record = hz.success_rates.MODEL.under(population="logit-normal")
