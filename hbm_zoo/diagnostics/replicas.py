@@ -69,8 +69,15 @@ class Refits:
         (v,), _ = climb(lambda v: posterior(top + v[0] @ unit.T)[None], start, step)
         return top + unit @ v
 
+    @property
+    def again(self) -> bool:
+        """Whether replicates are of the same groups: nodes of a fit lie where their own data have them."""
+        return self.record.group_level.nodes is not None
+
     def fitted(self, data: xr.Dataset) -> xr.Dataset:
-        """The hyperparameters at the top of the posterior of some data, one value each."""
+        """The hyperparameters at the top of the posterior of some data, one value each; of the same groups its mean."""
+        if self.again:
+            return self.drawn.mean("sample")
         if not self.names:
             return self.drawn.isel(sample=0, drop=True)
         arrays = {str(name): v.values for name, v in self.record.extras.derived(data).data_vars.items()}
@@ -84,8 +91,11 @@ class Refits:
         while True:
             some = self.rng.integers(self.drawn.sizes["sample"], size=AT_ONCE)
             h = self.drawn.isel(sample=some)
-            theta = level.before(h, self.seen, self.record.group).sample(self.rng)
-            response = level.replicate(self.rng, theta, h, self.seen, level.unseen(self.seen))
+            if self.again:
+                known, theta = self.seen, level.conditional(h, self.seen).sample(self.rng)
+            else:
+                known, theta = level.unseen(self.seen), level.before(h, self.seen, self.record.group).sample(self.rng)
+            response = level.replicate(self.rng, theta, h, self.seen, known)
             for values in response.transpose("sample", ...).values:
                 yield anew(self.data, values)
 

@@ -122,6 +122,7 @@ from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.models import patient_checks
 from hbm_zoo.models.cohorts import simulated
 from hbm_zoo.models.events import check_events, check_whole
 from hbm_zoo.models.nonmem import from_nonmem as from_nonmem
@@ -437,6 +438,7 @@ def of_route(route):
             readers={"nonmem": from_nonmem},
             simulated=TYPICAL[route],
             curve=Curve("time", "concentration", dosing.samples, route.over_time),
+            **patient_checks.of(route),
         ),
     }
 

@@ -220,12 +220,11 @@ def of_contrasts(data):
         for name in ("d", "n", "SS")
     }
     of_rows = {name: np.concatenate([each[name] for each in found]) for name in ("q", "d_of")}
-    sizes = [each["q"].size for each in found]
     rows = [np.flatnonzero(site_of == j)[each["scored"]] for j, each in enumerate(found)]
     return data.assign(
         padded
         | {"q": ("contrast", of_rows["q"]), "d_of": ("contrast", of_rows["d_of"])}
-        | {"contrast_site": ("contrast", np.repeat(np.arange(len(found)), sizes))}
+        | {"contrast_site": ("contrast", np.repeat(np.arange(len(found)), [each["q"].size for each in found]))}
         | {"scored_row": ("scored", np.concatenate(rows).astype(np.int64))}
         | {"rows": ("site", np.bincount(site_of)), "square": ("site", [each["square"] for each in found])}
     )

@@ -45,10 +45,24 @@ def test_risks_that_differ_and_hospitals_that_report_nothing_are_seen_under_bino
 
 
 @pytest.mark.slow
-def test_a_clinic_that_a_normal_population_does_not_expect_is_one_that_a_t_may_have():
-    effect = np.r_[np.random.default_rng(3).normal(0, 0.3, 15), 6.0]
-    clinics = pd.DataFrame({"clinic": range(16), "effect": effect, "standard_error": 0.2})
-    two = clinics.assign(effect=np.random.default_rng(4).normal(np.repeat([-2.0, 2.0], 8), 0.2))
-    assert "outlying" in rejected("vaccine_clinics", clinics)
-    assert rejected("vaccine_clinics", clinics, population="student-t") == []
+def test_two_populations_of_clinics_are_none_that_is_t_and_one_that_is_t_is():
+    rng = np.random.default_rng(3)
+    clinics = pd.DataFrame({"clinic": range(30), "standard_error": 0.2})
+    heavy = clinics.assign(effect=rng.normal(0.5 * rng.standard_t(3, 30), 0.2))
+    two = clinics.assign(effect=rng.normal(np.repeat([-2.0, 2.0], 15), 0.2))
+    assert rejected("vaccine_clinics", heavy, population="student-t") == []
     assert "tails" in rejected("vaccine_clinics", two, population="student-t")
+
+
+@pytest.mark.slow
+def test_batches_that_drift_and_specimens_that_are_two_kinds_are_seen():
+    rng = np.random.default_rng(4)
+    batch = np.repeat(np.arange(24), 6)
+    plain = pd.DataFrame({"campaign": batch // 6, "batch": batch})
+    theta, noise = 500 + 6 * rng.standard_normal(24), rng.normal(0, 10, 144)
+    right = plain.assign(strength=theta[batch] + noise)
+    drifting = plain.assign(strength=theta[batch] + noise + 6 * (batch % 6))
+    heavy = plain.assign(strength=theta[batch] + np.where(np.arange(144) % 36 == 0, -70.0, noise))
+    assert rejected("material_batches", right) == []
+    assert "drift" in rejected("material_batches", drifting)
+    assert "tails of specimens" in rejected("material_batches", heavy)

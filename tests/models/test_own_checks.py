@@ -8,6 +8,9 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.group_level import contrasts
+from hbm_zoo.group_level.routes import ORAL
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.models import patient_checks, rig_checks
 from hbm_zoo.models.batch_checks import OF_BATCHES
 from hbm_zoo.models.relative_checks import OF_RELATIVES, given_others
 
@@ -130,7 +133,7 @@ def test_faults_of_traits_are_seen():
     rng, model = np.random.default_rng(4), hz.variance_components.MODEL
 
     def simulated():
-        frame, _ = model.simulate(rng, sites=1, sires=(12, 12), offspring=(8, 8))
+        frame, _ = model.simulate(rng, sites=2, sires=(12, 12), offspring=(8, 8))
         return frame
 
     def of(frame):
@@ -140,9 +143,82 @@ def test_faults_of_traits_are_seen():
     grown = simulated()
     grown["response"] = np.exp(0.7 * grown["response"])
     heavy = simulated()
-    heavy["response"] += 0.6 * rng.standard_t(3, len(heavy))
+    heavy.loc[::40, "response"] += 6.0  # slips of the pen
     assert sees(OF_RELATIVES["asymmetry of rows"], right, of(grown))
     assert sees(OF_RELATIVES["noise with the level"], right, of(grown))
     assert sees(OF_RELATIVES["tails of rows"], right, of(heavy))
     for check in OF_RELATIVES.values():
         assert not sees(check, right[1:], right[0], len(OF_RELATIVES))
+
+
+# Readings on a rig.
+
+
+@pytest.fixture(scope="module")
+def rig():
+    frame, _ = hz.model_discrepancy.MODEL.simulate(np.random.default_rng(5), specimens=3, positions=(0.2, 0.5, 0.8))
+    h = {"m": 0.0143, "s": 0.0005, "sigma": 0.05, "a": 0.2, "ell": 0.3}
+    return hz.model_discrepancy.MODEL.data(frame), xr.Dataset(h)
+
+
+def test_readings_given_others_are_those_of_a_dense_covariance(rig):
+    data, h = rig
+    f, w, x, of = (data[name].values for name in ("f", "w", "position", "of_specimen"))
+    same = of[:, None] == of
+    R = np.exp(-((x[:, None] - x) ** 2) / (2 * 0.3**2))
+    K = 0.0005**2 * same * np.outer(f, f) + 0.2**2 * np.outer(w, w) * R + 0.05**2 * np.eye(f.size)
+    P = np.linalg.inv(K)
+    expected = (P @ (data.deflection.values - 0.0143 * f)) / np.sqrt(np.diag(P))
+    np.testing.assert_allclose(rig_checks.scores(h, data), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_neighbours_are_of_one_specimen_under_one_load(rig):
+    data, h = rig
+    z, frame = rig_checks.scores(h, data), pd.DataFrame({k: data[k] for k in ("of_specimen", "load", "position")})
+    rows = frame.assign(z=z).sort_values("position").groupby(["of_specimen", "load"])["z"].agg(list)
+    one, other = (np.concatenate([part[s] for part in rows]) for s in (slice(None, -1), slice(1, None)))
+    expected = (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
+    assert rig_checks.neighbours(h, data, None) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_discrepancy_that_the_model_has_not_is_seen_and_one_that_it_has_is_not():
+    """By the model without one, at the noise that it takes the discrepancy for."""
+    rng, record = np.random.default_rng(6), hz.model_discrepancy.MODEL.under(discrepancy="none")
+    h = xr.Dataset({"m": 1 / 70, "s": 0.04 / 70, "sigma": 0.05, "a": 0.0, "ell": 0.3})
+
+    def of(truth, **more):
+        return record.data(hz.model_discrepancy.MODEL.simulate(rng, truth=truth, specimens=4, **more)[0])
+
+    right = [of("clamped") for _ in range(SIMULATED)]
+    wrong = of("rotational spring", share=0.1)
+    noise = h.assign(sigma=float(np.sqrt((wrong.rest + (wrong.q**2).sum("term")).sum() / wrong.n.sum())))
+    drawn = [rig_checks.neighbours(h, data, None) for data in right]
+    assert rig_checks.neighbours(noise, wrong, None) > max(drawn)
+    assert abs(rig_checks.neighbours(h, right[0], None)) < 0.5
+
+
+# Samples of a patient.
+
+
+@pytest.mark.parametrize("error", ["additive", "proportional", "combined"])
+def test_samples_given_others_are_averages_over_nodes_without_them(error):
+    """The weights without a sample are those of a cloud that never saw it."""
+    model = hz.population_pk.MODEL
+    options = {"error": error, "typical_CL": 3.0, "typical_V": 35.0, "typical_ka": 1.0, "typical_sd": 0.7}
+    frame, _ = model.simulate(np.random.default_rng(7), patients=2)
+    data = model.data(frame, **options)
+    of_error = {"sigma_add": 0.0 if error == "proportional" else 1.0, "sigma_prop": 0.0 if error == "additive" else 0.1}
+    spreads = {"omega_CL": 0.3, "omega_V": 0.2, "omega_ka": 0.5}
+    rho = dict.fromkeys(("rho_CL_V", "rho_CL_ka", "partial_V_ka"), 0.0)
+    h = xr.Dataset({"mu_CL": np.log(3.0), "mu_V": np.log(35.0), "mu_ka": 0.0} | spreads | rho | of_error)
+    data = with_nodes(model, data, model.priors(data), 1, h.expand_dims("sample"))  # so that none moves
+    scores, expected, patient, _ = patient_checks.given_others(ORAL, h, data)
+    for i in (0, 3, data.sizes["observation"] - 1):
+        j, row = int(data.of_patient[i]), int(data.of_row[i])
+        known = ORAL.cloud.conditional(h, ORAL.without_row(data, i).isel(patient=[j]))
+        f = ORAL.expected(known.theta, data.isel(patient=[j])).isel(row=row)
+        sd = np.sqrt(float(h.sigma_add) ** 2 + (float(h.sigma_prop) * f) ** 2)
+        place = float((known.weight * stats.norm.cdf((float(data.concentration[i]) - f) / sd)).sum())
+        k = int(np.flatnonzero(patient == j)[row])
+        assert scores[k] == pytest.approx(stats.norm.ppf(place), abs=1e-6)
+        assert expected[k] == pytest.approx(float((known.weight * f).sum()), rel=1e-6)
