@@ -1,7 +1,5 @@
 """What `population_pk` checks of itself: whether what is left of samples is noise, in time and in size."""
 
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,15 +8,17 @@ from scipy import special
 from hbm_zoo.group_level import checks
 from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.residual_error import MEASURED, residual_error
+from hbm_zoo.group_level.routes import ROUTES
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
-def given_others(route, h, data):
+def given_others(h, data):
     """Of each sample its normal score given the others of its patient, what these expect, its patient and its time.
 
     Over what is known of theta_j without the sample: weights of nodes over its density there (Gelfand, Dey & Chang
     1992, Bayesian Statistics 4). Samples below the limit of quantification have none.
     """
+    route = next(route for route in ROUTES.values() if len(route.names) == data.sizes["coefficient"])
     known, dims = route.cloud.conditional(h, data), ("patient", "row", "node")
     f = route.expected(known.theta, data).transpose(*dims).values
     sd = residual_error(data.attrs["error"], data.attrs["lloq"]).sd(f, float(h.sigma_add), float(h.sigma_prop))
@@ -33,9 +33,9 @@ def given_others(route, h, data):
     return scores, (left * f).sum(axis=-1)[measured], patient, data.time.values[measured]
 
 
-def neighbours(route, h, data, _):
+def neighbours(h, data, _):
     """Correlation of the scores of samples that follow one another."""
-    z, _, patient, time = given_others(route, h, data)
+    z, _, patient, time = given_others(h, data)
     order = np.lexsort((time, patient))
     z, beside = z[order], np.diff(patient[order]) == 0
     one, other = z[:-1][beside], z[1:][beside]
@@ -43,25 +43,24 @@ def neighbours(route, h, data, _):
     return float((one * other).sum() / total) if total > 0 else 0.0
 
 
-def tails_of_samples(route, h, data, _):
+def tails_of_samples(h, data, _):
     """Kurtosis of the scores of the samples."""
-    return checks.tails(h, data, given_others(route, h, data)[0])
+    return checks.tails(h, data, given_others(h, data)[0])
 
 
-def error_with_concentration(route, h, data, _):
+def error_with_concentration(h, data, _):
     """Spearman's correlation of the size of scores with the concentration that is expected."""
-    z, expected, _, _ = given_others(route, h, data)
+    z, expected, _, _ = given_others(h, data)
     return checks.correlation(np.abs(z), expected)
 
 
-def patients(route, h, data, _):
+def patients(h, data, _):
     """F of the scores between patients."""
-    z, _, patient, _ = given_others(route, h, data)
+    z, _, patient, _ = given_others(h, data)
     which = np.unique(patient, return_inverse=True)[1]
     return checks.f_ratio(z, which) if which.size and which.max() > 0 else 0.0
 
 
-#: Of every route of administration, which their statistics take first.
 OF_PATIENTS = {
     "spread": Check(
         compares="F of what is left of the samples between {groups}, were there one curve for all",
@@ -95,5 +94,4 @@ OF_PATIENTS = {
 
 def of(route) -> dict[str, Any]:
     """What the extras of a route of administration have of them."""
-    checks = {name: replace(check, statistic=partial(check.statistic, route)) for name, check in OF_PATIENTS.items()}
-    return {"checks": checks, "with_response": route.with_response}
+    return {"checks": OF_PATIENTS, "with_response": route.with_response}

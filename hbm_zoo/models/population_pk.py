@@ -443,6 +443,12 @@ def of_route(route):
     }
 
 
+IN_HOURS_AND_MG = {
+    "time": "time_h",
+    "amount": "dose_mg",
+    "concentration": "conc_mg_per_L",
+    "weight": "weight_kg",
+}
 ALTERNATIVES = {"route": {"oral": lambda record: record, "iv": lambda record: replace(record, **of_route(IV))}}
 
 MODEL = HierarchicalModel(
@@ -462,23 +468,11 @@ MODEL = HierarchicalModel(
     alternatives=ALTERNATIVES,
     datasets={
         "theophylline": Shipped(
-            columns={
-                "patient": "subject",
-                "time": "time_h",
-                "amount": "dose_mg",
-                "concentration": "conc_mg_per_L",
-                "weight": "weight_kg",
-            },
+            columns={"patient": "subject"} | IN_HOURS_AND_MG,
             options={"scaling": "per kg", "typical_CL": 0.04, "typical_V": 0.5, "typical_ka": 1.5, "typical_sd": 1.0},
         ),
         "phenobarbital": Shipped(
-            columns={
-                "patient": "infant",
-                "time": "time_h",
-                "amount": "dose_mg",
-                "concentration": "conc_mg_per_L",
-                "weight": "weight_kg",
-            },
+            columns={"patient": "infant"} | IN_HOURS_AND_MG,
             options={
                 "route": "iv",
                 "error": "proportional",

@@ -212,7 +212,7 @@ def test_samples_given_others_are_averages_over_nodes_without_them(error):
     rho = dict.fromkeys(("rho_CL_V", "rho_CL_ka", "partial_V_ka"), 0.0)
     h = xr.Dataset({"mu_CL": np.log(3.0), "mu_V": np.log(35.0), "mu_ka": 0.0} | spreads | rho | of_error)
     data = with_nodes(model, data, model.priors(data), 1, h.expand_dims("sample"))  # so that none moves
-    scores, expected, patient, _ = patient_checks.given_others(ORAL, h, data)
+    scores, expected, patient, _ = patient_checks.given_others(h, data)
     for i in (0, 3, data.sizes["observation"] - 1):
         j, row = int(data.of_patient[i]), int(data.of_row[i])
         known = ORAL.cloud.conditional(h, ORAL.without_row(data, i).isel(patient=[j]))
