@@ -220,7 +220,7 @@ def a_spring(frame, rng):
 
 
 def each_mounting(frame, rng):
-    """Each mounting adds a wave along the beam with an sd of 0.1 mm, two thirds of a percent of the tip's deflection."""
+    """Each mounting adds a wave along the beam, its size with an sd of 0.1 mm at the middle load."""
     again, _ = hz.model_discrepancy.MODEL.simulate(rng, share=0.3)
     of, x = pd.factorize(again["specimen"])[0], again["position"].to_numpy()
     load = again["load"].to_numpy() / again["load"].median()
