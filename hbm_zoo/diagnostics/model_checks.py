@@ -62,6 +62,10 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however they
     depend on one another. Its p value is that of the group that lies farthest out.
 
+    Integrals of `population_pk` and `variance_components` have nodes where the data of a fit are: replicates are of the
+    same groups, and not fitted again. Data are used twice there, which makes p too large, if anything, by as much as
+    what is compared depends on the spreads: it is rows given the others of their group, their shape and their order.
+
     What cannot be seen: one row a group cannot tell noise that is larger, or has heavier tails, from a population that
     is wider, or has heavier tails. Under partial pooling its spread absorbs either; only complete pooling is checked.
 

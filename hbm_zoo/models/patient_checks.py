@@ -12,6 +12,7 @@ from hbm_zoo.group_level.routes import ROUTES
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
+@checks.kept
 def given_others(h, data):
     """Of each sample its normal score given the others of its patient, what these expect, its patient and its time.
 
@@ -19,7 +20,7 @@ def given_others(h, data):
     1992, Bayesian Statistics 4). Samples below the limit of quantification have none.
     """
     route = next(route for route in ROUTES.values() if len(route.names) == data.sizes["coefficient"])
-    known, dims = route.cloud.conditional(h, data), ("patient", "row", "node")
+    known, dims = route.cloud.on_fixed_nodes(h, data), ("patient", "row", "node")
     f = route.expected(known.theta, data).transpose(*dims).values
     sd = residual_error(data.attrs["error"], data.attrs["lloq"]).sd(f, float(h.sigma_add), float(h.sigma_prop))
     with np.errstate(all="ignore"):

@@ -7,6 +7,7 @@ from hbm_zoo.group_level.checks import Check
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
+@checks.kept
 def given_others(data):
     """Of each scored row how far it lies from what the others of its site expect, over its sd, and where that is.
 

@@ -129,7 +129,8 @@ def _figures(found: Findings) -> dict[str, Figure]:
         figures["fits"] = hz.plot_fits(found.fits, kept, found.record)
     if "partial" in found.fits and "none" in found.fits and _has_pairs(found):
         figures["coefficients"] = hz.plot_coefficients(found.fits, found.record)
-    if isinstance(found.fit_to_data, pd.DataFrame) and found.leading.attrs["pooling"] != "none":
+    has_places = found.record.group_level.tails is not None and found.leading.attrs["pooling"] != "none"
+    if isinstance(found.fit_to_data, pd.DataFrame) and has_places:
         figures["calibration"] = hz.plot_calibration(found.leading, model=found.record)
     drawn = [answer for answer, _ in _answered(found) if answer.picture]
     return figures | {answer.verb: answer.figure(found.leading, found.record) for answer in drawn}
