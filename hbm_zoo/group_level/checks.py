@@ -145,11 +145,11 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 def levene(values: np.ndarray, group: np.ndarray) -> float:
     """F of the absolute deviations of values [row] from their groups' means: are spreads equal?
 
-    Each deviation is scaled by sqrt(n / (n - 1)), without which small groups would seem to have small spreads; groups
-    of one row have none. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat 42:81-100.
+    Each deviation is scaled by sqrt(n / (n - 1)), without which small groups would seem to have small spreads; one row
+    has none, and two deviate alike, but for rounding. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat 42:81-100.
     """
     n = np.bincount(group)
-    several = n[group] > 1
+    several = n[group] > 2
     mean = np.bincount(group, values) / np.maximum(n, 1)
     scale = np.sqrt(n / np.maximum(n - 1, 1))
     deviation = (np.abs(values - mean[group]) * scale[group])[several]

@@ -144,6 +144,8 @@ def test_levene_is_that_of_scipy_where_groups_are_equal():
 def test_levene_of_nothing_to_compare_is_0():
     assert checks.levene(np.arange(3.0), np.arange(3)) == 0.0
     assert checks.levene(np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1])) == 0.0
+    pairs = np.random.default_rng(1).normal(size=20)  # two rows lie as far from their mean, but for rounding
+    assert checks.levene(pairs, np.repeat(np.arange(10), 2)) == 0.0
 
 
 def test_kurtosis_within_does_not_see_spreads_that_differ():
