@@ -146,7 +146,8 @@ def levene(values: np.ndarray, group: np.ndarray) -> float:
     """F of the absolute deviations of values [row] from their groups' means: are spreads equal?
 
     Each deviation is scaled by sqrt(n / (n - 1)), without which small groups would seem to have small spreads; one row
-    has none, and two deviate alike, but for rounding. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat 42:81-100.
+    has none, and two deviate alike, but for rounding. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat
+    42:81-100.
     """
     n = np.bincount(group)
     several = n[group] > 2
