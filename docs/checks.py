@@ -13,10 +13,11 @@ import xarray as xr
 import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.simulations import Design, of_priors
+from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.workers.run import run, seed_of
 
 #: Data sets of a line where nothing is wrong, where something is, and how many a piece of work holds.
-DATA_SETS, FAULTY, AT_ONCE = 200, 40, 10
+DATA_SETS, FAULTY, AT_ONCE = 200, 40, 5
 HEAD = "| model | pooling | data | data sets | rejected | se | by which checks |"
 
 
@@ -33,7 +34,25 @@ def designs():
         "tissue_expression": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
         "reaction_norms": hz.reaction_norms.MODEL.simulate(rng, genotypes=20)[0],
         "spike_slab_genes": hz.spike_slab_genes.MODEL.simulate(rng, genes=1000)[0],
+        "material_batches": hz.material_batches.MODEL.simulate(rng, batches=(4, 4), specimens=(5, 5))[0],
+        "variance_components": hz.variance_components.MODEL.simulate(rng, sites=4)[0],
+        "model_discrepancy": hz.model_discrepancy.MODEL.simulate(rng)[0],
+        "model_discrepancy discrepancy=none": hz.model_discrepancy.MODEL.simulate(rng)[0],
+        "population_pk": hz.population_pk.MODEL.simulate(rng, patients=10)[0],
+        "success_rates population=logit-normal": hz.success_rates.MODEL.simulate(rng, units=30)[0],
+        "vaccine_clinics population=student-t": hz.vaccine_clinics.MODEL.simulate(rng, clinics=30)[0],
     }
+
+
+#: What is known beforehand, where data of the default priors would be refused: compliances below 0.
+KNOWN = {"model_discrepancy": {"m": "Normal(mu=0.0143, sigma=0.0015)"}}
+
+
+def settled(case, frame):
+    """The record of a model under the options that its name is followed by, and those for its data."""
+    model, *said = case.split()
+    record = hz.MODELS[model].MODEL
+    return record.split({**record.extras.simulated, **dict(each.split("=") for each in said)}, frame)
 
 
 # Faults: from a frame and a generator to a frame whose response is wrong in one way.
@@ -159,6 +178,62 @@ def correlated(frame, rng):
     return genes(frame, rng, np.sqrt(0.5) * (shared + rng.standard_normal(len(frame))), share=0.0)
 
 
+def strengths(frame, rng, noise, drift=0.0):
+    """Campaigns, batches and specimens as `simulate` has them, with a drift of batches within their campaign."""
+    campaign, batch = pd.factorize(frame["campaign"])[0], frame["batch"].to_numpy(int)
+    which = pd.factorize(frame[["campaign", "batch"]].apply(tuple, axis=1))[0]
+    mean = 500 + 8 * rng.standard_normal(campaign.max() + 1)[campaign] + 6 * rng.standard_normal(which.max() + 1)[which]
+    return frame.assign(strength=mean + drift * batch + noise(which) * rng.standard_normal(len(frame)))
+
+
+def drifting_batches(frame, rng):
+    """Each batch of a campaign is 5 stronger than the one before; their sd is 6."""
+    return strengths(frame, rng, lambda which: 10.0, drift=5.0)
+
+
+def unequal_batches(frame, rng):
+    """Log sds of batches with an sd of 0.5."""
+    return strengths(frame, rng, lambda which: 10 * np.exp(0.5 * rng.standard_normal(which.max() + 1))[which])
+
+
+def t_noise_of_specimens(frame, rng):
+    """Specimens from a t with 3 degrees of freedom."""
+    return strengths(frame, rng, lambda which: 7 / np.sqrt(rng.chisquare(3, len(frame)) / 3))
+
+
+def log_trait(frame, rng):
+    """A trait that is normal on the log scale, with an sd of 0.5 there."""
+    again, _ = hz.variance_components.MODEL.simulate(rng, sites=4)
+    scale = 0.5 / again["response"].std()
+    return again.assign(response=np.exp(scale * (again["response"] - 10)))
+
+
+def t_noise_of_traits(frame, rng):
+    """Errors of a trait from a t with 3 degrees of freedom, added to those that are normal and as large."""
+    again, _ = hz.variance_components.MODEL.simulate(rng, sites=4)
+    return again.assign(response=again["response"] + 0.5 * rng.standard_t(3, len(again)))
+
+
+def a_spring(frame, rng):
+    """A support that turns, and adds 5 % to the deflection of the tip."""
+    return hz.model_discrepancy.MODEL.simulate(rng, share=0.05)[0]
+
+
+def each_mounting(frame, rng):
+    """Each mounting adds a wave along the beam, its size with an sd of 0.1 mm at the middle load."""
+    again, _ = hz.model_discrepancy.MODEL.simulate(rng, share=0.3)
+    of, x = pd.factorize(again["specimen"])[0], again["position"].to_numpy()
+    load = again["load"].to_numpy() / again["load"].median()
+    wave = np.sin(4 * np.pi * x)  # what no compliance can look like
+    return again.assign(deflection=again["deflection"] + 0.1 * rng.standard_normal(of.max() + 1)[of] * load * wave)
+
+
+def t_readings(frame, rng):
+    """Readings with errors from a t with 3 degrees of freedom."""
+    again, _ = hz.model_discrepancy.MODEL.simulate(rng, sigma=1e-3)
+    return again.assign(deflection=again["deflection"] + 0.05 * rng.standard_t(3, len(again)))
+
+
 FAULTS = {
     "vaccine_clinics": {
         "complete": [spread_of_clinics],
@@ -172,32 +247,41 @@ FAULTS = {
     "tissue_expression": {"partial": [t_noise, unequal_variances]},
     "reaction_norms": {"partial": [bent, growing_noise, unequal_noise]},
     "spike_slab_genes": {"partial": [wide_null, wide_null_with_effects, t_noise_of_genes, correlated]},
+    "material_batches": {"partial": [drifting_batches, unequal_batches, t_noise_of_specimens]},
+    "variance_components": {"partial": [log_trait, t_noise_of_traits]},
+    "model_discrepancy": {"partial": [each_mounting, t_readings]},
+    "model_discrepancy discrepancy=none": {"partial": [a_spring]},
+    "population_pk": {"partial": []},
+    "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
+    "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
 }
 
 
-def no_fault(frame, rng, model, pooling, priors):
+def no_fault(frame, rng, record, options, pooling, priors):
     """Truth and data drawn from the priors of the design."""
-    record = hz.MODELS[model].MODEL
-    data = record.data(frame)
+    data = record.data(frame, **options)
+    if record.group_level.nodes:
+        data = with_nodes(record, data, priors, 0)
     fixed = record.fixed[pooling](priors, data)
     design = Design(data, np.arange(1), np.arange(1), [name for name in record.parameters if name not in fixed], fixed)
     h, level = of_priors(priors, design, 1, rng), record.group_level
     theta = level.before(h, data, record.group).sample(rng)
     response = level.replicate(rng, theta, h, data, level.unseen(data)).isel(sample=0).values
-    return frame.assign(**{record.response: response})
+    found = frame.copy()
+    found.loc[record.measured(frame), record.response] = response
+    return found
 
 
 def piece_of_work(piece):
     """Which checks each of some data sets fails [data set, check]."""
     replicas.LEAST = 1  # no interval is read here
-    rng, model, pooling = np.random.default_rng(piece["seed"]), piece["model"], piece["pooling"]
-    found = []
+    rng, pooling, frame = np.random.default_rng(piece["seed"]), piece["pooling"], piece["frame"]
+    fault, found = FAULT_BY_NAME.get(piece["fault"]), []
+    record, options = settled(piece["case"], frame)
     for _ in range(piece["size"]):
-        fault = FAULT_BY_NAME.get(piece["fault"])
-        frame = piece["frame"]
-        wrong = fault(frame, rng) if fault else no_fault(frame, rng, model, pooling, piece["priors"])
-        seed = int(rng.integers(2**31))
-        fit = hz.fit(model, wrong, pooling, priors=piece["priors"], draws=250, random_seed=seed, progressbar=False)
+        wrong = fault(frame, rng) if fault else no_fault(frame, rng, record, options, pooling, piece["priors"])
+        same = {"priors": piece["priors"], "draws": 250, "progressbar": False} | options
+        fit = hz.fit(record, wrong, pooling, random_seed=int(rng.integers(2**31)), **same)
         p = hz.check_model(fit).droplevel("pooling")["p_holm"]
         found.append(xr.DataArray(p.to_numpy(float), {"check": p.index.to_numpy(str)}, "check"))
     return xr.DataTree.from_dict({"p_holm": xr.Dataset({"p": xr.concat(found, "data_set")})})
@@ -206,12 +290,12 @@ def piece_of_work(piece):
 FAULT_BY_NAME = {f.__name__: f for poolings in FAULTS.values() for faults in poolings.values() for f in faults}
 
 
-def line(folder, model, pooling, fault, frame, data_sets):
+def line(folder, case, pooling, fault, frame, data_sets):
     """One line of the table."""
-    record = hz.MODELS[model].MODEL
-    same = {"model": model, "pooling": pooling, "fault": fault, "frame": frame}
-    same["priors"] = record.priors(record.data(frame), None, pooling)
-    name = f"{model}-{pooling}-{fault or 'true'}"
+    record, options = settled(case, frame)
+    same = {"case": case, "pooling": pooling, "fault": fault, "frame": frame}
+    same["priors"] = record.priors(record.data(frame, **options), KNOWN.get(case.split()[0]), pooling)
+    name = f"{case}-{pooling}-{fault or 'true'}"
     pieces = {f"{k}": {**same, "size": AT_ONCE, "seed": seed_of(1, f"{name} {k}")} for k in range(data_sets // AT_ONCE)}
     parts = run(piece_of_work, pieces, folder=Path(folder) / name, progressbar=False).values()
     p = xr.concat([part["p_holm"]["p"] for part in parts], "data_set")
@@ -221,7 +305,7 @@ def line(folder, model, pooling, fault, frame, data_sets):
     said = ", ".join(f"{check} {share:.2f}" for check, share in shares[shares > 0.01].items()).replace("|", "\\|")
     about = FAULT_BY_NAME[fault].__doc__.strip().rstrip(".") if fault else "**truth and data from the priors**"
     size = failed.sizes["data_set"]
-    return f"| {model} | {pooling} | {about} | {size} | {rate:.3f} | {np.sqrt(rate * (1 - rate) / size):.3f} | {said} |"
+    return f"| {case} | {pooling} | {about} | {size} | {rate:.3f} | {np.sqrt(rate * (1 - rate) / size):.3f} | {said} |"
 
 
 def main(folder, only=None, data_sets=DATA_SETS, faulty=FAULTY):

@@ -91,10 +91,11 @@ def _averaged(tails: tuple, log_left_out: xr.DataArray, h: xr.Dataset, reff: flo
 
 def _by_refit(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, j: int) -> xr.Dataset:
     """The tails of one group by a fit of the others."""
-    others = record.group_level.without_group(data, record.group, j)
+    level = record.group_level
+    others = level.without_group(data, record.group, j)
     h = hyperparameters(refit(lean(fit), others, int(fit.attrs["seed"]) + j, record))
-    one = data.isel({record.group: [j]})
-    return _named(record.group_level.tails(h, one)).mean("sample", skipna=False)
+    one, which = (data.isel({record.group: [j]}), 0) if level.independent else (data, j)
+    return _named(level.tails(h, one)).isel({record.group: [which]}).mean("sample", skipna=False)
 
 
 def _named(tails: tuple[xr.DataArray, xr.DataArray]) -> xr.Dataset:

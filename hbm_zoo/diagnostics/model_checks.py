@@ -62,6 +62,10 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however they
     depend on one another. Its p value is that of the group that lies farthest out.
 
+    Integrals of `population_pk` and `variance_components` have nodes where the data of a fit are: replicates are of the
+    same groups, and not fitted again. Data are used twice there, which makes p too large, if anything, by as much as
+    what is compared depends on the spreads: it is rows given the others of their group, their shape and their order.
+
     What cannot be seen: one row a group cannot tell noise that is larger, or has heavier tails, from a population that
     is wider, or has heavier tails. Under partial pooling its spread absorbs either; only complete pooling is checked.
 
@@ -79,13 +83,14 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     if not fits:
         raise ValueError("check_model takes fits of no, complete or partial pooling; got none.")
     record = model_of(next(iter(fits.values())), model)
-    record.ask("check_model", "tails")
+    if not record.extras.checks:
+        record.ask("check_model", "tails")
     parts = {name: _of_fit(record, fit, random_seed) for name, fit in fits.items()}
     rows = {(check, name): row for name, part in parts.items() for check, row in part.rows.items()}
     if not rows:
         raise ValueError(
-            f"Under no pooling groups expect nothing of one another, and {record.name} has no checks of its rows: give "
-            "check_model a fit of complete or of partial pooling."
+            f"{record.name} has no checks of a fit of {' or '.join(fits)} pooling: give check_model a fit of "
+            f"{' or '.join(name for name in POOLINGS if name not in fits)} pooling."
         )
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["check", "pooling"])
@@ -108,15 +113,16 @@ class _Checked:
 
 
 def _checks_of(record: HierarchicalModel, name: str) -> dict[str, Check]:
-    """The checks of a pooling: those of all models, then the model's own, which may stand in their place."""
-    return {check: of for check, of in {**OF_ALL, **record.extras.checks}.items() if name in of.poolings}
+    """The checks of a pooling: those of all with tails, then the model's own, which may stand in their place."""
+    of_all = OF_ALL if record.group_level.tails else {}
+    return {check: of for check, of in {**of_all, **record.extras.checks}.items() if name in of.poolings}
 
 
 def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
     """Every check of one pooling, and its groups that do not belong."""
     called = {"group": word(fit, record.group), "groups": plural(word(fit, record.group))}
     checks, rows, p_of_groups = _checks_of(record, fit.attrs["pooling"]), {}, None
-    if fit.attrs["pooling"] in OF_GROUPS:
+    if record.group_level.tails and fit.attrs["pooling"] in OF_GROUPS:
         called_so = {record.group: named_groups(fit)[record.group].values}
         p_of_groups = _by_label(two_sided(tails_left_out(record, fit)).assign_coords(called_so), record.group)
         rows[OUTLYING] = _farthest(p_of_groups, called)
@@ -198,7 +204,8 @@ def _statistics(checks: Mapping[str, Check], refits: replicas.Refits, data: xr.D
     h, scores, level = xr.Dataset(), np.empty(0), refits.record.group_level
     if not all(check.of_data for check in checks.values()):
         h = refits.fitted(data)
-        scores = normal_scores(*(tail.values for tail in level.tails(h, data)))
+        if level.tails:
+            scores = normal_scores(*(tail.values for tail in level.tails(h, data)))
     placed = level.at(h, data) if h else h
     pairs = [(check.statistic(placed, data, scores), check.expected(placed, data)) for check in checks.values()]
     return np.array([seen for seen, _ in pairs], float), np.array([expected for _, expected in pairs], float)

@@ -7,6 +7,7 @@ whatever they were (Bayarri & Berger 2000, J Am Stat Assoc 95:1127-1142; Hjort, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -40,11 +41,10 @@ class Refits:
         self.data = self.seen.drop_vars(record.group)  # labels, which every sum of two arrays would compare anew
         self.drawn, self.names = hyperparameters(fit), free(fit)
         self.rng = np.random.default_rng([int(fit.attrs["seed"]), seed])
-        self.posterior = self._compiled() if self.names else None
-        if self.posterior is not None:
-            self.top, self.unit = self._highest(self.posterior)
 
-    def _compiled(self) -> LogPosterior:
+    @cached_property
+    def posterior(self) -> LogPosterior:
+        """That of the data themselves."""
         posterior = posterior_of(self.fit, self.data, self.record)
         if posterior is None:
             raise ValueError(
@@ -53,9 +53,10 @@ class Refits:
             )
         return posterior
 
-    @staticmethod
-    def _highest(posterior: LogPosterior) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def highest(self) -> tuple[np.ndarray, np.ndarray]:
         """The top of the posterior of the data themselves, above the best of draws of the prior, and its width."""
+        posterior = self.posterior
         best = posterior.of_prior[np.argmax(posterior(posterior.of_prior))]
         (top,), (curvature,) = modes(lambda x: posterior(x[0])[None], best[None], posterior.step)
         values, vectors = np.linalg.eigh(curvature)
@@ -63,13 +64,21 @@ class Refits:
 
     def _top(self, posterior: LogPosterior) -> np.ndarray:
         """The top of a posterior near that of the data, in whose units one climb is enough."""
-        start, step = np.zeros((1, self.top.size)), max(STEP, posterior.step)
-        (v,), _ = climb(lambda v: posterior(self.top + v[0] @ self.unit.T)[None], start, step)
-        return self.top + self.unit @ v
+        top, unit = self.highest
+        start, step = np.zeros((1, top.size)), max(STEP, posterior.step)
+        (v,), _ = climb(lambda v: posterior(top + v[0] @ unit.T)[None], start, step)
+        return top + unit @ v
+
+    @property
+    def again(self) -> bool:
+        """Whether replicates are of the same groups: nodes of a fit lie where their own data have them."""
+        return self.record.group_level.nodes is not None
 
     def fitted(self, data: xr.Dataset) -> xr.Dataset:
-        """The hyperparameters at the top of the posterior of some data, one value each."""
-        if self.posterior is None:
+        """The hyperparameters at the top of the posterior of some data, one value each; of the same groups its mean."""
+        if self.again:
+            return self.drawn.mean("sample")
+        if not self.names:
             return self.drawn.isel(sample=0, drop=True)
         arrays = {str(name): v.values for name, v in self.record.extras.derived(data).data_vars.items()}
         posterior = self.posterior.of(arrays)
@@ -82,8 +91,11 @@ class Refits:
         while True:
             some = self.rng.integers(self.drawn.sizes["sample"], size=AT_ONCE)
             h = self.drawn.isel(sample=some)
-            theta = level.before(h, self.seen, self.record.group).sample(self.rng)
-            response = level.replicate(self.rng, theta, h, self.seen, level.unseen(self.seen))
+            if self.again:
+                known, theta = self.seen, level.conditional(h, self.seen).sample(self.rng)
+            else:
+                known, theta = level.unseen(self.seen), level.before(h, self.seen, self.record.group).sample(self.rng)
+            response = level.replicate(self.rng, theta, h, self.seen, known)
             for values in response.transpose("sample", ...).values:
                 yield anew(self.data, values)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 
 import numpy as np
 import xarray as xr
@@ -52,6 +53,19 @@ class Check:
     poolings: tuple[str, ...] = OF_GROUPS
     of_data: bool = False
     alternative: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def kept(function: Callable) -> Callable:
+    """The same function, its last value kept: several checks ask the same of the same data."""
+    last: list = []
+
+    @wraps(function)
+    def asked(*arguments):
+        if not (last and all(held is given for held, given in zip(last[0], arguments, strict=True))):
+            last[:] = arguments, function(*arguments)
+        return last[1]
+
+    return asked
 
 
 def normal_scores(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -131,11 +145,12 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 def levene(values: np.ndarray, group: np.ndarray) -> float:
     """F of the absolute deviations of values [row] from their groups' means: are spreads equal?
 
-    Each deviation is scaled by sqrt(n / (n - 1)), without which small groups would seem to have small spreads; groups
-    of one row have none. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat 42:81-100.
+    Each deviation is scaled by sqrt(n / (n - 1)), without which small groups would seem to have small spreads; one row
+    has none, and two deviate alike, but for rounding. Levene (1960); O'Neill & Mathews (2000), Aust N Z J Stat
+    42:81-100.
     """
     n = np.bincount(group)
-    several = n[group] > 1
+    several = n[group] > 2
     mean = np.bincount(group, values) / np.maximum(n, 1)
     scale = np.sqrt(n / np.maximum(n - 1, 1))
     deviation = (np.abs(values - mean[group]) * scale[group])[several]

@@ -150,6 +150,13 @@ class Cloud:
         theta, log_f, _ = self._table(h, data)
         return Weighted(theta, weights(log_f))
 
+    def on_fixed_nodes(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
+        """The same on nodes that never move: for much data that are of the same groups."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        if not self.population(flat).cholesky.any():
+            return self.conditional(h, data)
+        return Weighted(data.theta, restored(weights(self._fixed(flat, data))))
+
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self.integrate(h, data).log_marginal
 

@@ -199,16 +199,22 @@ def log_left_out(h, data):
 
 
 def leave_row_out(h, data, rows):
-    """Log density of some rows, by position, given all other rows [nats].
+    """Log density of some rows, by position, given all other rows [nats]."""
+    away, precision = given_others(h, data, rows)
+    return 0.5 * (np.log(precision) - LOG_2PI - precision * away**2)
 
-    Of a joint normal with the precision P and alpha = P (y - mean), N(y_i - alpha_i / P_ii, 1 / P_ii) (Rasmussen &
+
+def given_others(h, data, rows):
+    """How far some rows, by position, lie from what all other rows expect, and the precision of that [..., row].
+
+    Of a joint normal with the precision P and alpha = P (y - mean), they are alpha_i / P_ii and P_ii (Rasmussen &
     Williams 2006, section 5.4.2).
     """
     y, f, w, of, point = (data[name].values[rows] for name in ("deflection", "f", "w", "of_specimen", "point_index"))
     X = np.zeros((y.size, 1 + data.sizes["point"]))
     X[:, 0], X[np.arange(y.size), 1 + point] = f, w
 
-    def log_density(given: _Given):
+    def of_rows(given: _Given):
         L, R, A, q, g, _ = given.each
         F, _, Fv, _ = given.after(A, g)
         H, own = given.own(L, R, A)
@@ -223,9 +229,9 @@ def leave_row_out(h, data, rows):
         towards_u = (left / variance[..., None])[..., 1:] @ F
         precision = (1 - spread / variance) / variance - (towards_u**2).sum(axis=-1)
         alpha = (y - given.m[:, of] * f - told) / variance - (towards_u @ Fv[..., None])[..., 0]
-        return (0.5 * (np.log(precision) - LOG_2PI - alpha**2 / precision),)
+        return alpha / precision, precision
 
-    return _by_draw(log_density, h, data, (["row"],))[0]
+    return _by_draw(of_rows, h, data, (["row"], ["row"]))
 
 
 def rig(h, data):

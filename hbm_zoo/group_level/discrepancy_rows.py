@@ -88,6 +88,11 @@ def emptied(data):
     return of_rows(rows.assign(seen=xr.zeros_like(rows["seen"])), data["specimen"].values)
 
 
+def with_readings(data, deflection):
+    """The same rows with other readings."""
+    return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
+
+
 def joined(*parts):
     """The rows of several data sets; groups are known by their labels."""
     each = [(_rows(part), part["specimen"].values.astype(str)) for part in parts]

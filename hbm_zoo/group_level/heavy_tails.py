@@ -34,6 +34,7 @@ from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.mixture_of_normals import MixtureOfNormals, StudentT
+from hbm_zoo.group_level.special import log_Phi
 
 NODES = 96
 NATS = 28.0
@@ -52,13 +53,18 @@ def log_marginal(y, se, mu, tau, nu):
 
 def _tabulate(y, se, mu, tau, nu):
     """Log integrand and s = log w [node, ...], and the step between nodes."""
+    log_density, s, variance, step = _of_w(y, se, mu, tau, nu)
+    log_normal = -0.5 * (normal.LOG_2PI + pt.log(variance) + (y - mu) ** 2 / variance)
+    return log_density + log_normal, s, step
+
+
+def _of_w(y, se, mu, tau, nu):
+    """Log density of s = log w at its nodes [node, ...], these, the variance of y there, and the step between them."""
     y, se, mu, tau, nu = map(pt.as_tensor, (y, se, mu, tau, nu))
     low, high = _ends(y, se, mu, tau, nu)
     s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
     height = nu / 2 * (pt.log(nu / 2) - 1) - pt.gammaln(nu / 2)
-    variance = se**2 + tau**2 * pt.exp(-s)
-    log_normal = -0.5 * (normal.LOG_2PI + pt.log(variance) + (y - mu) ** 2 / variance)
-    return height - nu / 2 * _lost(s) + log_normal, s, (high - low) / (NODES - 1)
+    return height - nu / 2 * _lost(s), s, se**2 + tau**2 * pt.exp(-s), (high - low) / (NODES - 1)
 
 
 def _ends(y, se, mu, tau, nu):
@@ -107,6 +113,23 @@ def _nodes():
     log_f, s, _ = _tabulate(*given)
     weight = pt.exp(log_f - log_f.max(axis=0))
     return function(given, [s, weight / weight.sum(axis=0)], mode="FAST_COMPILE")
+
+
+@cache
+def _tails():
+    """A function of flat arrays: P(no more than y) and P(no less), those of a normal averaged over w."""
+    y, se, mu, tau, nu = given = [pt.dvector() for _ in range(5)]
+    log_density, _, variance, _ = _of_w(*given)
+    away, all_w = (y - mu) / pt.sqrt(variance), pt.exp(log_density).sum(axis=0)
+    ends = [pt.exp(log_density + log_Phi(side)).sum(axis=0) / all_w for side in (away, -away)]
+    return function(given, ends, mode="FAST_COMPILE")
+
+
+def tails(y, se, mu, tau, nu):
+    """Probabilities of no more than y, and of no less, of labelled arrays that broadcast by name."""
+    first, *_ = aligned = xr.broadcast(*map(xr.DataArray, (y, se, mu, tau, nu)))
+    ends = _tails()(*(np.ascontiguousarray(each.values, dtype=float).ravel() for each in aligned))
+    return tuple(first.copy(data=end.reshape(first.shape)) for end in ends)
 
 
 def conditional(y, se, mu, tau, nu) -> MixtureOfNormals:
@@ -194,6 +217,7 @@ class HeavyTails:
             expected_log_likelihood=self.expected_log_likelihood,
             reliability=lambda h, data: reliability(self.measured(data)[1], h.tau, 2 + h.nu_above_2),
             expectations=self.expectations,
+            tails=self.tails,
             cells=lambda data: NODES,
             **formulas,
         )
@@ -220,6 +244,9 @@ class HeavyTails:
     def expected_log_likelihood(self, h, data):
         after, (y, se) = self.conditional(h, data), self.measured(data)
         return normal.expected_log_density(y, se, after.mean, after.sd)
+
+    def tails(self, h, data):
+        return tails(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
 
     def expectations(self, h, data):
         """The ``weight`` of each group's own data, given them."""

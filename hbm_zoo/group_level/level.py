@@ -113,7 +113,8 @@ class GroupLevel:
         was ``seen``: what groups share is drawn given that.
     tails
         ``tails(h, data)``: two probabilities [sample, group, ...], that a group's own estimate is at most what was
-        seen, and at least that; its parameter integrated out. Of several coefficients each given those before it.
+        seen, and at least that; its parameter integrated out. Of several coefficients each given those before it; where
+        groups depend on one another, given the others.
     deviations
         ``deviations(h, data)``: the `Population`, after the data, of each group's parameter less what the level above
         expects of it, where that is itself uncertain given h; draws are joint.

@@ -189,16 +189,19 @@ def reliability(h, data):
 
 def tails(h, data):
     """Probabilities of no more than what was measured, each number given those before it, and of no less; else NaN."""
+    return tails_of(data, h["mean"], squared(h.factor, "other"))
 
-    def scores(away, factor, S, measured):
+
+def tails_of(data, mean, V):
+    """The same of numbers that come from N(mean, V)."""
+
+    def scores(away, V, S, measured):
         both = measured[..., :, None] * measured[..., None, :]
-        C = np.linalg.cholesky(S + both * (factor @ _t(factor)))
+        C = np.linalg.cholesky(S + both * V)
         return np.where(measured > 0, np.linalg.solve(C, away[..., None])[..., 0], np.nan)
 
-    away, dims = data.measured * (data.b - h["mean"]), [VECTOR, MATRIX, MATRIX, VECTOR]
-    white = xr.apply_ufunc(
-        scores, away, h.factor, data.S, data.measured, input_core_dims=dims, output_core_dims=[VECTOR]
-    )
+    away, dims = data.measured * (data.b - mean), [VECTOR, MATRIX, MATRIX, VECTOR]
+    white = xr.apply_ufunc(scores, away, V, data.S, data.measured, input_core_dims=dims, output_core_dims=[VECTOR])
     return special.ndtr(white), special.ndtr(-white)
 
 

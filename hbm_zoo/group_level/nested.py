@@ -20,6 +20,7 @@ import pandas as pd
 import pytensor.tensor as pt
 import xarray as xr
 
+from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.normal import LOG_2PI, expected_log_density_rows, log_density, log_within
 from hbm_zoo.group_level.populations import Normal
@@ -167,11 +168,28 @@ def deviations(h, data):
 
 
 def log_left_out(h, data):
-    """Log density of a group's rows given all other groups [nats]: the others of its family tell its mean."""
+    """Log density of a group's rows given all other groups [nats]."""
+    mean, sd = expected_by_others(h, data)
+    return evaluate(log_within, data.n, data.SS, h.sigma) + log_density(data.y_bar, mean, sd**2)
+
+
+def tails(h, data):
+    """Probabilities of no more than a group's mean, and of no less, given all other groups."""
+    return normal.tails(data.y_bar, 0.0, *expected_by_others(h, data))
+
+
+def expected_by_others(h, data):
+    """Mean and sd of a group's mean given all other groups: those of its family tell where that is."""
     w, W, mean, _ = of_families(h, data)
     total = _by_group(W * (mean - h.mu), data) - w * (data.y_bar - h.mu)
     family = _family_after(h, np.maximum(_by_group(W, data) - w, 0), total)
-    return evaluate(log_within, data.n, data.SS, h.sigma) + log_density(data.y_bar, family.mean, family.sd**2 + 1 / w)
+    return family.mean, np.sqrt(family.sd**2 + 1 / w)
+
+
+def scores_of_families(h, data):
+    """Of each family how far the mean of its groups lies from mu, over the sd that it has: sigma_c^2 + 1/W."""
+    _, W, mean, _ = of_families(h, data)
+    return (mean - h.mu) / np.sqrt(h.sigma_c**2 + 1 / W)
 
 
 def leave_row_out(h, data, y, group):

@@ -194,6 +194,17 @@ class Route:
         others = data.assign(masks).isel(observation=np.arange(data.sizes["observation"]) != i)
         return others.assign(predicted=self._sums(data.theta, others)) if "theta" in data else others
 
+    def with_response(self, data: xr.Dataset, concentration: np.ndarray) -> xr.Dataset:
+        """The same doses and times with other concentrations; the nodes stay, and what is expected there."""
+        sampled, used = data.sampled.copy(), xr.where(data.used > 0, MEASURED, 0.0)
+        here = {"patient": data.of_patient, "row": data.of_row}
+        sampled[here] = concentration
+        if limit := data.attrs["lloq"]:
+            used = xr.where((used > 0) & (sampled <= limit), BELOW, used)
+        fresh = {"concentration": ("observation", concentration), "sampled": sampled, "used": used}
+        anew = data.assign(fresh)
+        return anew.assign(predicted=self._sums(data.theta, anew)) if "theta" in data else anew
+
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
         """Typical values, patients half a unit apart on the log, noise of a fifth of a typical sample."""
         mu = {f"mu_{name}": np.log(data.attrs[f"typical_{name}"]) for name in self.names}

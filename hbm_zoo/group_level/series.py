@@ -166,6 +166,11 @@ def log_left_out(h, data):
     return multivariate.log_density(data, *given_others(h, data))
 
 
+def tails(h, data):
+    """Probabilities of no more than what was measured at a time, and of no less, given the data of all others."""
+    return multivariate.tails_of(data, *given_others(h, data))
+
+
 def reliability(h, data):
     """What a time's own data take off its variance given the others, as a share of that; 0 where that is 0."""
     _, V = given_others(h, data)

@@ -18,13 +18,14 @@ from pymc_extras.prior import Prior
 from scipy import special, stats
 
 from hbm_zoo.frames.rules import FrameError, cell, count
-from hbm_zoo.group_level import beta_binomial
+from hbm_zoo.group_level import beta_binomial, logit_binomial
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.reported import RelativeRisk
 from hbm_zoo.model import Parameter, Shipped
 from hbm_zoo.models import logit_normal
 from hbm_zoo.models.moderated import Moderated
+from hbm_zoo.models.own_checks import OF_SHARES
 from hbm_zoo.priors import describe, ppf
 
 MOST_DISCHARGES = 999_999_999  # That NumPy deals into halves.
@@ -153,6 +154,11 @@ def raw_alpha(O, n, e):
     return logit_normal.raw_log_odds(O, n) - pt.log(e) + pt.log1p(-e)
 
 
+def tails(h, data):
+    """Probabilities of no more than O_j, and of no less, given mu and tau."""
+    return logit_binomial.tails(data.observed, data.discharges, special.logit(data.e) + h.mu, h.tau)
+
+
 def replicate(rng, alpha, h, new):
     """O_j ~ Binomial(n_j, p_j)."""
     return xr.apply_ufunc(rng.binomial, *xr.broadcast(new.discharges, special.expit(special.logit(new.e) + alpha)))
@@ -223,6 +229,7 @@ def with_binomial_noise(record):
         group_level=HOSPITALS.group_level(
             estimand_by_group=lambda data: RelativeRisk(data.e),
             replicate=replicate,
+            tails=tails,
             kappa="1 - Var(alpha | y, h) / tau^2, of log odds",
         ),
         simulate=simulate,
@@ -232,7 +239,7 @@ def with_binomial_noise(record):
             derived=lambda data: data,
             contradiction=contradiction,
             thin=thin,
-            checks={},
+            checks=OF_SHARES,
             moderated=Moderated(scale=lambda data: 0.5, unexplained=lambda h: h.tau**2, of="the log odds"),
             control_limits=None,  # the noise of O/E depends on the risk as well as on E
         ),

@@ -11,6 +11,7 @@ from hbm_zoo.group_level.discrepancy import root
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.model import Parameter
 from hbm_zoo.models import beam
+from hbm_zoo.models.rig_checks import OF_BEAMS
 
 #: What has no discrepancy has none of any size.
 NOTHING = {"a": 0.0, "ell": 1.0}
@@ -50,7 +51,12 @@ def without(record):
         fixed={pooling: fixed_too(pooling) for pooling in record.fixed},
         group_level=replace(record.group_level, kappa=GroupLevel.kappa, independent=True, joined=None),
         datasets={},
-        extras=replace(record.extras, absent=lambda data: tuple(NOTHING), left_out=type(record.extras)().left_out),
+        extras=replace(
+            record.extras,
+            checks=OF_BEAMS,
+            absent=lambda data: tuple(NOTHING),
+            left_out=type(record.extras)().left_out,
+        ),
     )
 
 

@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.group_level import logit_binomial
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import EXPIT, Normal
 from hbm_zoo.model import Parameter
@@ -110,6 +111,11 @@ def raw_log_odds(y, n):
     return pt.log((y + 0.5) / (n - y + 0.5))
 
 
+def tails(h, data):
+    """Probabilities of no more than y_j, and of no less, given mu and tau."""
+    return logit_binomial.tails(data.successes, data.trials, h.mu, h.tau)
+
+
 def replicate(rng, alpha, h, new):
     """y_j ~ Binomial(n_j, expit(alpha_j))."""
     return xr.apply_ufunc(rng.binomial, *xr.broadcast(new.trials, EXPIT(alpha)))
@@ -160,7 +166,9 @@ def with_logit_normal(record):
         matched_prior=matched_prior,
         variants=VARIANTS,
         fixed=FIXED,
-        group_level=UNITS.group_level(replicate=replicate, kappa="1 - Var(alpha | y, h) / tau^2, of log odds"),
+        group_level=UNITS.group_level(
+            replicate=replicate, tails=tails, kappa="1 - Var(alpha | y, h) / tau^2, of log odds"
+        ),
         simulate=simulate,
         extras=replace(
             record.extras,

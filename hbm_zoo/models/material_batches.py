@@ -78,6 +78,7 @@ from hbm_zoo.group_level.level import GroupLevel, Level
 from hbm_zoo.group_level.normal import are_the_same, moments_by_group
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.models.batch_checks import OF_BATCHES, with_response
 from hbm_zoo.priors import describe, moments
 
 KEY = ("campaign", "batch")
@@ -374,6 +375,7 @@ MODEL = HierarchicalModel(
         reliability=nested.reliability,
         replicate=replicate,
         deviations=nested.deviations,
+        tails=nested.tails,
         leave_row_out=leave_row_out,
         without_row=without_row,
         emptied=nested.emptied,
@@ -387,7 +389,7 @@ MODEL = HierarchicalModel(
         "dyestuff2": Shipped(columns={"strength": "yield"}),
         "simulated_alloy": Shipped(),
     },
-    extras=Extras(check=check, path=shrink_together),
+    extras=Extras(check=check, path=shrink_together, checks=OF_BATCHES, with_response=with_response),
 )
 build = MODEL.build
 __getattr__ = verbs_of("material_batches", "tolerance_bound")

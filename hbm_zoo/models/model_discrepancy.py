@@ -132,6 +132,7 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_o
 from hbm_zoo.models import beam, rigs
 from hbm_zoo.models.beam import NAME
 from hbm_zoo.models.discrepancies import by_specimen, one_rig, without
+from hbm_zoo.models.rig_checks import OF_RIG
 from hbm_zoo.models.rigs import PROPORTIONAL, STATIONARY
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
@@ -449,7 +450,13 @@ MODEL = HierarchicalModel(
     alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={"simulated_rig": Shipped()},
-    extras=Extras(check=rigs.check, contradiction=contradiction, left_out="{a_group} not seen before, on the same rig"),
+    extras=Extras(
+        check=rigs.check,
+        checks=OF_RIG,
+        with_response=discrepancy_rows.with_readings,
+        contradiction=contradiction,
+        left_out="{a_group} not seen before, on the same rig",
+    ),
 )
 build = MODEL.build
 __getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality")

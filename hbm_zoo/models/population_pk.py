@@ -122,6 +122,7 @@ from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.models import patient_checks
 from hbm_zoo.models.cohorts import simulated
 from hbm_zoo.models.events import check_events, check_whole
 from hbm_zoo.models.nonmem import from_nonmem as from_nonmem
@@ -437,10 +438,17 @@ def of_route(route):
             readers={"nonmem": from_nonmem},
             simulated=TYPICAL[route],
             curve=Curve("time", "concentration", dosing.samples, route.over_time),
+            **patient_checks.of(route),
         ),
     }
 
 
+IN_HOURS_AND_MG = {
+    "time": "time_h",
+    "amount": "dose_mg",
+    "concentration": "conc_mg_per_L",
+    "weight": "weight_kg",
+}
 ALTERNATIVES = {"route": {"oral": lambda record: record, "iv": lambda record: replace(record, **of_route(IV))}}
 
 MODEL = HierarchicalModel(
@@ -460,23 +468,11 @@ MODEL = HierarchicalModel(
     alternatives=ALTERNATIVES,
     datasets={
         "theophylline": Shipped(
-            columns={
-                "patient": "subject",
-                "time": "time_h",
-                "amount": "dose_mg",
-                "concentration": "conc_mg_per_L",
-                "weight": "weight_kg",
-            },
+            columns={"patient": "subject"} | IN_HOURS_AND_MG,
             options={"scaling": "per kg", "typical_CL": 0.04, "typical_V": 0.5, "typical_ka": 1.5, "typical_sd": 1.0},
         ),
         "phenobarbital": Shipped(
-            columns={
-                "patient": "infant",
-                "time": "time_h",
-                "amount": "dose_mg",
-                "concentration": "conc_mg_per_L",
-                "weight": "weight_kg",
-            },
+            columns={"patient": "infant"} | IN_HOURS_AND_MG,
             options={
                 "route": "iv",
                 "error": "proportional",

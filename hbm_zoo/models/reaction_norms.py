@@ -95,8 +95,8 @@ from hbm_zoo.group_level.populations import CorrelatedNormal
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.environment_index import circularity, far_center
 from hbm_zoo.models.environment_index import environment_index as environment_index
+from hbm_zoo.models.line_checks import OF_LINES, lines_with_response, tails_of_lines
 from hbm_zoo.models.moderated import Moderated
-from hbm_zoo.models.own_checks import OF_LINES, lines_with_response, tails_of_lines
 from hbm_zoo.models.spreads import check_spreads
 from hbm_zoo.priors import describe, lkj, moments
 

@@ -106,6 +106,7 @@ from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.reported import ABSOLUTE, EXP
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import relatives
+from hbm_zoo.models.relative_checks import OF_RELATIVES
 from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quantiles, to_json
 from hbm_zoo.words import listed, plural
 
@@ -206,19 +207,24 @@ def prepare(frame, fixed_effects="", pedigree=None):
         coords={"site": np.asarray(sites), "animal": animals["animal"]},
         attrs={"fixed_effects": effects},
     )
-    found = [_eigen(*contrasts.experiment(data, j)) for j in range(len(sites))]
+    return of_contrasts(data)
+
+
+def of_contrasts(data):
+    """The same with what rows tell of the variances of their site."""
+    site_of = data.site_of.values
+    found = [_eigen(*contrasts.experiment(data, j)) for j in range(data.sizes["site"])]
     widest = max(1, *(each["d"].size for each in found))
     padded = {
         name: (("site", "eigen"), np.stack([np.pad(each[name], (0, widest - each[name].size)) for each in found]))
         for name in ("d", "n", "SS")
     }
     of_rows = {name: np.concatenate([each[name] for each in found]) for name in ("q", "d_of")}
-    sizes = [each["q"].size for each in found]
     rows = [np.flatnonzero(site_of == j)[each["scored"]] for j, each in enumerate(found)]
     return data.assign(
         padded
         | {"q": ("contrast", of_rows["q"]), "d_of": ("contrast", of_rows["d_of"])}
-        | {"contrast_site": ("contrast", np.repeat(np.arange(len(sites)), sizes))}
+        | {"contrast_site": ("contrast", np.repeat(np.arange(len(found)), [each["q"].size for each in found]))}
         | {"scored_row": ("scored", np.concatenate(rows).astype(np.int64))}
         | {"rows": ("site", np.bincount(site_of)), "square": ("site", [each["square"] for each in found])}
     )
@@ -230,6 +236,12 @@ def _eigen(one, y, _):
     d, n, SS = contrasts.grouped(one.d, q)
     scored = np.flatnonzero((one.W**2).sum(axis=1) >= contrasts.NO_RANK)
     return {"q": q, "d_of": one.d, "d": d, "n": n, "SS": SS, "scored": scored, "square": float(y @ y)}
+
+
+def with_response(data, response):
+    """The same animals with other responses; what was tabulated of theirs is gone."""
+    bare = data.drop_dims(["eigen", "contrast", "scored", "node", "deviate"], errors="ignore")
+    return of_contrasts(bare.assign(response=("record", response)))
 
 
 # The variants, each as it stands on the page: of rows the error contrasts, which know nothing of b.
@@ -490,7 +502,7 @@ MODEL = HierarchicalModel(
             for site in ("Araraquara", "Bento Quirino", "Mogi-Guacu")
         },
     },
-    extras=Extras(check=check, further_columns=relatives.columns),
+    extras=Extras(check=check, checks=OF_RELATIVES, with_response=with_response, further_columns=relatives.columns),
 )
 build = MODEL.build
 __getattr__ = verbs_of("variance_components", "components", "breeding_values", "response_to_selection")

@@ -64,6 +64,7 @@ def series_level(replicate):
         log_likelihood=multivariate.log_likelihood,
         expected_log_likelihood=placed(series.expected_log_likelihood),
         reliability=placed(series.reliability),
+        tails=placed(series.tails),
         replicate=replicate,
         cells=lambda data: data["b"].size * data.sizes["trait"],
         emptied=series.emptied,

@@ -65,11 +65,12 @@ def plot_calibration(fit: xr.DataTree, random_seed: int = 0, model: Hierarchical
 def _places(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> dict[str, np.ndarray]:
     """The places of what each panel shows, by its title."""
     pooling, groups, found = fit.attrs["pooling"], plural(word(fit, record.group)), {}
-    if pooling in ("complete", "partial"):
+    level = record.group_level
+    if pooling in ("complete", "partial") and (level.tails is not None or level.row_tails is None):
         of_groups = places(tails_left_out(record, fit), seed)
         for title, selection in panels(of_groups, record.group):
             found[f"{groups}: {title}" if title else groups] = of_groups.sel(selection).values.ravel()
-    if record.group_level.row_tails is not None:
+    if level.row_tails is not None:
         found["rows, each given all others"] = places(tails_of_rows(record, fit, seed), seed).values
     if not found:
         raise ValueError(

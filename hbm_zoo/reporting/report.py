@@ -129,8 +129,9 @@ def _figures(found: Findings) -> dict[str, Figure]:
         figures["fits"] = hz.plot_fits(found.fits, kept, found.record)
     if "partial" in found.fits and "none" in found.fits and _has_pairs(found):
         figures["coefficients"] = hz.plot_coefficients(found.fits, found.record)
-    placed = found.leading.attrs["pooling"] != "none" or found.record.group_level.row_tails is not None
-    if isinstance(found.fit_to_data, pd.DataFrame) and placed:
+    level = found.record.group_level
+    of_groups = level.tails is not None and found.leading.attrs["pooling"] != "none"
+    if isinstance(found.fit_to_data, pd.DataFrame) and (of_groups or level.row_tails is not None):
         figures["calibration"] = hz.plot_calibration(found.leading, model=found.record)
     drawn = [answer for answer, _ in _answered(found) if answer.picture]
     return figures | {answer.verb: answer.figure(found.leading, found.record) for answer in drawn}

@@ -8,7 +8,7 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.group_level import beta_binomial, checks, normal, normal_regression, poisson_gamma, two_groups
-from hbm_zoo.models import own_checks
+from hbm_zoo.models import line_checks, own_checks
 
 
 def named(dim, *columns):
@@ -154,6 +154,8 @@ def test_levene_is_that_of_scipy_where_groups_are_equal():
 def test_levene_of_nothing_to_compare_is_0():
     assert checks.levene(np.arange(3.0), np.arange(3)) == 0.0
     assert checks.levene(np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1])) == 0.0
+    pairs = np.random.default_rng(1).normal(size=20)  # two rows lie as far from their mean, but for rounding
+    assert checks.levene(pairs, np.repeat(np.arange(10), 2)) == 0.0
 
 
 def test_kurtosis_within_does_not_see_spreads_that_differ():
@@ -193,14 +195,14 @@ def test_curvature_is_students_t_of_a_least_squares_fit():
     left = frame["response"].to_numpy() - X @ beta
     variance = left @ left / (len(frame) - X.shape[1])
     t = beta[-1] / np.sqrt(variance * np.linalg.inv(X.T @ X)[-1, -1])
-    assert own_checks.curvature(None, data, None) == pytest.approx(t, rel=1e-8)
+    assert line_checks.curvature(None, data, None) == pytest.approx(t, rel=1e-8)
 
 
 def test_residuals_are_studentised():
     """Each has the variance of the noise whatever its leverage: by the hat matrix of a genotype."""
     frame, _ = hz.reaction_norms.MODEL.simulate(np.random.default_rng(5), genotypes=2, environments=4)
     data = hz.reaction_norms.MODEL.data(frame)
-    residual, spare, _, of = own_checks.about_own_lines(data)
+    residual, spare, _, of = line_checks.about_own_lines(data)
     assert spare.all()
     X = np.column_stack([np.ones(4), data.x.values[of == 1]])
     hat = X @ np.linalg.inv(X.T @ X) @ X.T
@@ -230,6 +232,8 @@ def test_counts_beyond_a_threshold_are_expected_of_the_mixture():
         "reaction_norms",
         "spike_slab_genes",
         "selection_gradients",
+        "material_batches",
+        "variance_components",
     ],
 )
 def test_data_with_another_response_are_those_that_are_prepared(model):
@@ -245,3 +249,11 @@ def test_data_with_another_response_are_those_that_are_prepared(model):
     expected = record.data(changed)
     for name in expected.data_vars:
         np.testing.assert_allclose(anew[name], expected[name], rtol=1e-9, atol=1e-9, err_msg=str(name))
+
+
+def test_what_is_kept_is_of_the_same_arguments():
+    """The same objects, not equal ones: data are not compared."""
+    asked = []
+    function = checks.kept(lambda h, data: asked.append((h, data)) or len(asked))
+    one, other = [1], [1]
+    assert [function(one, other), function(one, other), function(other, one), function(one, other)] == [1, 1, 2, 3]

@@ -160,3 +160,23 @@ def test_a_second_measurement_is_predicted_from_the_first():
         own = i[i // 2 == 0]
         expected = stats.multivariate_normal.logpdf(0.7 * b[own], centre[own], (V + S)[np.ix_(own, own)])
         assert float(found.isel(year=0, sample=s)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_tails_are_those_of_dense_normals_given_all_other_times(size):
+    """And, at one time, given the numbers before."""
+    data, h = case(size)
+    lower, upper = (tail.transpose("sample", "year", "trait") for tail in series.tails(h, data))
+    for s in range(3):
+        i, b, S, mean, T = dense(data, h, s)
+        for k in range(b.size):
+            t = k // size
+            if k not in i:
+                assert np.isnan(lower.values[s, t, k % size])
+                continue
+            known = np.array([n for n in i if n // size != t or n < k])
+            K = (T + S)[k, known] @ np.linalg.inv((T + S)[np.ix_(known, known)])
+            sd = np.sqrt((T + S)[k, k] - K @ (T + S)[known, k])
+            law = stats.norm(mean[k] + K @ (b - mean)[known], sd)
+            assert float(lower[s, t, k % size]) == pytest.approx(law.cdf(b[k]), rel=1e-8, abs=1e-12)
+            assert float(upper[s, t, k % size]) == pytest.approx(law.sf(b[k]), rel=1e-8, abs=1e-12)

@@ -1,0 +1,98 @@
+"""What `population_pk` checks of itself: whether what is left of samples is noise, in time and in size."""
+
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from hbm_zoo.group_level import checks
+from hbm_zoo.group_level.checks import Check
+from hbm_zoo.group_level.residual_error import MEASURED, residual_error
+from hbm_zoo.group_level.routes import ROUTES
+from hbm_zoo.models.own_checks import OF_NOISE
+
+
+@checks.kept
+def given_others(h, data):
+    """Of each sample its normal score given the others of its patient, what these expect, its patient and its time.
+
+    Over what is known of theta_j without the sample: weights of nodes over its density there (Gelfand, Dey & Chang
+    1992, Bayesian Statistics 4). Samples below the limit of quantification have none.
+    """
+    route = next(route for route in ROUTES.values() if len(route.names) == data.sizes["coefficient"])
+    known, dims = route.cloud.on_fixed_nodes(h, data), ("patient", "row", "node")
+    f = route.expected(known.theta, data).transpose(*dims).values
+    sd = residual_error(data.attrs["error"], data.attrs["lloq"]).sd(f, float(h.sigma_add), float(h.sigma_prop))
+    with np.errstate(all="ignore"):
+        log_weight = np.log(known.weight.transpose("patient", "node").values)[:, None]
+        z = (data.sampled.values[..., None] - f) / sd
+        left = special.softmax(log_weight + z**2 / 2 + np.log(sd), axis=-1)
+        ends = ((left * special.ndtr(side)).sum(axis=-1) for side in (z, -z))
+    measured = data.used.values == MEASURED
+    scores = checks.normal_scores(*(end[measured] for end in ends))
+    patient, _ = np.nonzero(measured)
+    return scores, (left * f).sum(axis=-1)[measured], patient, data.time.values[measured]
+
+
+def neighbours(h, data, _):
+    """Correlation of the scores of samples that follow one another."""
+    z, _, patient, time = given_others(h, data)
+    order = np.lexsort((time, patient))
+    z, beside = z[order], np.diff(patient[order]) == 0
+    one, other = z[:-1][beside], z[1:][beside]
+    total = np.sqrt((one**2).sum() * (other**2).sum())
+    return float((one * other).sum() / total) if total > 0 else 0.0
+
+
+def tails_of_samples(h, data, _):
+    """Kurtosis of the scores of the samples."""
+    return checks.tails(h, data, given_others(h, data)[0])
+
+
+def error_with_concentration(h, data, _):
+    """Spearman's correlation of the size of scores with the concentration that is expected."""
+    z, expected, _, _ = given_others(h, data)
+    return checks.correlation(np.abs(z), expected)
+
+
+def patients(h, data, _):
+    """F of the scores between patients."""
+    z, _, patient, _ = given_others(h, data)
+    which = np.unique(patient, return_inverse=True)[1]
+    return checks.f_ratio(z, which) if which.size and which.max() > 0 else 0.0
+
+
+OF_PATIENTS = {
+    "spread": Check(
+        compares="F of what is left of the samples between {groups}, were there one curve for all",
+        statistic=patients,
+        more="{groups} differ by more than chance",
+        poolings=("complete",),
+    ),
+    "neighbours": Check(
+        compares="correlation of what is left of samples that follow one another",
+        statistic=neighbours,
+        more="samples that follow one another err alike: curves have another shape than one compartment gives",
+        poolings=OF_NOISE,
+    ),
+    "tails of samples": Check(
+        compares="kurtosis of samples given the others of their {group}, 3 of a normal",
+        statistic=tails_of_samples,
+        more="samples have heavier tails than a normal: a few pull the curves of their {groups}",
+        fewer="samples have lighter tails than a normal",
+        poolings=OF_NOISE,
+    ),
+    "error with the concentration": Check(
+        compares="correlation of how far samples lie off, over the error that they have, with what is expected",
+        statistic=error_with_concentration,
+        more="the error grows faster with the concentration than the model has it: try error='combined', or "
+        "'proportional'",
+        fewer="the error grows less with the concentration than the model has it: try error='combined', 'additive'",
+        poolings=OF_NOISE,
+    ),
+}
+
+
+def of(route) -> dict[str, Any]:
+    """What the extras of a route of administration have of them."""
+    return {"checks": OF_PATIENTS, "with_response": route.with_response}
