@@ -37,6 +37,8 @@ from hbm_zoo.group_level.mixture_of_normals import MixtureOfNormals, StudentT
 
 NODES = 96
 NATS = 28.0
+#: The same where a probability as small as that of the farthest normal score is asked for.
+NATS_OF_TAILS = 38.0
 NEWTON = 3
 #: Of the table of kappa: log of tau/se, log of nu - 2; and the data that it is averaged over, y = scale sinh(t).
 LOG_RATIOS, LOG_TAILS, SINH = np.linspace(-8, 8, 41), np.linspace(-4, 7, 34), np.linspace(0, 14, 121)
@@ -98,6 +100,22 @@ def _right(c):
 def random(se, mu, tau, nu, rng=None, size=None):
     """Draw y with theta integrated out."""
     return rng.normal(mu + tau * rng.standard_t(nu, size=size), se)
+
+
+def tails(y, se, mu, tau, nu):
+    """Probabilities of no more than y, and of no less, theta integrated out."""
+    beyond = evaluate(_beyond, abs(y - mu), se, tau, nu)
+    return xr.where(y < mu, beyond, 1 - beyond), xr.where(y < mu, 1 - beyond, beyond)
+
+
+def _beyond(distance, se, tau, nu):
+    """P(y - mu > distance), a PyTensor formula: each w has its normal tail."""
+    distance, se, tau, nu = map(pt.as_tensor, (distance, se, tau, nu))
+    low, high = -_left(2 * NATS_OF_TAILS / nu), _right(2 * NATS_OF_TAILS / nu)
+    s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
+    weight = pt.exp(-nu / 2 * _lost(s))
+    tail = pt.erfc(distance / pt.sqrt(2 * (se**2 + tau**2 * pt.exp(-s)))) / 2
+    return (weight * tail).sum(axis=0) / weight.sum(axis=0)
 
 
 @cache
@@ -175,10 +193,14 @@ class HeavyTails:
     Attributes
     ----------
     measured
-        ``measured(data)``: the estimate and its standard error, two arrays [group].
+        ``measured(h, data)``: the estimate and its standard error, two arrays [..., group].
+    beside
+        ``beside(h, data)``: log density of what else was seen of a group, given its estimate: of rows given their mean
+        [nats].
     """
 
     measured: Callable
+    beside: Callable = lambda h, data: 0.0
 
     def group_level(self, **formulas) -> GroupLevel:
         """The group level, of hyperparameters ``mu``, ``tau`` and ``nu_above_2``; formulas as of `GroupLevel`."""
@@ -192,35 +214,37 @@ class HeavyTails:
             log_predictive=self.log_predictive,
             log_likelihood=self.log_likelihood,
             expected_log_likelihood=self.expected_log_likelihood,
-            reliability=lambda h, data: reliability(self.measured(data)[1], h.tau, 2 + h.nu_above_2),
+            reliability=lambda h, data: reliability(self.measured(h, data)[1], h.tau, 2 + h.nu_above_2),
             expectations=self.expectations,
+            tails=lambda h, data: tails(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2),
             cells=lambda data: NODES,
             **formulas,
         )
 
     def conditional(self, h, data):
-        return conditional(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
+        return conditional(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)
 
     def log_left_out(self, h, data):
-        return evaluate(log_marginal, *self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
+        measured = evaluate(log_marginal, *self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)
+        return measured + self.beside(h, data)
 
     def log_predictive(self, h, new, seen):
         """Two measurements of one theta are their weighted mean, and their difference, which theta does not change."""
-        (y, se), (y_new, se_new) = self.measured(seen), self.measured(new)
+        (y, se), (y_new, se_new) = self.measured(h, seen), self.measured(h, new)
         share = se**2 / (se**2 + se_new**2)
         both = y + share * (y_new - y), se_new * np.sqrt(share)
-        apart = normal.log_density(y_new, y, se**2 + se_new**2)
-        together = evaluate(log_marginal, *both, h.mu, h.tau, 2 + h.nu_above_2)
-        return apart + together - self.log_left_out(h, seen)
+        given = h.mu, h.tau, 2 + h.nu_above_2
+        apart = normal.log_density(y_new, y, se**2 + se_new**2) + self.beside(h, new)
+        return apart + evaluate(log_marginal, *both, *given) - evaluate(log_marginal, y, se, *given)
 
     def log_likelihood(self, theta, h, data):
-        y, se = self.measured(data)
-        return normal.log_density(y, theta, se**2)
+        y, se = self.measured(h, data)
+        return normal.log_density(y, theta, se**2) + self.beside(h, data)
 
     def expected_log_likelihood(self, h, data):
-        after, (y, se) = self.conditional(h, data), self.measured(data)
-        return normal.expected_log_density(y, se, after.mean, after.sd)
+        after, (y, se) = self.conditional(h, data), self.measured(h, data)
+        return normal.expected_log_density(y, se, after.mean, after.sd) + self.beside(h, data)
 
     def expectations(self, h, data):
         """The ``weight`` of each group's own data, given them."""
-        return {"weight": weight_of_data(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)}
+        return {"weight": weight_of_data(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)}

@@ -51,6 +51,33 @@ left of the spread between tissues, sigma stays that within:
 with x_g the columns, the same in all rows of a tissue, centred over tissues, so that mu
 is the mean at average x. R^2 = Var_g(x_g beta) / (Var_g(x_g beta) + tau^2).
 
+With population=student-t
+-------------------------
+One tissue far from the others, the only one where the gene is at work, is pulled by a normal
+population as hard as any, and widens it for all. A population with heavy tails lets go of it:
+
+    y_gi | theta_g         ~ N(theta_g, sigma^2)             the data
+    theta_g | mu, tau, nu  ~ t_nu(mu, tau)                   the tissues
+    nu = 2 + nu_above_2,  nu_above_2 ~ Gamma(2, 0.1)
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+nu          ``nu``                        none             degrees of freedom: heavy
+                                                           tails below 10, all but
+                                                           normal beyond 30
+nu - 2      ``nu_above_2``                none             how far above the 2 without
+                                                           which tissues have no sd
+tau         ``tau``                       expression       scale of the t: the tissues'
+                                                           sd is tau sqrt(nu/(nu - 2))
+==========  ==================  ========  ===============  =============================
+
+A tissue's mean is one measurement with standard error sigma / sqrt(n_g): theta_g is known as
+the effect of a clinic is (see `vaccine_clinics`). The ``weight`` in the table of groups is
+(E[theta_g] - mu)/(ybar_g - mu), of the data at hand; kappa_g is averaged over data. Seven
+tissues say little of nu: its prior speaks along.
+
 What it assumes
 ---------------
 * The spread within a tissue is the same in each, and normal: expression on a log scale.
@@ -84,6 +111,7 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_ROWS
+from hbm_zoo.models.student_tissues import with_student_t
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -367,6 +395,8 @@ def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, s
     return frame, xr.Dataset(truth, coords={"tissue": names})
 
 
+ALTERNATIVES = {"population": {"normal": lambda record: record, "student-t": with_student_t}}
+
 MODEL = HierarchicalModel(
     name="tissue_expression",
     question="In which tissue is the gene at work, and in which is it only noisy?",
@@ -407,6 +437,7 @@ MODEL = HierarchicalModel(
         leave_row_out=leave_row_out,
         without_row=without_row,
     ),
+    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={
         "tissue_expression": Shipped(options={"gene": "MAML1"}),
