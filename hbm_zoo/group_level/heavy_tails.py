@@ -11,7 +11,8 @@ In s = log w the integrand is smooth and falls off at least exponentially, so th
 points where it has lost 28 nats converges faster than any power of its step (Trefethen & Weideman 2014, SIAM Rev
 56:385-458). These points have bounds in closed form. With q(s) = e^s - 1 - s, the density of s has lost nu/2 q(s) at s;
 to the right the likelihood gains less than s/2; to the left no more than from its height at s = 0 to that
-at the variance (y - mu)^2, where s = -a, and past that point it only falls. No spread, tau = 0, is no limit.
+at the variance (y - mu)^2, where s = -a, and past that point it only falls; next to nothing as long as tau^2 e^-s is
+little. No spread, tau = 0, is no limit.
 
 A scale mixture of normals: Andrews & Mallows (1974), J R Stat Soc B 36:99-102. Shrinkage that lets go of what lies far
 out: Dawid (1973), Biometrika 60:664-667.
@@ -33,13 +34,13 @@ from scipy.interpolate import RectBivariateSpline
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
+from hbm_zoo.group_level.log_gamma import lost, to_the_left, to_the_right
 from hbm_zoo.group_level.mixture_of_normals import MixtureOfNormals, StudentT
 
 NODES = 96
 NATS = 28.0
 #: The same where a probability as small as that of the farthest normal score is asked for.
 NATS_OF_TAILS = 38.0
-NEWTON = 3
 #: Of the table of kappa: log of tau/se, log of nu - 2; and the data that it is averaged over, y = scale sinh(t).
 LOG_RATIOS, LOG_TAILS, SINH = np.linspace(-8, 8, 41), np.linspace(-4, 7, 34), np.linspace(0, 14, 121)
 LEAST_KAPPA = 1e-9
@@ -60,7 +61,7 @@ def _tabulate(y, se, mu, tau, nu):
     height = nu / 2 * (pt.log(nu / 2) - 1) - pt.gammaln(nu / 2)
     variance = se**2 + tau**2 * pt.exp(-s)
     log_normal = -0.5 * (normal.LOG_2PI + pt.log(variance) + (y - mu) ** 2 / variance)
-    return height - nu / 2 * _lost(s) + log_normal, s, (high - low) / (NODES - 1)
+    return height - nu / 2 * lost(s) + log_normal, s, (high - low) / (NODES - 1)
 
 
 def _ends(y, se, mu, tau, nu):
@@ -69,32 +70,11 @@ def _ends(y, se, mu, tau, nu):
     ratio = pt.maximum(square / variance, 1.0)
     gain = (ratio - 1 - pt.log(ratio)) / 2
     a = pt.log(pt.maximum(square - se**2, tau**2)) - pt.log(tau**2 + np.finfo(float).tiny)
-    left = pt.minimum(_left(2 * (gain + NATS) / nu), pt.maximum(a, 0.0) + _left(2 * NATS / nu))
-    return -left, _right(2 * (NATS + 2) / nu)
-
-
-def _lost(s):
-    """q(s) = e^s - 1 - s, by its series near 0."""
-    near = pt.abs(s) < 1e-2
-    small, large = pt.switch(near, s, 0.0), pt.switch(near, 1.0, s)
-    series = small**2 / 2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5 * (1 + small / 6))))
-    return pt.switch(near, series, pt.expm1(large) - large)
-
-
-def _left(c):
-    """No less than the x > 0 with q(-x) = c: Newton's method on a convex function, from above."""
-    x = c + pt.sqrt(2 * c)
-    for _ in range(NEWTON):
-        x = x + (_lost(-x) - c) / pt.expm1(-x)
-    return x
-
-
-def _right(c):
-    """No less than the x > 0 with q(x) = c."""
-    x = pt.sqrt(2 * c)
-    for _ in range(NEWTON):
-        x = pt.minimum(x, pt.log1p(c + x))
-    return x
+    left = pt.minimum(to_the_left(2 * (gain + NATS) / nu), pt.maximum(a, 0.0) + to_the_left(2 * NATS / nu))
+    # Up to here the likelihood gains a nat at most: all, if the density of s has lost too much by then.
+    still = pt.maximum(pt.log(2 * variance**2) - pt.log(square * tau**2 + np.finfo(float).tiny), 0.0)
+    left = pt.switch(nu / 2 * lost(-still) > gain + NATS, to_the_left(2 * (NATS + 1) / nu), left)
+    return -left, to_the_right(2 * (NATS + 2) / nu)
 
 
 def random(se, mu, tau, nu, rng=None, size=None):
@@ -111,9 +91,9 @@ def tails(y, se, mu, tau, nu):
 def _beyond(distance, se, tau, nu):
     """P(y - mu > distance), a PyTensor formula: each w has its normal tail."""
     distance, se, tau, nu = map(pt.as_tensor, (distance, se, tau, nu))
-    low, high = -_left(2 * NATS_OF_TAILS / nu), _right(2 * NATS_OF_TAILS / nu)
+    low, high = -to_the_left(2 * NATS_OF_TAILS / nu), to_the_right(2 * NATS_OF_TAILS / nu)
     s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
-    weight = pt.exp(-nu / 2 * _lost(s))
+    weight = pt.exp(-nu / 2 * lost(s))
     tail = pt.erfc(distance / pt.sqrt(2 * (se**2 + tau**2 * pt.exp(-s)))) / 2
     return (weight * tail).sum(axis=0) / weight.sum(axis=0)
 

@@ -108,6 +108,7 @@ OF_ROWS = {
         more="{groups} have noise of different sizes, and the model one sigma for all",
         poolings=OF_NOISE,
         of_data=True,
+        alternative={"more": {"sigma": "by tissue"}},
     ),
     "tails of rows": Check(
         compares="kurtosis of the rows within {groups}",
@@ -117,6 +118,7 @@ OF_ROWS = {
         poolings=OF_NOISE,
         of_data=True,
     ),
+    "tails": OF_EFFECTS["tails"],
 }
 
 

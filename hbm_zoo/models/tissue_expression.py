@@ -78,6 +78,37 @@ the effect of a clinic is (see `vaccine_clinics`). The ``weight`` in the table o
 (E[theta_g] - mu)/(ybar_g - mu), of the data at hand; kappa_g is averaged over data. Seven
 tissues say little of nu: its prior speaks along.
 
+With sigma=by tissue
+--------------------
+Tissues may be noisy to different degrees. One sigma for all then trusts the mean of a noisy
+tissue too much, and that of a quiet one too little. A sigma of each, log-normal among tissues:
+
+    y_gi | theta_g, sigma_g       ~ N(theta_g, sigma_g^2)                the data
+    theta_g | mu, tau             ~ N(mu, tau^2)                         the tissues
+    log sigma_g | sigma, s_sigma  ~ N(log sigma, s_sigma^2)              their noise
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+    s_sigma ~ HalfNormal(0.5)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+sigma_g     ``sigma_g``         tissue    expression       spread within the tissue, sd
+sigma       ``sigma``                     expression       that of a typical tissue: the
+                                                           median of the sigma_g
+s_sigma     ``s_sigma``                   none             sd of log sigma_g; 0 is one
+                                                           sigma for all
+kappa_g     ``kappa``           tissue    share            weight of the tissue's mean,
+                                                           averaged over sigma_g
+==========  ==================  ========  ===============  =============================
+
+Given sigma_g all is in closed form, so that theta_g | y_g is a mixture of normals and
+
+    E[theta_g | y_g] = kappa_g ybar_g + (1 - kappa_g) mu,
+    kappa_g = E[n_g tau^2 / (n_g tau^2 + sigma_g^2) | y_g],
+
+sigma_g integrated numerically (`hbm_zoo.group_level.own_spreads`). Under no and under complete
+pooling sigma_g is shared as much: the poolings differ in the means.
+
 What it assumes
 ---------------
 * The spread within a tissue is the same in each, and normal: expression on a log scale.
@@ -112,6 +143,7 @@ from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_ROWS
 from hbm_zoo.models.student_tissues import with_student_t
+from hbm_zoo.models.tissues_by_spread import by_tissue
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -395,7 +427,10 @@ def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, s
     return frame, xr.Dataset(truth, coords={"tissue": names})
 
 
-ALTERNATIVES = {"population": {"normal": lambda record: record, "student-t": with_student_t}}
+ALTERNATIVES = {
+    "population": {"normal": lambda record: record, "student-t": with_student_t},
+    "sigma": {"common": lambda record: record, "by tissue": by_tissue},
+}
 
 MODEL = HierarchicalModel(
     name="tissue_expression",
