@@ -34,6 +34,8 @@ FEW = {
 REFUSED_TOGETHER = [
     {"autocorrelation": True, "exact": True},
     {"population": "student-t", "sigma": "by tissue"},
+    {"population": "student-t", "noise": "student-t"},
+    {"sigma": "by tissue", "noise": "student-t"},
 ]
 
 
@@ -47,7 +49,7 @@ def under_every_option(record):
 
 def name_of(record):
     """Its name and the options that change it: what they are set to, or which they are."""
-    return "-".join([record.name, *(option if value is True else value for option, value in record.changed.items())])
+    return "-".join([record.name, *(o if value is True else f"{o}={value}" for o, value in record.changed.items())])
 
 
 RECORDS = {name_of(r): r for module in hz.MODELS.values() for r in under_every_option(module.MODEL)}

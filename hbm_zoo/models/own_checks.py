@@ -117,6 +117,7 @@ OF_ROWS = {
         fewer="rows have lighter tails than a normal, as values that are cut off, or of two kinds, have",
         poolings=OF_NOISE,
         of_data=True,
+        alternative={"more": {"noise": "student-t"}},
     ),
     "tails": OF_EFFECTS["tails"],
 }

@@ -109,9 +109,39 @@ Given sigma_g all is in closed form, so that theta_g | y_g is a mixture of norma
 sigma_g integrated numerically (`hbm_zoo.group_level.own_spreads`). Under no and under complete
 pooling sigma_g is shared as much: the poolings differ in the means.
 
+With noise=student-t
+--------------------
+One cell far from the others, a doublet or a misread value, moves the mean of a small tissue by
+as much as it likes. Noise with heavy tails lets go of it:
+
+    y_gi | theta_g     ~ t_nu(theta_g, sigma)                the data
+    theta_g | mu, tau  ~ N(mu, tau^2)                        the tissues
+    nu = 2 + nu_above_2,  nu_above_2 ~ Gamma(2, 0.1)
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+nu          ``nu``                        none             degrees of freedom of rows:
+                                                           heavy tails below 10, all but
+                                                           normal beyond 30
+nu - 2      ``nu_above_2``                none             how far above the 2 without
+                                                           which rows have no sd
+sigma       ``sigma``                     expression       scale of the t: the sd within
+                                                           is sigma sqrt(nu/(nu - 2))
+kappa_g     ``kappa``           tissue    share            tau^2 / (tau^2 + 1/I_g), I_g
+                                                           the information of the rows
+==========  ==================  ========  ===============  =============================
+
+I_g = n_g (nu + 1) / ((nu + 3) sigma^2). No statistics stand for the rows: theta_g is integrated
+with each of them at each node (`hbm_zoo.group_level.heavy_rows`), and where a few rows lie apart
+it may be here or there. Time grows with the rows: tissues times rows of the largest may be
+5,000, which takes minutes; more are refused. ybar_g, the tissue's own mean, is as it was.
+
 What it assumes
 ---------------
-* The spread within a tissue is the same in each, and normal: expression on a log scale.
+* The spread within a tissue is the same in each, and normal, but with an option that says
+  otherwise: expression on a log scale. Of the options one at a time.
 * Cells are independent. Cells of one donor, or samples of one study, are not.
 * Tissues are exchangeable: nothing known about one sets it apart beforehand, but what is
   given as a moderator.
@@ -142,6 +172,7 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_ROWS
+from hbm_zoo.models.student_rows import with_student_rows
 from hbm_zoo.models.student_tissues import with_student_t
 from hbm_zoo.models.tissues_by_spread import by_tissue
 from hbm_zoo.priors import describe, moments
@@ -430,6 +461,7 @@ def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, s
 ALTERNATIVES = {
     "population": {"normal": lambda record: record, "student-t": with_student_t},
     "sigma": {"common": lambda record: record, "by tissue": by_tissue},
+    "noise": {"normal": lambda record: record, "student-t": with_student_rows},
 }
 
 MODEL = HierarchicalModel(
