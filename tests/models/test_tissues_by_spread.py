@@ -98,15 +98,18 @@ POINT |= {"theta": np.array([5.2, 7.0, 4.9, 6.0]), "sigma_g": np.array([1.5, 0.3
 POINT["z"] = (POINT["theta"] - 6.0) / 1.3
 
 
-@pytest.mark.parametrize("which", VARIANTS, ids="-".join)
+#: The formula is the same under every pooling, and takes a while to compile.
+AGAIN = [("none", "marginalized"), ("complete", "marginalized")]
+CASES = [pytest.param(w, id="-".join(w), marks=[pytest.mark.slow] * (w in AGAIN)) for w in VARIANTS]
+
+
+@pytest.mark.parametrize("which", CASES)
 def test_every_variant_is_its_density_by_scipy_on_raw_rows_and_so_is_its_gradient(which):
     model, formula = RECORD.build(FRAME, *which), VARIANTS[which]
     names = [v.name.removesuffix("_log__") for v in model.value_vars]
     named = {f"{n}_log__" if n in POSITIVE else n: np.log(POINT[n]) if n in POSITIVE else POINT[n] for n in names}
     found = model.compile_logp(jacobian=False, mode="FAST_COMPILE")(named)
     assert found == pytest.approx(formula(**{n: POINT[n] for n in names}), abs=1e-6)
-    if which in (("none", "marginalized"), ("complete", "marginalized")):
-        return  # the same formula as under partial pooling
     gradient = model.compile_dlogp(jacobian=False, mode="FAST_COMPILE")(named)
     differences, step = [], 1e-4
     for name in names:
