@@ -28,6 +28,8 @@ from hbm_zoo.words import choose
 
 #: What the data of a group weigh given these data, among the `expectations` of a group level where kappa is another.
 WEIGHT = "weight"
+#: The noise within a group, among these where each has its own.
+NOISE = "sigma_g"
 
 
 def groups(
@@ -55,6 +57,7 @@ def groups(
         (``partial``, ``partial_eti89_lb``, ...); and from partial pooling ``kappa`` =
         1 - E[Var(theta | y, h)] / Var(theta | h), the weight of the group's own data, with
         its interval over hyperparameters, and ``weight`` = (E[theta | y, h] - mu)/(own - mu), where that is another;
+        ``sigma_g``, the spread within a group, where each has its own;
         ``p_above_<reference>``; ``p_above_<threshold>``;
         ``rank``, 1 for the largest, with interval; ``p_best``; ``p_top10``.
 
@@ -99,7 +102,7 @@ def _of_groups(record, fits: Fits, leading: str, threshold: float | None) -> dic
         columns |= {name: each["mean"], **{f"{name}_{end}": each[end] for end in _ends(each)}}
     borrowed = fits[leading].attrs["pooling"] != "none"
     kappa = [name for name in ("kappa", *(f"kappa_{end}" for end in interval), WEIGHT) if borrowed]
-    columns |= {name: summary[name] for name in kappa if name in summary}
+    columns |= {name: summary[name] for name in (*kappa, NOISE) if name in summary}
     if record.reference is not None:
         columns[f"p_above_{record.reference:g}"] = summary["p_above"]
     if threshold is not None:

@@ -11,7 +11,8 @@ In s = log w the integrand is smooth and falls off at least exponentially, so th
 points where it has lost 28 nats converges faster than any power of its step (Trefethen & Weideman 2014, SIAM Rev
 56:385-458). These points have bounds in closed form. With q(s) = e^s - 1 - s, the density of s has lost nu/2 q(s) at s;
 to the right the likelihood gains less than s/2; to the left no more than from its height at s = 0 to that
-at the variance (y - mu)^2, where s = -a, and past that point it only falls. No spread, tau = 0, is no limit.
+at the variance (y - mu)^2, where s = -a, and past that point it only falls; next to nothing as long as tau^2 e^-s is
+little. No spread, tau = 0, is no limit.
 
 A scale mixture of normals: Andrews & Mallows (1974), J R Stat Soc B 36:99-102. Shrinkage that lets go of what lies far
 out: Dawid (1973), Biometrika 60:664-667.
@@ -33,12 +34,13 @@ from scipy.interpolate import RectBivariateSpline
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, summed
+from hbm_zoo.group_level.log_gamma import lost, to_the_left, to_the_right
 from hbm_zoo.group_level.mixture_of_normals import MixtureOfNormals, StudentT
-from hbm_zoo.group_level.special import log_Phi
 
 NODES = 96
 NATS = 28.0
-NEWTON = 3
+#: The same where a probability as small as that of the farthest normal score is asked for.
+NATS_OF_TAILS = 38.0
 #: Of the table of kappa: log of tau/se, log of nu - 2; and the data that it is averaged over, y = scale sinh(t).
 LOG_RATIOS, LOG_TAILS, SINH = np.linspace(-8, 8, 41), np.linspace(-4, 7, 34), np.linspace(0, 14, 121)
 LEAST_KAPPA = 1e-9
@@ -53,18 +55,13 @@ def log_marginal(y, se, mu, tau, nu):
 
 def _tabulate(y, se, mu, tau, nu):
     """Log integrand and s = log w [node, ...], and the step between nodes."""
-    log_density, s, variance, step = _of_w(y, se, mu, tau, nu)
-    log_normal = -0.5 * (normal.LOG_2PI + pt.log(variance) + (y - mu) ** 2 / variance)
-    return log_density + log_normal, s, step
-
-
-def _of_w(y, se, mu, tau, nu):
-    """Log density of s = log w at its nodes [node, ...], these, the variance of y there, and the step between them."""
     y, se, mu, tau, nu = map(pt.as_tensor, (y, se, mu, tau, nu))
     low, high = _ends(y, se, mu, tau, nu)
     s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
     height = nu / 2 * (pt.log(nu / 2) - 1) - pt.gammaln(nu / 2)
-    return height - nu / 2 * _lost(s), s, se**2 + tau**2 * pt.exp(-s), (high - low) / (NODES - 1)
+    variance = se**2 + tau**2 * pt.exp(-s)
+    log_normal = -0.5 * (normal.LOG_2PI + pt.log(variance) + (y - mu) ** 2 / variance)
+    return height - nu / 2 * lost(s) + log_normal, s, (high - low) / (NODES - 1)
 
 
 def _ends(y, se, mu, tau, nu):
@@ -73,37 +70,32 @@ def _ends(y, se, mu, tau, nu):
     ratio = pt.maximum(square / variance, 1.0)
     gain = (ratio - 1 - pt.log(ratio)) / 2
     a = pt.log(pt.maximum(square - se**2, tau**2)) - pt.log(tau**2 + np.finfo(float).tiny)
-    left = pt.minimum(_left(2 * (gain + NATS) / nu), pt.maximum(a, 0.0) + _left(2 * NATS / nu))
-    return -left, _right(2 * (NATS + 2) / nu)
-
-
-def _lost(s):
-    """q(s) = e^s - 1 - s, by its series near 0."""
-    near = pt.abs(s) < 1e-2
-    small, large = pt.switch(near, s, 0.0), pt.switch(near, 1.0, s)
-    series = small**2 / 2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5 * (1 + small / 6))))
-    return pt.switch(near, series, pt.expm1(large) - large)
-
-
-def _left(c):
-    """No less than the x > 0 with q(-x) = c: Newton's method on a convex function, from above."""
-    x = c + pt.sqrt(2 * c)
-    for _ in range(NEWTON):
-        x = x + (_lost(-x) - c) / pt.expm1(-x)
-    return x
-
-
-def _right(c):
-    """No less than the x > 0 with q(x) = c."""
-    x = pt.sqrt(2 * c)
-    for _ in range(NEWTON):
-        x = pt.minimum(x, pt.log1p(c + x))
-    return x
+    left = pt.minimum(to_the_left(2 * (gain + NATS) / nu), pt.maximum(a, 0.0) + to_the_left(2 * NATS / nu))
+    # Up to here the likelihood gains a nat at most: all, if the density of s has lost too much by then.
+    still = pt.maximum(pt.log(2 * variance**2) - pt.log(square * tau**2 + np.finfo(float).tiny), 0.0)
+    left = pt.switch(nu / 2 * lost(-still) > gain + NATS, to_the_left(2 * (NATS + 1) / nu), left)
+    return -left, to_the_right(2 * (NATS + 2) / nu)
 
 
 def random(se, mu, tau, nu, rng=None, size=None):
     """Draw y with theta integrated out."""
     return rng.normal(mu + tau * rng.standard_t(nu, size=size), se)
+
+
+def tails(y, se, mu, tau, nu):
+    """Probabilities of no more than y, and of no less, theta integrated out."""
+    beyond = evaluate(_beyond, abs(y - mu), se, tau, nu)
+    return xr.where(y < mu, beyond, 1 - beyond), xr.where(y < mu, 1 - beyond, beyond)
+
+
+def _beyond(distance, se, tau, nu):
+    """P(y - mu > distance), a PyTensor formula: each w has its normal tail."""
+    distance, se, tau, nu = map(pt.as_tensor, (distance, se, tau, nu))
+    low, high = -to_the_left(2 * NATS_OF_TAILS / nu), to_the_right(2 * NATS_OF_TAILS / nu)
+    s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
+    weight = pt.exp(-nu / 2 * lost(s))
+    tail = pt.erfc(distance / pt.sqrt(2 * (se**2 + tau**2 * pt.exp(-s)))) / 2
+    return (weight * tail).sum(axis=0) / weight.sum(axis=0)
 
 
 @cache
@@ -113,23 +105,6 @@ def _nodes():
     log_f, s, _ = _tabulate(*given)
     weight = pt.exp(log_f - log_f.max(axis=0))
     return function(given, [s, weight / weight.sum(axis=0)], mode="FAST_COMPILE")
-
-
-@cache
-def _tails():
-    """A function of flat arrays: P(no more than y) and P(no less), those of a normal averaged over w."""
-    y, se, mu, tau, nu = given = [pt.dvector() for _ in range(5)]
-    log_density, _, variance, _ = _of_w(*given)
-    away, all_w = (y - mu) / pt.sqrt(variance), pt.exp(log_density).sum(axis=0)
-    ends = [pt.exp(log_density + log_Phi(side)).sum(axis=0) / all_w for side in (away, -away)]
-    return function(given, ends, mode="FAST_COMPILE")
-
-
-def tails(y, se, mu, tau, nu):
-    """Probabilities of no more than y, and of no less, of labelled arrays that broadcast by name."""
-    first, *_ = aligned = xr.broadcast(*map(xr.DataArray, (y, se, mu, tau, nu)))
-    ends = _tails()(*(np.ascontiguousarray(each.values, dtype=float).ravel() for each in aligned))
-    return tuple(first.copy(data=end.reshape(first.shape)) for end in ends)
 
 
 def conditional(y, se, mu, tau, nu) -> MixtureOfNormals:
@@ -198,10 +173,14 @@ class HeavyTails:
     Attributes
     ----------
     measured
-        ``measured(data)``: the estimate and its standard error, two arrays [group].
+        ``measured(h, data)``: the estimate and its standard error, two arrays [..., group].
+    beside
+        ``beside(h, data)``: log density of what else was seen of a group, given its estimate: of rows given their mean
+        [nats].
     """
 
     measured: Callable
+    beside: Callable = lambda h, data: 0.0
 
     def group_level(self, **formulas) -> GroupLevel:
         """The group level, of hyperparameters ``mu``, ``tau`` and ``nu_above_2``; formulas as of `GroupLevel`."""
@@ -215,7 +194,7 @@ class HeavyTails:
             log_predictive=self.log_predictive,
             log_likelihood=self.log_likelihood,
             expected_log_likelihood=self.expected_log_likelihood,
-            reliability=lambda h, data: reliability(self.measured(data)[1], h.tau, 2 + h.nu_above_2),
+            reliability=lambda h, data: reliability(self.measured(h, data)[1], h.tau, 2 + h.nu_above_2),
             expectations=self.expectations,
             tails=self.tails,
             cells=lambda data: NODES,
@@ -223,31 +202,33 @@ class HeavyTails:
         )
 
     def conditional(self, h, data):
-        return conditional(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
+        return conditional(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)
 
     def log_left_out(self, h, data):
-        return evaluate(log_marginal, *self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
+        measured = evaluate(log_marginal, *self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)
+        return measured + self.beside(h, data)
 
     def log_predictive(self, h, new, seen):
         """Two measurements of one theta are their weighted mean, and their difference, which theta does not change."""
-        (y, se), (y_new, se_new) = self.measured(seen), self.measured(new)
+        (y, se), (y_new, se_new) = self.measured(h, seen), self.measured(h, new)
         share = se**2 / (se**2 + se_new**2)
         both = y + share * (y_new - y), se_new * np.sqrt(share)
-        apart = normal.log_density(y_new, y, se**2 + se_new**2)
-        together = evaluate(log_marginal, *both, h.mu, h.tau, 2 + h.nu_above_2)
-        return apart + together - self.log_left_out(h, seen)
+        given = h.mu, h.tau, 2 + h.nu_above_2
+        apart = normal.log_density(y_new, y, se**2 + se_new**2) + self.beside(h, new)
+        return apart + evaluate(log_marginal, *both, *given) - evaluate(log_marginal, y, se, *given)
 
     def log_likelihood(self, theta, h, data):
-        y, se = self.measured(data)
-        return normal.log_density(y, theta, se**2)
+        y, se = self.measured(h, data)
+        return normal.log_density(y, theta, se**2) + self.beside(h, data)
 
     def expected_log_likelihood(self, h, data):
-        after, (y, se) = self.conditional(h, data), self.measured(data)
-        return normal.expected_log_density(y, se, after.mean, after.sd)
+        after, (y, se) = self.conditional(h, data), self.measured(h, data)
+        return normal.expected_log_density(y, se, after.mean, after.sd) + self.beside(h, data)
 
     def tails(self, h, data):
-        return tails(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)
+        y, se = self.measured(h, data)
+        return tails(y, se, h.mu, h.tau, 2 + h.nu_above_2)
 
     def expectations(self, h, data):
         """The ``weight`` of each group's own data, given them."""
-        return {"weight": weight_of_data(*self.measured(data), h.mu, h.tau, 2 + h.nu_above_2)}
+        return {"weight": weight_of_data(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2)}

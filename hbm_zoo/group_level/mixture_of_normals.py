@@ -11,6 +11,8 @@ from scipy import special
 from hbm_zoo.group_level.populations import Population
 
 BISECTIONS = 32
+#: Points of an expectation, from the mean in half sds: dense where normals are narrow, out to 16 sds.
+POINTS, HALF_SDS = 29, 4.2
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class MixtureOfNormals(Population):
     @property
     def sd(self):
         return np.sqrt(self._over(self.each_sd**2 + (self.each_mean - self.mean) ** 2))
+
+    def expect(self, g):
+        """E[g(theta)] of a smooth elementwise function by the trapezoid rule; of a point exactly g there."""
+        t = xr.DataArray(np.linspace(-HALF_SDS, HALF_SDS, POINTS), dims="point")
+        middle, sd = self.mean, self.sd
+        x = middle + sd / 2 * np.sinh(t)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            density = xr.where(self.each_sd.max("node") > 0, np.exp(self.log_density(x)) * sd, 1.0) * np.cosh(t)
+        values = g(x)
+        first = g(middle)
+        return first + (density * (values - first)).sum("point", skipna=False) / density.sum("point", skipna=False)
 
     def cdf(self, x):
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -120,6 +120,7 @@ OF_ROWS = {
         more="{groups} have noise of different sizes, and the model one sigma for all",
         poolings=OF_NOISE,
         of_data=True,
+        alternative={"more": {"sigma": "by tissue"}},
     ),
     "tails of rows": Check(
         compares="kurtosis of the rows within {groups}",
@@ -128,7 +129,9 @@ OF_ROWS = {
         fewer="rows have lighter tails than a normal, as values that are cut off, or of two kinds, have",
         poolings=OF_NOISE,
         of_data=True,
+        alternative={"more": {"noise": "student-t"}},
     ),
+    "tails": OF_EFFECTS["tails"],
 }
 
 

@@ -51,9 +51,97 @@ left of the spread between tissues, sigma stays that within:
 with x_g the columns, the same in all rows of a tissue, centred over tissues, so that mu
 is the mean at average x. R^2 = Var_g(x_g beta) / (Var_g(x_g beta) + tau^2).
 
+With population=student-t
+-------------------------
+One tissue far from the others, the only one where the gene is at work, is pulled by a normal
+population as hard as any, and widens it for all. A population with heavy tails lets go of it:
+
+    y_gi | theta_g         ~ N(theta_g, sigma^2)             the data
+    theta_g | mu, tau, nu  ~ t_nu(mu, tau)                   the tissues
+    nu = 2 + nu_above_2,  nu_above_2 ~ Gamma(2, 0.1)
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+nu          ``nu``                        none             degrees of freedom: heavy
+                                                           tails below 10, all but
+                                                           normal beyond 30
+nu - 2      ``nu_above_2``                none             how far above the 2 without
+                                                           which tissues have no sd
+tau         ``tau``                       expression       scale of the t: the tissues'
+                                                           sd is tau sqrt(nu/(nu - 2))
+==========  ==================  ========  ===============  =============================
+
+A tissue's mean is one measurement with standard error sigma / sqrt(n_g): theta_g is known as
+the effect of a clinic is (see `vaccine_clinics`). The ``weight`` in the table of groups is
+(E[theta_g] - mu)/(ybar_g - mu), of the data at hand; kappa_g is averaged over data. Seven
+tissues say little of nu: its prior speaks along.
+
+With sigma=by tissue
+--------------------
+Tissues may be noisy to different degrees. One sigma for all then trusts the mean of a noisy
+tissue too much, and that of a quiet one too little. A sigma of each, log-normal among tissues:
+
+    y_gi | theta_g, sigma_g       ~ N(theta_g, sigma_g^2)                the data
+    theta_g | mu, tau             ~ N(mu, tau^2)                         the tissues
+    log sigma_g | sigma, s_sigma  ~ N(log sigma, s_sigma^2)              their noise
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+    s_sigma ~ HalfNormal(0.5)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+sigma_g     ``sigma_g``         tissue    expression       spread within the tissue, sd
+sigma       ``sigma``                     expression       that of a typical tissue: the
+                                                           median of the sigma_g
+s_sigma     ``s_sigma``                   none             sd of log sigma_g; 0 is one
+                                                           sigma for all
+kappa_g     ``kappa``           tissue    share            weight of the tissue's mean,
+                                                           averaged over sigma_g
+==========  ==================  ========  ===============  =============================
+
+Given sigma_g all is in closed form, so that theta_g | y_g is a mixture of normals and
+
+    E[theta_g | y_g] = kappa_g ybar_g + (1 - kappa_g) mu,
+    kappa_g = E[n_g tau^2 / (n_g tau^2 + sigma_g^2) | y_g],
+
+sigma_g integrated numerically (`hbm_zoo.group_level.own_spreads`). Under no and under complete
+pooling sigma_g is shared as much: the poolings differ in the means.
+
+With noise=student-t
+--------------------
+One cell far from the others, a doublet or a misread value, moves the mean of a small tissue by
+as much as it likes. Noise with heavy tails lets go of it:
+
+    y_gi | theta_g     ~ t_nu(theta_g, sigma)                the data
+    theta_g | mu, tau  ~ N(mu, tau^2)                        the tissues
+    nu = 2 + nu_above_2,  nu_above_2 ~ Gamma(2, 0.1)
+    mu ~ N(m0, (2.5 s)^2),  tau ~ HalfNormal(s),  sigma ~ HalfNormal(s)
+
+==========  ==================  ========  ===============  =============================
+on paper    in code             dims      unit             meaning
+==========  ==================  ========  ===============  =============================
+nu          ``nu``                        none             degrees of freedom of rows:
+                                                           heavy tails below 10, all but
+                                                           normal beyond 30
+nu - 2      ``nu_above_2``                none             how far above the 2 without
+                                                           which rows have no sd
+sigma       ``sigma``                     expression       scale of the t: the sd within
+                                                           is sigma sqrt(nu/(nu - 2))
+kappa_g     ``kappa``           tissue    share            tau^2 / (tau^2 + 1/I_g), I_g
+                                                           the information of the rows
+==========  ==================  ========  ===============  =============================
+
+I_g = n_g (nu + 1) / ((nu + 3) sigma^2). No statistics stand for the rows: theta_g is integrated
+with each of them at each node (`hbm_zoo.group_level.heavy_rows`), and where a few rows lie apart
+it may be here or there. Time grows with the rows: tissues times rows of the largest may be
+5,000, which takes minutes; more are refused. ybar_g, the tissue's own mean, is as it was.
+
 What it assumes
 ---------------
-* The spread within a tissue is the same in each, and normal: expression on a log scale.
+* The spread within a tissue is the same in each, and normal, but with an option that says
+  otherwise: expression on a log scale. Of the options one at a time.
 * Cells are independent. Cells of one donor, or samples of one study, are not.
 * Tissues are exchangeable: nothing known about one sets it apart beforehand, but what is
   given as a moderator.
@@ -84,6 +172,9 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_ROWS
+from hbm_zoo.models.student_rows import with_student_rows
+from hbm_zoo.models.student_tissues import with_student_t
+from hbm_zoo.models.tissues_by_spread import by_tissue
 from hbm_zoo.priors import describe, moments
 from hbm_zoo.words import choose
 
@@ -377,6 +468,12 @@ def simulate(rng, *, tissues=8, mu=8.0, tau=1.0, sigma=0.5, median_cells=20.0, s
     return frame, xr.Dataset(truth, coords={"tissue": names})
 
 
+ALTERNATIVES = {
+    "population": {"normal": lambda record: record, "student-t": with_student_t},
+    "sigma": {"common": lambda record: record, "by tissue": by_tissue},
+    "noise": {"normal": lambda record: record, "student-t": with_student_rows},
+}
+
 MODEL = HierarchicalModel(
     name="tissue_expression",
     question="In which tissue is the gene at work, and in which is it only noisy?",
@@ -418,6 +515,7 @@ MODEL = HierarchicalModel(
         row_tails=row_tails,
         without_row=without_row,
     ),
+    alternatives=ALTERNATIVES,
     simulate=simulate,
     datasets={
         "tissue_expression": Shipped(options={"gene": "MAML1"}),

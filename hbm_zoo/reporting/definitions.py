@@ -41,6 +41,7 @@ GROUPS = {
     "complete": "Posterior mean under complete pooling, which leaves groups nothing of their own.",
     "partial": "Posterior mean under partial pooling, the group's own data and the population weighed.",
     "empirical_bayes": "Estimate with the population fixed at its maximum likelihood.",
+    "sigma_g": "The spread within the group, sd, its own; averaged over the hyperparameters.",
     "weight": "How far the estimate has gone from the population's mean to the group's own, given these data; kappa is "
     "averaged over data.",
     "rank": "Mean rank, 1 for the largest; its interval says how little ranks are known.",

@@ -37,8 +37,8 @@ def options(model: str) -> dict[str, str]:
 
     Examples
     --------
-    >>> options("spike_slab_genes"), options("tissue_expression")
-    ({'null': 'theoretical or empirical'}, {'gene': 'None'})
+    >>> options("spike_slab_genes"), options("reaction_norms")
+    ({'null': 'theoretical or empirical'}, {'center': 'None'})
     """
     return _alternatives(model) | _asked_by_prepare(model)
 
