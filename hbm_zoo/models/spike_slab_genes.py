@@ -46,13 +46,34 @@ No pooling gives each gene the same wide normal in advance, matched in variance 
 partial model expects of one gene. Complete pooling gives all genes one effect, mu. Neither
 has a null group, so the null is estimated under partial pooling only.
 
+With unit=z
+-----------
+    effect_g | zeta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2),  theta_g = se_g zeta_g
+    zeta_g = gamma_g beta_g                                      the genes: exactly 0, or
+    gamma_g ~ Bernoulli(1 - pi0),  beta_g ~ N(0, tau^2)          drawn from a normal slab
+    pi0 ~ Beta(9, 1),  tau ~ LogNormal(log 2, 1)                 what we knew before
+
+============  ====================  ======  ============  ===============================
+on paper      in code               dims    unit          meaning
+============  ====================  ======  ============  ===============================
+zeta_g        ``zeta``              gene    of se         effect over its standard error
+se_g          ``unit``              gene    of the frame  what a zeta of 1 is worth
+tau           ``tau``                       of se         sd of the zetas that are not 0
+mu            ``mu``                        of se         the one zeta of complete pooling
+============  ====================  ======  ============  ===============================
+
+Genes are alike in effects or in z scores, as they are where genes that vary more also differ by more: ashr's
+alpha, 0 or 1 (Stephens 2017, section 2.5). What is reported of a gene stays its effect theta_g: the reader
+wants fold changes. elpd is of the effects, too, on one scale under either unit: that of z scores, less the
+Jacobian, the sum of log se_g. The larger one fits; the check "standard error" asks the same of one unit.
+
 What it assumes
 ---------------
 * Estimates are normal with known standard errors. Few degrees of freedom make t statistics
   that are not: turn them into z scores first.
 * Genes are independent given the hyperparameters. Correlated genes shift and widen the null
   (Efron 2007, J Am Stat Assoc 102:93-103): that is what the empirical null is for.
-* Effects that are not 0 are normal around 0, in the unit of the frame: pi0 of effects and pi0
+* Effects that are not 0 are normal around 0, in the unit that is chosen: pi0 of effects and pi0
   of z scores are different quantities.
 * p_D is finite but says little where posteriors have two modes (Celeux et al. 2006, Bayesian
   Anal 1:651-673): do not choose by DIC here.
@@ -79,7 +100,8 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
-from hbm_zoo.models.own_checks import OF_GENES
+from hbm_zoo.models.genes_by_z import with_z
+from hbm_zoo.models.own_checks import of_genes
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -303,7 +325,10 @@ def refuse_to_halve(rng, data):
     )
 
 
-ALTERNATIVES = {"null": {"theoretical": lambda record: record, "empirical": with_empirical_null}}
+ALTERNATIVES = {
+    "null": {"theoretical": lambda record: record, "empirical": with_empirical_null},
+    "unit": {"effect": lambda record: record, "z": with_z},
+}
 
 
 def simulate(
@@ -396,7 +421,7 @@ MODEL = HierarchicalModel(
         derived=derived,
         thin=thin,
         readers={"deseq2": from_deseq2, "limma": from_limma},
-        checks=OF_GENES,
+        checks=of_genes(tails),
         with_response=with_response,
     ),
 )
