@@ -46,6 +46,37 @@ No pooling gives each gene the same wide normal in advance, matched in variance 
 partial model expects of one gene. Complete pooling gives all genes one effect, mu. Neither
 has a null group, so the null is estimated under partial pooling only.
 
+With slab=unimodal
+------------------
+    effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)
+    theta_g = gamma_g beta_g,  gamma_g ~ Bernoulli(pi1)          the genes: exactly 0, or
+    beta_g ~ w_1 N(0, s_1^2) + ... + w_6 N(0, s_6^2)             drawn from one of six slabs
+    s_k = sigma0 narrowest (widest / narrowest)^((k - 1) / 5)    their widths, given
+    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_6 what is left     v1, v2, v3, v4, v5 ~ Beta(1, 6 - k)
+    pi1 ~ Beta(6, 10)                                            what we knew before
+
+=============  ====================  ======  ============  ==============================
+on paper       in code               dims    unit          meaning
+=============  ====================  ======  ============  ==============================
+pi1            ``pi1``                       share         genes that differ, 1 - pi0
+v_1 ... v_5    ``v1`` ``v2``                 share         of a width, among the slabs
+               ``v3`` ``v4``                               that are at least as wide
+               ``v5``
+narrowest      ``narrowest``                 of the frame  sd of the narrowest slab
+widest         ``widest``                    of the frame  sd of the widest slab
+=============  ====================  ======  ============  ==============================
+
+A population with one top at 0 and any tails (ashr: Stephens 2017). That is Dirichlet(10, 1, ..., 1) of the
+null and the slabs, as if ten genes had been seen in the one and one in each of the others. The narrowest slab
+is half a median standard error, the widest twice what the largest effect asks for; both are frozen with the priors.
+
+With ``null="empirical"`` a slab just wider than the null is the same density: a null of width 1.3 is one of
+width 1 and a slab of 0.83, so that pi0 is not identified. There the narrowest slab is 2 sigma0 median
+standard errors, and pi0 is *assumed central*: what is narrower counts as null (Efron's zero assumption).
+
+Slabs are symmetric. One half of each, a share above 0 more and truncated normals, would fit effects of one
+sign better; lists of such effects keep their rate without (docs/discoveries.md), and so it stays simple.
+
 With unit=z
 -----------
     effect_g | zeta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2),  theta_g = se_g zeta_g
@@ -73,7 +104,7 @@ What it assumes
   that are not: turn them into z scores first.
 * Genes are independent given the hyperparameters. Correlated genes shift and widen the null
   (Efron 2007, J Am Stat Assoc 102:93-103): that is what the empirical null is for.
-* Effects that are not 0 are normal around 0, in the unit that is chosen: pi0 of effects and pi0
+* Effects that are not 0 are normal around 0, or have one top there, in the unit that is chosen: pi0 of effects and pi0
   of z scores are different quantities.
 * p_D is finite but says little where posteriors have two modes (Celeux et al. 2006, Bayesian
   Anal 1:651-673): do not choose by DIC here.
@@ -102,6 +133,7 @@ from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
 from hbm_zoo.models.genes_by_z import with_z
 from hbm_zoo.models.own_checks import of_genes
+from hbm_zoo.models.unimodal_genes import with_unimodal
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -327,6 +359,7 @@ def refuse_to_halve(rng, data):
 
 ALTERNATIVES = {
     "null": {"theoretical": lambda record: record, "empirical": with_empirical_null},
+    "slab": {"normal": lambda record: record, "unimodal": with_unimodal},
     "unit": {"effect": lambda record: record, "z": with_z},
 }
 
