@@ -9,6 +9,7 @@ Each slab is a share q_k = (1 - pi0) w_k, a centre mu_k and a width s_k; formula
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pytensor.tensor as pt
@@ -28,19 +29,19 @@ def log_marginal(y, se, pi0, delta0, sigma0, *slabs):
 def log_kernel(y, se, pi0, delta0, sigma0, *slabs):
     """What is left of `log_marginal` without - log se: log sum_k q_k r_k exp(a_k), the largest a_k taken out.
 
-    r_k = s/sqrt(s^2 + s_k^2) and a_k = -r_k^2 ((y' - mu_k)/s)^2 / 2; the null is one of them, without width. What has
-    no share is not the largest.
+    r_k = s/sqrt(s^2 + s_k^2) and a_k = -r_k^2 ((y' - mu_k)/s)^2 / 2; the null is one of them, without width. What is
+    taken out has no shares in it, so that exponentials of a null that is known are the same at all shares. Where what
+    is largest has no share and the others vanish beside it, the largest term is the sum.
     """
     y, s = centred(y, se, delta0, sigma0)
     shares, centres, widths = thirds(slabs)
-    r2 = [1 / (1 + (width / s) ** 2) for width in widths]
-    a = [-(r * ((y - mu) / s) ** 2) / 2 for r, mu in zip(r2, centres, strict=True)]
-    each = [(pi0, 1.0, -((y / s) ** 2) / 2), *zip(shares, map(pt.sqrt, r2), a, strict=True)]
-    top = -np.inf
-    for q, _, exponent in each:
-        top = pt.maximum(top, pt.switch(pt.gt(q, 0), exponent, -np.inf))
-    total = sum(q * r * pt.exp(pt.minimum(exponent - top, 0)) for q, r, exponent in each)
-    return top + pt.log(total) - pt.log(sigma0) - 0.5 * np.log(2 * np.pi)
+    r2 = [1.0, *(1 / (1 + (width / s) ** 2) for width in widths)]
+    a = [-r * ((y - mu) / s) ** 2 / 2 for r, mu in zip(r2, (0.0, *centres), strict=True)]
+    top = reduce(pt.maximum, a)
+    each = list(zip((pi0, *shares), r2, a, strict=True))
+    total = sum(q * (pt.sqrt(r) * pt.exp(exponent - top)) for q, r, exponent in each)
+    largest = reduce(pt.maximum, (pt.log(q) + (pt.log(r) / 2 + exponent) for q, r, exponent in each))
+    return pt.maximum(top + pt.log(total), largest) - pt.log(sigma0) - 0.5 * np.log(2 * np.pi)
 
 
 def thirds(slabs):

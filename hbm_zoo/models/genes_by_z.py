@@ -16,18 +16,13 @@ import pymc as pm
 
 from hbm_zoo.group_level.located import located
 
-#: Hyperparameters in the unit of the effect, and what they are here.
-MEANINGS = {
-    "tau": "sd of the effects over their standard errors that are not 0 [standard errors]",
-    "mu": "the one effect over its standard error under complete pooling, 0 otherwise [standard errors]",
-    "narrowest": "sd of the narrowest slab over sigma0, given [standard errors]",
-    "widest": "sd of the widest slab over sigma0, given [standard errors]",
-}
+#: Hyperparameters in the unit in which genes are alike.
+IN_THE_UNIT = ("mu", "tau", "narrowest", "widest")
 
 
 def placed(h, data):
     """Location and spreads of each gene in the unit of the effect."""
-    return h.assign({name: h[name] * data.unit for name in MEANINGS if name in h})
+    return h.assign({name: h[name] * data.unit for name in IN_THE_UNIT if name in h})
 
 
 def written(variant):
@@ -36,7 +31,7 @@ def written(variant):
     @wraps(variant)
     def in_the_unit(data, prior):
         def each(name, dims=None):
-            return prior(name, dims) * data.unit if name in MEANINGS else prior(name, dims)
+            return prior(name, dims) * data.unit if name in IN_THE_UNIT else prior(name, dims)
 
         variant(data, each)
 
@@ -69,13 +64,9 @@ def with_z(record):
         se = median_standard_error * np.exp(sigma_standard_error * rng.standard_normal(len(frame)))
         return frame.assign(effect=frame["effect"] * se, standard_error=se), truth.assign(theta=truth.theta * se)
 
-    changed = {
-        name: replace(record.parameters[name], meaning=to) for name, to in MEANINGS.items() if name in record.parameters
-    }
     forms = {pooling: {form: written(v) for form, v in of.items()} for pooling, of in record.variants.items()}
     return replace(
         record,
-        parameters={**record.parameters, **changed},
         default_priors=wraps(record.default_priors)(default_priors),
         matched_prior=lambda priors: {"zeta": record.matched_prior(priors)},
         prepare=prepare,

@@ -50,18 +50,18 @@ With slab=unimodal
 ------------------
     effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)
     theta_g = gamma_g beta_g,  gamma_g ~ Bernoulli(pi1)          the genes: exactly 0, or
-    beta_g ~ w_1 N(0, s_1^2) + ... + w_6 N(0, s_6^2)             drawn from one of six slabs
-    s_k = sigma0 narrowest (widest / narrowest)^((k - 1) / 5)    their widths, given
-    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_6 what is left     v1, v2, v3, v4, v5 ~ Beta(1, 6 - k)
-    pi1 ~ Beta(6, 10)                                            what we knew before
+    beta_g ~ w_1 N(0, s_1^2) + ... + w_K N(0, s_K^2)             drawn from one of K slabs
+    s_k = sigma0 narrowest (widest/narrowest)^((k - 1)/(K - 1))  their widths, given
+    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_K what is left     sticks v1, v2, v3, v4, v5
+    v_k ~ Beta(1, K - k),  pi1 ~ Beta(K, 10)                     what we knew before
+    null theoretical: K = 6;  empirical: K = 4, delta0 ~ N(0, 0.5), sigma0 ~ LogNormal(0, 0.2)
 
 =============  ====================  ======  ============  ==============================
 on paper       in code               dims    unit          meaning
 =============  ====================  ======  ============  ==============================
 pi1            ``pi1``                       share         genes that differ, 1 - pi0
-v_1 ... v_5    ``v1`` ``v2``                 share         of a width, among the slabs
-               ``v3`` ``v4``                               that are at least as wide
-               ``v5``
+v_1, v_2, ...  ``v1`` ``v2`` ``v3``          share         of a width, among the slabs
+                                                           that are at least as wide
 narrowest      ``narrowest``                 of the frame  sd of the narrowest slab
 widest         ``widest``                    of the frame  sd of the widest slab
 =============  ====================  ======  ============  ==============================
@@ -72,7 +72,8 @@ is half a median standard error, the widest twice what the largest effect asks f
 
 With ``null="empirical"`` a slab just wider than the null is the same density: a null of width 1.3 is one of
 width 1 and a slab of 0.83, so that pi0 is not identified. There the narrowest slab is 2 sigma0 median
-standard errors, and pi0 is *assumed central*: what is narrower counts as null (Efron's zero assumption).
+standard errors, four widths reach as far as six, and pi0 is *assumed central*: what is narrower counts as
+null (Efron's zero assumption).
 
 Slabs are symmetric. One half of each, a share above 0 more and truncated normals, would fit effects of one
 sign better; lists of such effects keep their rate without (docs/discoveries.md), and so it stays simple.
@@ -83,14 +84,13 @@ With unit=z
     zeta_g = gamma_g beta_g                                      the genes: exactly 0, or
     gamma_g ~ Bernoulli(1 - pi0),  beta_g ~ N(0, tau^2)          drawn from a normal slab
     pi0 ~ Beta(9, 1),  tau ~ LogNormal(log 2, 1)                 what we knew before
+    null empirical:   delta0 ~ N(0, 0.5),  sigma0 ~ LogNormal(0, 0.2)
 
 ============  ====================  ======  ============  ===============================
 on paper      in code               dims    unit          meaning
 ============  ====================  ======  ============  ===============================
 zeta_g        ``zeta``              gene    of se         effect over its standard error
 se_g          ``unit``              gene    of the frame  what a zeta of 1 is worth
-tau           ``tau``                       of se         sd of the zetas that are not 0
-mu            ``mu``                        of se         the one zeta of complete pooling
 ============  ====================  ======  ============  ===============================
 
 Genes are alike in effects or in z scores, as they are where genes that vary more also differ by more: ashr's
@@ -144,8 +144,8 @@ COLUMNS = {
 
 PARAMETERS = {
     "pi0": Parameter("share of genes whose effect is exactly 0", (0, 1), ({"pi0": 0.0}, {"pi0": 1.0, "tau": 0.0})),
-    "tau": Parameter("sd of the effects that are not 0 [unit of the effect]", (0, np.inf)),
-    "mu": Parameter("the one effect of all genes under complete pooling, 0 otherwise [unit of the effect]"),
+    "tau": Parameter("sd of the effects that are not 0 [unit in which genes are alike]", (0, np.inf)),
+    "mu": Parameter("the one effect of all genes under complete pooling, 0 otherwise [unit in which they are alike]"),
     "delta0": Parameter("centre of the empirical null [standard errors]; 0 is the theoretical null"),
     "sigma0": Parameter("width of the empirical null [standard errors]; 1 is the theoretical null", (0, np.inf)),
 }

@@ -1,6 +1,6 @@
 """The genes of `spike_slab_genes`, with a slab that has one top at 0 and any tails: a mixture on a grid of widths.
 
-    theta_g = 0 with probability 1 - pi1, else ~ sum_k w_k N(0, s_k^2),  s_k = sigma0 narrowest (widest/narrowest)^(k/K)
+    theta_g = 0 with probability 1 - pi1, else ~ sum_k w_k N(0, s_k^2),  s_k from narrowest to widest
 
 (Stephens 2017, Biostatistics 18:275-294, section 2.2). Widths are fixed, shares are learned: (1 - pi1, pi1 w_1, ...) ~
 Dirichlet(10, 1, ..., 1), as sticks that are broken off: v_k is the share of width k among those that are at least as
@@ -8,6 +8,7 @@ wide (Sethuraman 1994, Stat Sinica 4:639-650). So all that is unknown is a few i
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pymc as pm
@@ -24,42 +25,47 @@ from hbm_zoo.model import Parameter
 from hbm_zoo.models.own_checks import of_genes
 from hbm_zoo.priors import describe, moments
 
-WIDTHS = 6
-STICKS = [f"v{k}" for k in range(1, WIDTHS)]
 #: As many genes as the prior has seen in the null; of each width it has seen one.
 PRIOR_GENES = 10.0
-#: The narrowest slab in standard errors, by whether the width of the null is known; the widest over it at least.
-NARROWEST, LEAST_RANGE = {True: 0.5, False: 2.0}, 8.0
+#: By whether the width of the null is known: how many widths, and the narrowest in standard errors. The widest over it.
+WIDTHS, NARROWEST, LEAST_RANGE = {True: 6, False: 4}, {True: 0.5, False: 2.0}, 8.0
 MEANINGS = {
     True: "share of genes whose effect is not 0, and the spread of genes: at 0 none differs",
     False: "share of genes not assumed central, and the spread of genes: a slab as narrow as a free null is "
     "the same density, so that genes in such a one count as null (Efron's zero assumption)",
 }
+OF_A_WIDTH = "sd of the {} slab over sigma0, given [unit in which genes are alike]"
 
 
-def parameters(record, null_is_known):
+def sticks_of(names):
+    """The sticks among the names of hyperparameters: one fewer than there are widths."""
+    return [f"v{k}" for k in range(1, max(WIDTHS.values())) if f"v{k}" in names]
+
+
+def parameters(record, known):
     """Shares and widths in place of the spread of one slab."""
-    changed = {"pi1": Parameter(MEANINGS[null_is_known], (0, 1), ({"pi1": 0.0}, {"pi1": 1.0}))}
-    for k, name in enumerate(STICKS, 1):
-        changed[name] = Parameter(f"share of width {k} among the slabs at least as wide", (0, 1))
-    changed["narrowest"] = Parameter("sd of the narrowest slab over sigma0, given [unit of the effect]", (0, np.inf))
-    changed["widest"] = Parameter("sd of the widest slab over sigma0, given [unit of the effect]", (0, np.inf))
+    changed = {"pi1": Parameter(MEANINGS[known], (0, 1), ({"pi1": 0.0}, {"pi1": 1.0}))}
+    for k in range(1, WIDTHS[known]):
+        changed[f"v{k}"] = Parameter(f"share of width {k} among the slabs at least as wide", (0, 1))
+    for name in ("narrowest", "widest"):
+        changed[name] = Parameter(OF_A_WIDTH.format(name), (0, np.inf))
     return changed | {name: record.parameters[name] for name in ("mu", "delta0", "sigma0")}
 
 
-def priors_of(record, null_is_known):
+def priors_of(record, known):
     """The priors: ten genes seen in the null, one in each slab, and a grid of widths that is frozen."""
+    K = WIDTHS[known]
 
     def default_priors(data):
         """Shares as if ten genes had been seen in the null and one in each slab; widths from noise to the data.
 
-        The widest slab has twice the sd that the largest effect asks for (Stephens 2017, section 4 of the supplement).
+        The widest slab has twice the sd that the largest effect asks for, as in ashr.
         """
-        narrowest = NARROWEST[null_is_known] * float(np.median(data.standard_error))
+        narrowest = NARROWEST[known] * float(np.median(data.standard_error))
         most = float((data.effect**2 - data.standard_error**2).max())
         widest = max(LEAST_RANGE * narrowest, 2 * np.sqrt(max(most, 0.0)))
-        priors = {"pi1": Prior("Beta", alpha=float(WIDTHS), beta=PRIOR_GENES)}
-        priors |= {name: Prior("Beta", alpha=1.0, beta=float(WIDTHS - k)) for k, name in enumerate(STICKS, 1)}
+        priors = {"pi1": Prior("Beta", alpha=float(K), beta=PRIOR_GENES)}
+        priors |= {f"v{k}": Prior("Beta", alpha=1.0, beta=float(K - k)) for k in range(1, K)}
         priors |= {"narrowest": Prior("DiracDelta", c=narrowest), "widest": Prior("DiracDelta", c=widest)}
         kept = record.default_priors(data)
         return priors | {name: kept[name] for name in ("delta0", "sigma0")} | {"mu": matched_prior(priors)}
@@ -69,9 +75,10 @@ def priors_of(record, null_is_known):
 
 def matched_prior(priors):
     """The normal with the mean and variance of theta_g once the shares are averaged out."""
-    pi1, *sticks = (moments(name, priors[name])[0] for name in ("pi1", *STICKS))
-    squares = [width**2 for width in widths(*(given(priors, name) for name in ("narrowest", "widest")), 1.0)]
-    return Prior("Normal", mu=0.0, sigma=float(np.sqrt(pi1 * sum(map(np.multiply, weights(sticks), squares)))))
+    pi1, *sticks = (moments(name, priors[name])[0] for name in ("pi1", *sticks_of(priors)))
+    w, ends = weights(sticks), (given(priors, name) for name in ("narrowest", "widest"))
+    variance = sum(share * width**2 for share, width in zip(w, widths(len(w), *ends, 1.0), strict=True))
+    return Prior("Normal", mu=0.0, sigma=float(np.sqrt(pi1 * variance)))
 
 
 def given(priors, name):
@@ -91,24 +98,24 @@ def weights(sticks):
     return [*found, left]
 
 
-def widths(narrowest, widest, sigma0):
+def widths(K, narrowest, widest, sigma0):
     """s_k from the narrowest to the widest, by equal factors."""
-    steps = np.linspace(0, 1, WIDTHS)
-    return [sigma0 * narrowest ** (1 - step) * widest**step for step in steps]
+    return [sigma0 * narrowest ** (1 - step) * widest**step for step in np.linspace(0, 1, K)]
 
 
-# The variants, each as it stands on the page.
+# The variants, each as it stands on the page, with so many sticks.
 
 
-def slabs(prior):
+def slabs(prior, sticks):
     """pi0, the shares of the slabs among the genes that differ, their widths; centre and width of the null."""
     pi0, delta0, sigma0 = pm.Deterministic("pi0", 1 - prior("pi1")), prior("delta0"), prior("sigma0")
-    return pi0, weights([prior(v) for v in STICKS]), widths(prior("narrowest"), prior("widest"), sigma0), delta0, sigma0
+    w = weights([prior(v) for v in sticks])
+    return pi0, w, widths(len(w), prior("narrowest"), prior("widest"), sigma0), delta0, sigma0
 
 
-def partial_pooling_indicator(data, prior):
+def partial_pooling_indicator(sticks, data, prior):
     """theta_g = gamma_g beta_g, beta_g from the slab which_g; effect_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)."""
-    pi0, w, s, delta0, sigma0 = slabs(prior)
+    pi0, w, s, delta0, sigma0 = slabs(prior, sticks)
     gamma = pm.Bernoulli("gamma", 1 - pi0, dims="gene")
     which = pm.Categorical("which", p=pt.stack(w), dims="gene")
     beta = pm.Normal("beta", 0, sum(pt.eq(which, k) * width for k, width in enumerate(s)), dims="gene")
@@ -117,10 +124,10 @@ def partial_pooling_indicator(data, prior):
     pm.Normal("y", theta + delta0 * se, sigma0 * se, observed=data.effect, dims="gene")
 
 
-def partial_pooling_marginalized(data, prior):
+def partial_pooling_marginalized(sticks, data, prior):
     """effect_g from null and slabs: gamma_g, which_g and beta_g are integrated out."""
-    pi0, w, s, delta0, sigma0 = slabs(prior)
-    of_slabs = [*((1 - pi0) * share for share in w), *[0.0] * WIDTHS, *s]
+    pi0, w, s, delta0, sigma0 = slabs(prior, sticks)
+    of_slabs = [*((1 - pi0) * share for share in w), *[0.0] * len(w), *s]
     pm.CustomDist(
         "y",
         data.standard_error,
@@ -131,7 +138,7 @@ def partial_pooling_marginalized(data, prior):
         *of_slabs,
         logp=lambda y, se, log_se, *parameters: spike_and_slabs.log_kernel(y, se, *parameters) - log_se,
         random=lambda se, log_se, *parameters, rng, size: spike_and_slabs.random(se, *parameters, rng=rng, size=size),
-        signature=",".join(["()"] * (5 + 3 * WIDTHS)) + "->()",
+        signature=",".join(["()"] * (5 + len(of_slabs))) + "->()",
         observed=data.effect,
         dims="gene",
     )
@@ -143,7 +150,8 @@ def partial_pooling_marginalized(data, prior):
 def at(h, data):
     """Spike and slabs by what `SpikeSlabs` calls them. The spike is at 0: about another location there is none."""
     node = "node"
-    s, w = widths(h.narrowest, h.widest, h.sigma0), weights([h[v] for v in STICKS])
+    w = weights([h[v] for v in sticks_of(h)])
+    s = widths(len(w), h.narrowest, h.widest, h.sigma0)
     null = xr.where(h.mu == 0, 1 - h.pi1, 0.0)
     return h.assign(null=null, each_mean=h.mu, each_sd=xr.concat(s, node), weight=xr.concat(w, node))
 
@@ -162,7 +170,7 @@ def conditional(h, data):
 def log_marginal(h, data):
     """Log p(effect_g | shares, widths, delta0, sigma0) [nats]."""
     q, mu, s = (1 - h.null) * h.weight, h.each_mean, h.each_sd
-    each = [part.isel(node=k, missing_dims="ignore") for part in (q, mu, s) for k in range(WIDTHS)]
+    each = [part.isel(node=k, missing_dims="ignore") for part in (q, mu, s) for k in range(h.sizes["node"])]
     with np.errstate(divide="ignore"):
         return evaluate(
             spike_and_slabs.log_marginal, data.effect, data.standard_error, h.null, h.delta0, h.sigma0, *each
@@ -191,9 +199,9 @@ def tails(h, data):
 # What each pooling fixes of the population.
 
 
-def fixed_in(record):
+def fixed_in(record, sticks):
     """No pooling: one width, and no spike. Complete pooling: no width. Partial pooling: the grid."""
-    one = dict.fromkeys(STICKS, 1.0)
+    one = dict.fromkeys(sticks, 1.0)
 
     def alone(priors, data):
         known = record.fixed["none"](priors, data)
@@ -211,7 +219,7 @@ def fixed_in(record):
     return {"none": alone, "complete": lumped, "partial": learned}
 
 
-def slabs_of(level):
+def slabs_of(level, K):
     """What is known of a gene given shares and widths; its data are as with one slab."""
     return closed_form(
         at=at,
@@ -223,7 +231,7 @@ def slabs_of(level):
         expectations=lambda h, data: {"lfdr": conditional(h, data).null},
         kappa="sum over slabs of P(slab | y) s_k^2 / (s_k^2 + s^2)",
         alike=True,
-        cells=lambda data: WIDTHS,
+        cells=lambda data: K,
         log_likelihood=level.log_likelihood,
         expected_log_likelihood=expected_log_likelihood,
         replicate=lambda rng, theta, h, new: level.replicate(rng, theta, h, new, new),
@@ -232,16 +240,17 @@ def slabs_of(level):
 
 def with_unimodal(record):
     """The record of `spike_slab_genes` with a mixture of slabs."""
-    null_is_known = "sigma0" in record.fixed["partial"]({}, None)
-    partial = {"indicator": partial_pooling_indicator, "marginalized": partial_pooling_marginalized}
+    known = "sigma0" in record.fixed["partial"]({}, None)
+    sticks = sticks_of(parameters(record, known))
+    forms = {"indicator": partial_pooling_indicator, "marginalized": partial_pooling_marginalized}
     return replace(
         record,
         heterogeneity="pi1",
-        parameters=parameters(record, null_is_known),
-        default_priors=priors_of(record, null_is_known),
+        parameters=parameters(record, known),
+        default_priors=priors_of(record, known),
         matched_prior=matched_prior,
-        variants={**record.variants, "partial": partial},
-        fixed=fixed_in(record),
-        group_level=slabs_of(record.group_level),
+        variants={**record.variants, "partial": {name: partial(form, sticks) for name, form in forms.items()}},
+        fixed=fixed_in(record, sticks),
+        group_level=slabs_of(record.group_level, WIDTHS[known]),
         extras=replace(record.extras, checks=of_genes(tails)),
     )
