@@ -5,7 +5,8 @@
 
 Stephens (2017), Biostatistics 18:275-294, equations 2.4 and 2.8: with all mu_k = 0 any population that is symmetric
 and has one top at 0 is nearly such a mixture. `hbm_zoo.group_level.two_groups` is the same with one slab.
-Each slab is a share q_k = (1 - pi0) w_k, a centre mu_k and a width s_k; formulas take all q, then all mu, then all s.
+Each slab is a share q_k = (1 - pi0) w_k, a centre mu_k and a width over sigma0, s_k/sigma0; log densities take all
+shares, then all centres, then all widths.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def log_kernel(y, se, pi0, delta0, sigma0, *slabs):
     """
     y, s = centred(y, se, delta0, sigma0)
     shares, centres, widths = thirds(slabs)
-    r2 = [1.0, *(1 / (1 + (width / s) ** 2) for width in widths)]
+    r2 = [1.0, *(1 / (1 + (width / se) ** 2) for width in widths)]
     a = [-r * ((y - mu) / s) ** 2 / 2 for r, mu in zip(r2, (0.0, *centres), strict=True)]
     top = reduce(pt.maximum, a)
     each = list(zip((pi0, *shares), r2, a, strict=True))
@@ -56,7 +57,7 @@ def random(se, pi0, delta0, sigma0, *slabs, rng=None, size=None):
     shares, centres, widths = thirds(slabs)
     u, theta, reached = rng.random(size=noise.shape), np.zeros(noise.shape), np.asarray(pi0, float)
     for q, mu, width in zip(shares, centres, widths, strict=True):
-        theta = np.where((u >= reached) & (u < reached + q), rng.normal(mu, width, size=noise.shape), theta)
+        theta = np.where((u >= reached) & (u < reached + q), rng.normal(mu, sigma0 * width, size=noise.shape), theta)
         reached = reached + q
     return noise + theta
 

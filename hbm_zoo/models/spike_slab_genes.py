@@ -50,18 +50,18 @@ With slab=unimodal
 ------------------
     effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)
     theta_g = gamma_g beta_g,  gamma_g ~ Bernoulli(pi1)          the genes: exactly 0, or
-    beta_g ~ w_1 N(0, s_1^2) + ... + w_K N(0, s_K^2)             drawn from one of K slabs
-    s_k = sigma0 narrowest (widest/narrowest)^((k - 1)/(K - 1))  their widths, given
-    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_K what is left     sticks v1, v2, v3, v4, v5
-    v_k ~ Beta(1, K - k),  pi1 ~ Beta(K, 10)                     what we knew before
-    null theoretical: K = 6;  empirical: K = 4, delta0 ~ N(0, 0.5), sigma0 ~ LogNormal(0, 0.2)
+    beta_g ~ w_1 N(0, s_1^2) + ... + w_5 N(0, s_5^2)             drawn from one of five slabs
+    s_k = sigma0 narrowest (widest/narrowest)^((k - 1)/4)        their widths, given
+    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_5 what is left     sticks v1, v2, v3, v4
+    v_k ~ Beta(1, 5 - k),  pi1 ~ Beta(5, 10)                     what we knew before
+    null empirical:   delta0 ~ N(0, 0.5),  sigma0 ~ LogNormal(0, 0.2)
 
 =============  ====================  ======  ============  ==============================
 on paper       in code               dims    unit          meaning
 =============  ====================  ======  ============  ==============================
 pi1            ``pi1``                       share         genes that differ, 1 - pi0
-v_1, v_2, ...  ``v1`` ``v2`` ``v3``          share         of a width, among the slabs
-                                                           that are at least as wide
+v_1 ... v_4    ``v1`` ``v2``                 share         of a width, among the slabs
+               ``v3`` ``v4``                               that are at least as wide
 narrowest      ``narrowest``                 of the frame  sd of the narrowest slab
 widest         ``widest``                    of the frame  sd of the widest slab
 =============  ====================  ======  ============  ==============================
@@ -72,8 +72,7 @@ is half a median standard error, the widest twice what the largest effect asks f
 
 With ``null="empirical"`` a slab just wider than the null is the same density: a null of width 1.3 is one of
 width 1 and a slab of 0.83, so that pi0 is not identified. There the narrowest slab is 2 sigma0 median
-standard errors, four widths reach as far as six, and pi0 is *assumed central*: what is narrower counts as
-null (Efron's zero assumption).
+standard errors, and pi0 is *assumed central*: what is narrower counts as null (Efron's zero assumption).
 
 Slabs are symmetric. One half of each, a share above 0 more and truncated normals, would fit effects of one
 sign better; lists of such effects keep their rate without (docs/discoveries.md), and so it stays simple.

@@ -8,7 +8,6 @@ wide (Sethuraman 1994, Stat Sinica 4:639-650). So all that is unknown is a few i
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pymc as pm
@@ -25,10 +24,13 @@ from hbm_zoo.model import Parameter
 from hbm_zoo.models.own_checks import of_genes
 from hbm_zoo.priors import describe, moments
 
+#: Widths of the grid, and the shares that are broken off for all but the last.
+WIDTHS = 5
+STICKS = [f"v{k}" for k in range(1, WIDTHS)]
 #: As many genes as the prior has seen in the null; of each width it has seen one.
 PRIOR_GENES = 10.0
-#: By whether the width of the null is known: how many widths, and the narrowest in standard errors. The widest over it.
-WIDTHS, NARROWEST, LEAST_RANGE = {True: 6, False: 4}, {True: 0.5, False: 2.0}, 8.0
+#: The narrowest slab in standard errors, by whether the width of the null is known; the widest over it at least.
+NARROWEST, LEAST_RANGE = {True: 0.5, False: 2.0}, 8.0
 MEANINGS = {
     True: "share of genes whose effect is not 0, and the spread of genes: at 0 none differs",
     False: "share of genes not assumed central, and the spread of genes: a slab as narrow as a free null is "
@@ -37,16 +39,11 @@ MEANINGS = {
 OF_A_WIDTH = "sd of the {} slab over sigma0, given [unit in which genes are alike]"
 
 
-def sticks_of(names):
-    """The sticks among the names of hyperparameters: one fewer than there are widths."""
-    return [f"v{k}" for k in range(1, max(WIDTHS.values())) if f"v{k}" in names]
-
-
 def parameters(record, known):
     """Shares and widths in place of the spread of one slab."""
     changed = {"pi1": Parameter(MEANINGS[known], (0, 1), ({"pi1": 0.0}, {"pi1": 1.0}))}
-    for k in range(1, WIDTHS[known]):
-        changed[f"v{k}"] = Parameter(f"share of width {k} among the slabs at least as wide", (0, 1))
+    for k, name in enumerate(STICKS, 1):
+        changed[name] = Parameter(f"share of width {k} among the slabs at least as wide", (0, 1))
     for name in ("narrowest", "widest"):
         changed[name] = Parameter(OF_A_WIDTH.format(name), (0, np.inf))
     return changed | {name: record.parameters[name] for name in ("mu", "delta0", "sigma0")}
@@ -54,7 +51,6 @@ def parameters(record, known):
 
 def priors_of(record, known):
     """The priors: ten genes seen in the null, one in each slab, and a grid of widths that is frozen."""
-    K = WIDTHS[known]
 
     def default_priors(data):
         """Shares as if ten genes had been seen in the null and one in each slab; widths from noise to the data.
@@ -64,8 +60,8 @@ def priors_of(record, known):
         narrowest = NARROWEST[known] * float(np.median(data.standard_error))
         most = float((data.effect**2 - data.standard_error**2).max())
         widest = max(LEAST_RANGE * narrowest, 2 * np.sqrt(max(most, 0.0)))
-        priors = {"pi1": Prior("Beta", alpha=float(K), beta=PRIOR_GENES)}
-        priors |= {f"v{k}": Prior("Beta", alpha=1.0, beta=float(K - k)) for k in range(1, K)}
+        priors = {"pi1": Prior("Beta", alpha=float(WIDTHS), beta=PRIOR_GENES)}
+        priors |= {name: Prior("Beta", alpha=1.0, beta=float(WIDTHS - k)) for k, name in enumerate(STICKS, 1)}
         priors |= {"narrowest": Prior("DiracDelta", c=narrowest), "widest": Prior("DiracDelta", c=widest)}
         kept = record.default_priors(data)
         return priors | {name: kept[name] for name in ("delta0", "sigma0")} | {"mu": matched_prior(priors)}
@@ -75,9 +71,9 @@ def priors_of(record, known):
 
 def matched_prior(priors):
     """The normal with the mean and variance of theta_g once the shares are averaged out."""
-    pi1, *sticks = (moments(name, priors[name])[0] for name in ("pi1", *sticks_of(priors)))
-    w, ends = weights(sticks), (given(priors, name) for name in ("narrowest", "widest"))
-    variance = sum(share * width**2 for share, width in zip(w, widths(len(w), *ends, 1.0), strict=True))
+    pi1, *sticks = (moments(name, priors[name])[0] for name in ("pi1", *STICKS))
+    grid = widths(*(given(priors, name) for name in ("narrowest", "widest")))
+    variance = sum(share * width**2 for share, width in zip(weights(sticks), grid, strict=True))
     return Prior("Normal", mu=0.0, sigma=float(np.sqrt(pi1 * variance)))
 
 
@@ -98,35 +94,34 @@ def weights(sticks):
     return [*found, left]
 
 
-def widths(K, narrowest, widest, sigma0):
-    """s_k from the narrowest to the widest, by equal factors."""
-    return [sigma0 * narrowest ** (1 - step) * widest**step for step in np.linspace(0, 1, K)]
+def widths(narrowest, widest):
+    """s_k over sigma0, from the narrowest to the widest by equal factors."""
+    return [narrowest ** (1 - step) * widest**step for step in np.linspace(0, 1, WIDTHS)]
 
 
-# The variants, each as it stands on the page, with so many sticks.
+# The variants, each as it stands on the page.
 
 
-def slabs(prior, sticks):
-    """pi0, the shares of the slabs among the genes that differ, their widths; centre and width of the null."""
-    pi0, delta0, sigma0 = pm.Deterministic("pi0", 1 - prior("pi1")), prior("delta0"), prior("sigma0")
-    w = weights([prior(v) for v in sticks])
-    return pi0, w, widths(len(w), prior("narrowest"), prior("widest"), sigma0), delta0, sigma0
+def slabs(prior):
+    """pi0, shares of the slabs among the genes that differ, widths over sigma0; centre and width of the null."""
+    pi0, w = pm.Deterministic("pi0", 1 - prior("pi1")), weights([prior(v) for v in STICKS])
+    return pi0, w, widths(prior("narrowest"), prior("widest")), prior("delta0"), prior("sigma0")
 
 
-def partial_pooling_indicator(sticks, data, prior):
+def partial_pooling_indicator(data, prior):
     """theta_g = gamma_g beta_g, beta_g from the slab which_g; effect_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)."""
-    pi0, w, s, delta0, sigma0 = slabs(prior, sticks)
+    pi0, w, s, delta0, sigma0 = slabs(prior)
     gamma = pm.Bernoulli("gamma", 1 - pi0, dims="gene")
     which = pm.Categorical("which", p=pt.stack(w), dims="gene")
-    beta = pm.Normal("beta", 0, sum(pt.eq(which, k) * width for k, width in enumerate(s)), dims="gene")
+    beta = pm.Normal("beta", 0, sum(pt.eq(which, k) * sigma0 * width for k, width in enumerate(s)), dims="gene")
     theta = pm.Deterministic("theta", gamma * beta, dims="gene")
     se = data.standard_error
     pm.Normal("y", theta + delta0 * se, sigma0 * se, observed=data.effect, dims="gene")
 
 
-def partial_pooling_marginalized(sticks, data, prior):
+def partial_pooling_marginalized(data, prior):
     """effect_g from null and slabs: gamma_g, which_g and beta_g are integrated out."""
-    pi0, w, s, delta0, sigma0 = slabs(prior, sticks)
+    pi0, w, s, delta0, sigma0 = slabs(prior)
     of_slabs = [*((1 - pi0) * share for share in w), *[0.0] * len(w), *s]
     pm.CustomDist(
         "y",
@@ -150,10 +145,9 @@ def partial_pooling_marginalized(sticks, data, prior):
 def at(h, data):
     """Spike and slabs by what `SpikeSlabs` calls them. The spike is at 0: about another location there is none."""
     node = "node"
-    w = weights([h[v] for v in sticks_of(h)])
-    s = widths(len(w), h.narrowest, h.widest, h.sigma0)
+    w, s = weights([h[v] for v in STICKS]), widths(h.narrowest, h.widest)
     null = xr.where(h.mu == 0, 1 - h.pi1, 0.0)
-    return h.assign(null=null, each_mean=h.mu, each_sd=xr.concat(s, node), weight=xr.concat(w, node))
+    return h.assign(null=null, each_mean=h.mu, each_sd=h.sigma0 * xr.concat(s, node), weight=xr.concat(w, node))
 
 
 def population(h):
@@ -169,8 +163,8 @@ def conditional(h, data):
 
 def log_marginal(h, data):
     """Log p(effect_g | shares, widths, delta0, sigma0) [nats]."""
-    q, mu, s = (1 - h.null) * h.weight, h.each_mean, h.each_sd
-    each = [part.isel(node=k, missing_dims="ignore") for part in (q, mu, s) for k in range(h.sizes["node"])]
+    q, mu, s = (1 - h.null) * h.weight, h.each_mean, h.each_sd / h.sigma0
+    each = [part.isel(node=k, missing_dims="ignore") for part in (q, mu, s) for k in range(WIDTHS)]
     with np.errstate(divide="ignore"):
         return evaluate(
             spike_and_slabs.log_marginal, data.effect, data.standard_error, h.null, h.delta0, h.sigma0, *each
@@ -199,9 +193,9 @@ def tails(h, data):
 # What each pooling fixes of the population.
 
 
-def fixed_in(record, sticks):
+def fixed_in(record):
     """No pooling: one width, and no spike. Complete pooling: no width. Partial pooling: the grid."""
-    one = dict.fromkeys(sticks, 1.0)
+    one = dict.fromkeys(STICKS, 1.0)
 
     def alone(priors, data):
         known = record.fixed["none"](priors, data)
@@ -219,7 +213,7 @@ def fixed_in(record, sticks):
     return {"none": alone, "complete": lumped, "partial": learned}
 
 
-def slabs_of(level, K):
+def slabs_of(level):
     """What is known of a gene given shares and widths; its data are as with one slab."""
     return closed_form(
         at=at,
@@ -231,7 +225,7 @@ def slabs_of(level, K):
         expectations=lambda h, data: {"lfdr": conditional(h, data).null},
         kappa="sum over slabs of P(slab | y) s_k^2 / (s_k^2 + s^2)",
         alike=True,
-        cells=lambda data: K,
+        cells=lambda data: WIDTHS,
         log_likelihood=level.log_likelihood,
         expected_log_likelihood=expected_log_likelihood,
         replicate=lambda rng, theta, h, new: level.replicate(rng, theta, h, new, new),
@@ -241,7 +235,6 @@ def slabs_of(level, K):
 def with_unimodal(record):
     """The record of `spike_slab_genes` with a mixture of slabs."""
     known = "sigma0" in record.fixed["partial"]({}, None)
-    sticks = sticks_of(parameters(record, known))
     forms = {"indicator": partial_pooling_indicator, "marginalized": partial_pooling_marginalized}
     return replace(
         record,
@@ -249,8 +242,8 @@ def with_unimodal(record):
         parameters=parameters(record, known),
         default_priors=priors_of(record, known),
         matched_prior=matched_prior,
-        variants={**record.variants, "partial": {name: partial(form, sticks) for name, form in forms.items()}},
-        fixed=fixed_in(record, sticks),
-        group_level=slabs_of(record.group_level, WIDTHS[known]),
+        variants={**record.variants, "partial": forms},
+        fixed=fixed_in(record),
+        group_level=slabs_of(record.group_level),
         extras=replace(record.extras, checks=of_genes(tails)),
     )
