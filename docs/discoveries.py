@@ -1,7 +1,8 @@
 """Make the table of docs/discoveries.md: ``uv run python docs/discoveries.py FOLDER``, where what is finished is kept.
 
-``--data-sets 50`` stops at fewer, ``--only SCENARIO`` does one and leaves the table. Each fit is the top of its posterior, priors and grid of widths those of the
-scenario's first data set: with a thousand genes what is averaged over the posterior hardly differs.
+``--data-sets 50`` stops at fewer, ``--only SCENARIO`` does one and leaves the table. Each fit is the top of its
+posterior, priors and grid of widths those of the scenario's first data set: with a thousand genes what is averaged over
+the posterior hardly differs.
 """
 
 import argparse
