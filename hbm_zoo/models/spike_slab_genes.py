@@ -74,8 +74,8 @@ With ``null="empirical"`` a slab just wider than the null is the same density: a
 width 1 and a slab of 0.83, so that pi0 is not identified. There the narrowest slab is 2 sigma0 median
 standard errors, and pi0 is *assumed central*: what is narrower counts as null (Efron's zero assumption).
 
-Slabs are symmetric. One half of each, a share above 0 more and truncated normals, would fit effects of one
-sign better; lists of such effects keep their rate without (docs/discoveries.md), and so it stays simple.
+Slabs are symmetric. Halves of their own for each sign would fit effects of one sign better, at twice the shares and
+with truncated normals; lists of such effects keep their rate without (docs/discoveries.md).
 
 With unit=z
 -----------
@@ -100,7 +100,8 @@ Jacobian, the sum of log se_g. The larger one fits; the check "standard error" a
 What it assumes
 ---------------
 * Estimates are normal with known standard errors. Few degrees of freedom make t statistics
-  that are not: turn them into z scores first.
+  that are not: turn them into z scores first. Noise with heavy tails is listed as effects under
+  every null and slab, and nothing but `check_model` may say so (docs/discoveries.md).
 * Genes are independent given the hyperparameters. Correlated genes shift and widen the null
   (Efron 2007, J Am Stat Assoc 102:93-103): that is what the empirical null is for.
 * Effects that are not 0 are normal around 0, or have one top there, in the unit that is chosen: pi0 of effects and pi0
