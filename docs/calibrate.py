@@ -15,6 +15,8 @@ MODELS = {
     "tissue_expression": {},
     "spike_slab_genes": {"null": "theoretical"},
     "spike_slab_genes ": {"null": "empirical"},
+    "spike_slab_genes  ": {"unit": "z"},
+    "spike_slab_genes   ": {"slab": "unimodal"},
     "success_rates": {"population": "beta"},
     "success_rates ": {"population": "logit-normal"},
     "reaction_norms": {},

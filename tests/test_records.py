@@ -18,6 +18,7 @@ import hbm_zoo as hz
 from hbm_zoo.group_level.mixture_of_normals import StudentT
 from hbm_zoo.group_level.multivariate import Vector
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
+from hbm_zoo.group_level.spike_and_slabs import SpikeSlabs
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.priors import describe
@@ -241,6 +242,9 @@ def log_density(population, theta):
     if isinstance(population, SpikeSlab):
         slab = xr.apply_ufunc(stats.norm.logpdf, theta, population.slab_mean, population.slab_sd)
         return np.log1p(-population.null) + slab
+    if isinstance(population, SpikeSlabs):
+        each = xr.apply_ufunc(stats.norm.pdf, theta, population.each_mean, population.each_sd)
+        return np.log1p(-population.null) + np.log((population.weight * each).sum("node"))
     if isinstance(population, StudentT):
         density = stats.t.logpdf
         return xr.apply_ufunc(density, theta, population.nu, population.mean, population.scale)

@@ -18,6 +18,7 @@ from hbm_zoo.inference.fits import (
     options,
     population_fixed_at,
     prepared,
+    priors_of,
     thinned,
     word,
 )
@@ -184,7 +185,8 @@ def _log_evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset)
     """Log likelihood averaged over the posterior, less that of a null as wide as the z scores alone [nats]."""
     h, z = thinned(hyperparameters(fit), DRAWS), data.effect / data.standard_error
     best_null = {"delta0": float(z.mean()), "sigma0": float(z.std())}
-    no_slab = population_fixed_at(json.loads(fit.attrs["fixed"]) | best_null | {"pi0": 1.0, "tau": 0.0})
+    nothing = record.fixed["complete"](priors_of(fit), data) | {record.location: 0.0}
+    no_slab = population_fixed_at(json.loads(fit.attrs["fixed"]) | nothing | best_null)
     return float(log_joint(record, h, data).mean() - log_joint(record, no_slab, data).item())
 
 

@@ -45,7 +45,8 @@ def located(level: GroupLevel, at: Callable) -> GroupLevel:
     predictive, likelihood, replicated = level.log_predictive, level.log_likelihood, level.replicate
     return replace(
         level,
-        at=at,
+        at=lambda h, data: level.at(at(h, data), data),
+        alike=False,
         log_joint=summed(known["log_left_out"]),
         log_predictive=lambda h, new, seen: predictive(at(h, seen), new, seen),
         log_likelihood=lambda theta, h, data: likelihood(theta, at(h, data), data),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from scipy import special, stats
+from scipy import stats
 
 from hbm_zoo.group_level import checks, logit_binomial, poisson_gamma
 from hbm_zoo.group_level.checks import Check
@@ -145,24 +145,18 @@ def z_scores(data):
     return (data.effect / data.standard_error).values
 
 
-def both_tails(threshold, mean, sd):
-    """P(|z| > threshold) of a normal z."""
-    return special.ndtr((-threshold - mean) / sd) + special.ndtr((mean - threshold) / sd)
-
-
-def beyond(threshold):
+def beyond(threshold, tails):
     """How many |z| exceed a threshold, beside how many are expected, were genes independent."""
 
     def seen(h, data, scores):
         return int((np.abs(z_scores(data)) > threshold).sum())
 
     def expected(h, data):
-        """Sum over genes of P(|z_g| > threshold): of the null, which is the same for all, and of the slab."""
-        pi0, mu, tau, delta0, sigma0 = (float(h[name]) for name in ("pi0", "mu", "tau", "delta0", "sigma0"))
-        se = data.standard_error.values
-        null = both_tails(threshold, delta0, sigma0)
-        slab = both_tails(threshold, delta0 + mu / se, np.hypot(sigma0, tau / se))
-        return float((pi0 * null + (1 - pi0) * slab).sum())
+        """Sum over genes of P(|z_g| > threshold), of null and slab."""
+        at = threshold * data.standard_error
+        lower, _ = tails(h, data.assign(effect=-at))
+        _, upper = tails(h, data.assign(effect=at))
+        return float((lower + upper).sum())
 
     return Check(
         compares=f"{{groups}} with |z| > {threshold:g}, as if independent of one another",
@@ -190,7 +184,7 @@ def with_standard_error(h, data, scores):
     return checks.correlation(np.abs(scores), data.standard_error.values)
 
 
-OF_GENES = {f"|z| > {threshold}": beyond(threshold) for threshold in (2, 3, 4, 5)} | {
+OF_GENES = {
     "centre": Check(
         compares="median z score: the centre of the null",
         statistic=centre,
@@ -213,5 +207,11 @@ OF_GENES = {f"|z| > {threshold}": beyond(threshold) for threshold in (2, 3, 4, 5
         more="{groups} that are measured badly have larger effects: effects are not alike in this unit",
         fewer="{groups} that are measured well have larger effects: effects are not alike in this unit",
         poolings=("partial",),
+        alternative={"more": {"unit": "z"}, "fewer": {"unit": "effect"}},
     ),
 }
+
+
+def of_genes(tails):
+    """What is asked of genes, of which ``tails(h, data)`` are known."""
+    return {f"|z| > {threshold}": beyond(threshold, tails) for threshold in (2, 3, 4, 5)} | OF_GENES

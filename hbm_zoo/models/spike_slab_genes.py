@@ -46,13 +46,65 @@ No pooling gives each gene the same wide normal in advance, matched in variance 
 partial model expects of one gene. Complete pooling gives all genes one effect, mu. Neither
 has a null group, so the null is estimated under partial pooling only.
 
+With slab=unimodal
+------------------
+    effect_g | theta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2)
+    theta_g = gamma_g beta_g,  gamma_g ~ Bernoulli(pi1)          the genes: exactly 0, or
+    beta_g ~ w_1 N(0, s_1^2) + ... + w_5 N(0, s_5^2)             drawn from one of five slabs
+    s_k = sigma0 narrowest (widest/narrowest)^((k - 1)/4)        their widths, given
+    w_k = v_k (1 - v_1) ... (1 - v_(k-1)),  w_5 what is left     sticks v1, v2, v3, v4
+    v_k ~ Beta(1, 5 - k),  pi1 ~ Beta(5, 10)                     what we knew before
+    null empirical:   delta0 ~ N(0, 0.5),  sigma0 ~ LogNormal(0, 0.2)
+
+=============  ====================  ======  ============  ==============================
+on paper       in code               dims    unit          meaning
+=============  ====================  ======  ============  ==============================
+pi1            ``pi1``                       share         genes that differ, 1 - pi0
+v_1 ... v_4    ``v1`` ``v2``                 share         of a width, among the slabs
+               ``v3`` ``v4``                               that are at least as wide
+narrowest      ``narrowest``                 of the frame  sd of the narrowest slab
+widest         ``widest``                    of the frame  sd of the widest slab
+=============  ====================  ======  ============  ==============================
+
+A population with one top at 0 and any tails (ashr: Stephens 2017). That is Dirichlet(10, 1, ..., 1) of the
+null and the slabs, as if ten genes had been seen in the one and one in each of the others. The narrowest slab
+is half a median standard error, the widest twice what the largest effect asks for; both are frozen with the priors.
+
+With ``null="empirical"`` a slab just wider than the null is the same density: a null of width 1.3 is one of
+width 1 and a slab of 0.83, so that pi0 is not identified. There the narrowest slab is 2 sigma0 median
+standard errors, and pi0 is *assumed central*: what is narrower counts as null (Efron's zero assumption).
+
+Slabs are symmetric. Halves of their own for each sign would fit effects of one sign better, at twice the shares and
+with truncated normals; lists of such effects keep their rate without (docs/discoveries.md).
+
+With unit=z
+-----------
+    effect_g | zeta_g ~ N(theta_g + delta0 se_g, (sigma0 se_g)^2),  theta_g = se_g zeta_g
+    zeta_g = gamma_g beta_g                                      the genes: exactly 0, or
+    gamma_g ~ Bernoulli(1 - pi0),  beta_g ~ N(0, tau^2)          drawn from a normal slab
+    pi0 ~ Beta(9, 1),  tau ~ LogNormal(log 2, 1)                 what we knew before
+    null empirical:   delta0 ~ N(0, 0.5),  sigma0 ~ LogNormal(0, 0.2)
+
+============  ====================  ======  ============  ===============================
+on paper      in code               dims    unit          meaning
+============  ====================  ======  ============  ===============================
+zeta_g        ``zeta``              gene    of se         effect over its standard error
+se_g          ``unit``              gene    of the frame  what a zeta of 1 is worth
+============  ====================  ======  ============  ===============================
+
+Genes are alike in effects or in z scores, as they are where genes that vary more also differ by more: ashr's
+alpha, 0 or 1 (Stephens 2017, section 2.5). What is reported of a gene stays its effect theta_g: the reader
+wants fold changes. elpd is of the effects, too, on one scale under either unit: that of z scores, less the
+Jacobian, the sum of log se_g. The larger one fits; the check "standard error" asks the same of one unit.
+
 What it assumes
 ---------------
 * Estimates are normal with known standard errors. Few degrees of freedom make t statistics
-  that are not: turn them into z scores first.
+  that are not: turn them into z scores first. Noise with heavy tails is listed as effects under
+  every null and slab, and nothing but `check_model` may say so (docs/discoveries.md).
 * Genes are independent given the hyperparameters. Correlated genes shift and widen the null
   (Efron 2007, J Am Stat Assoc 102:93-103): that is what the empirical null is for.
-* Effects that are not 0 are normal around 0, in the unit of the frame: pi0 of effects and pi0
+* Effects that are not 0 are normal around 0, or have one top there, in the unit that is chosen: pi0 of effects and pi0
   of z scores are different quantities.
 * p_D is finite but says little where posteriors have two modes (Celeux et al. 2006, Bayesian
   Anal 1:651-673): do not choose by DIC here.
@@ -79,7 +131,9 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
-from hbm_zoo.models.own_checks import OF_GENES
+from hbm_zoo.models.genes_by_z import with_z
+from hbm_zoo.models.own_checks import of_genes
+from hbm_zoo.models.unimodal_genes import with_unimodal
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -90,8 +144,8 @@ COLUMNS = {
 
 PARAMETERS = {
     "pi0": Parameter("share of genes whose effect is exactly 0", (0, 1), ({"pi0": 0.0}, {"pi0": 1.0, "tau": 0.0})),
-    "tau": Parameter("sd of the effects that are not 0 [unit of the effect]", (0, np.inf)),
-    "mu": Parameter("the one effect of all genes under complete pooling, 0 otherwise [unit of the effect]"),
+    "tau": Parameter("sd of the effects that are not 0 [unit in which genes are alike]", (0, np.inf)),
+    "mu": Parameter("the one effect of all genes under complete pooling, 0 otherwise [unit in which they are alike]"),
     "delta0": Parameter("centre of the empirical null [standard errors]; 0 is the theoretical null"),
     "sigma0": Parameter("width of the empirical null [standard errors]; 1 is the theoretical null", (0, np.inf)),
 }
@@ -303,7 +357,11 @@ def refuse_to_halve(rng, data):
     )
 
 
-ALTERNATIVES = {"null": {"theoretical": lambda record: record, "empirical": with_empirical_null}}
+ALTERNATIVES = {
+    "null": {"theoretical": lambda record: record, "empirical": with_empirical_null},
+    "slab": {"normal": lambda record: record, "unimodal": with_unimodal},
+    "unit": {"effect": lambda record: record, "z": with_z},
+}
 
 
 def simulate(
@@ -396,7 +454,7 @@ MODEL = HierarchicalModel(
         derived=derived,
         thin=thin,
         readers={"deseq2": from_deseq2, "limma": from_limma},
-        checks=OF_GENES,
+        checks=of_genes(tails),
         with_response=with_response,
     ),
 )

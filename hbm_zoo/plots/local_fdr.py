@@ -70,9 +70,11 @@ def plot_local_fdr(fit: xr.DataTree, model: HierarchicalModel | None = None) -> 
 def _densities(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, grid: np.ndarray):
     """Density of z over all groups, and its null part, averaged over posterior and standard errors."""
     h, level = thinned(hyperparameters(fit), DRAWS), record.group_level
-    some = np.quantile(data.standard_error, (np.arange(STANDARD_ERRORS) + 0.5) / STANDARD_ERRORS)
-    error, z = xr.DataArray(some, dims="error"), xr.DataArray(grid, dims="z")
-    imagined = xr.Dataset({"effect": z * error, "standard_error": error}, attrs=data.attrs)
+    order = np.argsort(data.standard_error.values, kind="stable")
+    some = order[((np.arange(STANDARD_ERRORS) + 0.5) / STANDARD_ERRORS * order.size).astype(int)]
+    typical = data.isel({record.group: some}).drop_vars(record.group).rename({record.group: "error"})
+    error = typical.standard_error
+    imagined = typical.assign(effect=xr.DataArray(grid, dims="z") * error)
     density = np.exp(level.log_left_out(h, imagined)) * error
     null = density * level.expectations(h, imagined)["lfdr"]
     return (part.mean(["sample", "error"]).transpose("z").values for part in (density, null))
