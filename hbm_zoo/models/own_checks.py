@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special, stats
 
 from hbm_zoo.group_level import checks, logit_binomial, poisson_gamma
 from hbm_zoo.group_level.checks import Check
