@@ -196,7 +196,7 @@ class HeavyTails:
             expected_log_likelihood=self.expected_log_likelihood,
             reliability=lambda h, data: reliability(self.measured(h, data)[1], h.tau, 2 + h.nu_above_2),
             expectations=self.expectations,
-            tails=lambda h, data: tails(*self.measured(h, data), h.mu, h.tau, 2 + h.nu_above_2),
+            tails=self.tails,
             cells=lambda data: NODES,
             **formulas,
         )
@@ -224,6 +224,10 @@ class HeavyTails:
     def expected_log_likelihood(self, h, data):
         after, (y, se) = self.conditional(h, data), self.measured(h, data)
         return normal.expected_log_density(y, se, after.mean, after.sd) + self.beside(h, data)
+
+    def tails(self, h, data):
+        y, se = self.measured(h, data)
+        return tails(y, se, h.mu, h.tau, 2 + h.nu_above_2)
 
     def expectations(self, h, data):
         """The ``weight`` of each group's own data, given them."""
