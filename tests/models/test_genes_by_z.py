@@ -129,6 +129,7 @@ def test_the_check_of_standard_errors_names_the_other_unit(badly_measured):
     assert abs(seen["z"]) < 3 / np.sqrt(len(frame))
 
 
+@pytest.mark.slow
 def test_both_questions_and_the_list(badly_measured):
     frame, truth, fits = badly_measured
     for question in ("new_group", "new_observation"):
