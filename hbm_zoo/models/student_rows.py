@@ -16,8 +16,10 @@ import xarray as xr
 
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import heavy_rows
+from hbm_zoo.group_level.checks import OF_ALL
 from hbm_zoo.group_level.heavy_rows import HeavyRows
 from hbm_zoo.model import Parameter
+from hbm_zoo.models.own_checks import OF_ROWS
 from hbm_zoo.models.student_population import with_priors
 
 SIGMA = Parameter(
@@ -30,6 +32,10 @@ NU_ABOVE_2 = Parameter(
 )
 #: Tissues times the cells of the largest: what a table of all has.
 MOST_PLACES = 5000
+#: Those that fit each of a hundred data sets again are not asked: that takes as long as a hundred fits.
+CHECKS = {name: check for name, check in OF_ROWS.items() if check.of_data} | {
+    name: replace(check, poolings=()) for name, check in OF_ALL.items()
+}
 
 
 def preparing(prepare):
@@ -166,6 +172,7 @@ def with_student_rows(record):
         simulate=simulate,
         extras=replace(
             record.extras,
+            checks=CHECKS,
             with_response=lambda data, expression: placed(with_response(data, expression)),
             moderated=replace(record.extras.moderated, written=with_a_mu_each),
         ),

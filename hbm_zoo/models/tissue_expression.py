@@ -136,7 +136,9 @@ kappa_g     ``kappa``           tissue    share            tau^2 / (tau^2 + 1/I_
 I_g = n_g (nu + 1) / ((nu + 3) sigma^2). No statistics stand for the rows: theta_g is integrated
 with each of them at each node (`hbm_zoo.group_level.heavy_rows`), and where a few rows lie apart
 it may be here or there. Time grows with the rows: tissues times rows of the largest may be
-5,000, which takes minutes; more are refused. ybar_g, the tissue's own mean, is as it was.
+5,000, which takes minutes; more are refused. Of the checks those of the rows are asked, and which
+tissues do not belong; those that fit replicated data again would take as long as a hundred fits.
+ybar_g, the tissue's own mean, is as it was.
 
 What it assumes
 ---------------
