@@ -41,6 +41,8 @@ NODES = 96
 NATS = 28.0
 #: The same where a probability as small as that of the farthest normal score is asked for.
 NATS_OF_TAILS = 38.0
+#: What -s may be: the variance of a normal is a number there, if none of it is the population's.
+FARTHEST = 700.0
 #: Of the table of kappa: log of tau/se, log of nu - 2; and the data that it is averaged over, y = scale sinh(t).
 LOG_RATIOS, LOG_TAILS, SINH = np.linspace(-8, 8, 41), np.linspace(-4, 7, 34), np.linspace(0, 14, 121)
 LEAST_KAPPA = 1e-9
@@ -73,8 +75,9 @@ def _ends(y, se, mu, tau, nu):
     left = pt.minimum(to_the_left(2 * (gain + NATS) / nu), pt.maximum(a, 0.0) + to_the_left(2 * NATS / nu))
     # Up to here the likelihood gains a nat at most: all, if the density of s has lost too much by then.
     still = pt.maximum(pt.log(2 * variance**2) - pt.log(square * tau**2 + np.finfo(float).tiny), 0.0)
-    left = pt.switch(nu / 2 * lost(-still) > gain + NATS, to_the_left(2 * (NATS + 1) / nu), left)
-    return -left, to_the_right(2 * (NATS + 2) / nu)
+    enough = pt.or_(pt.eq(tau, 0), nu / 2 * lost(-still) > gain + NATS)  # without spread it gains nothing
+    left = pt.switch(enough, to_the_left(2 * (NATS + 1) / nu), left)
+    return -pt.minimum(left, FARTHEST), to_the_right(2 * (NATS + 2) / nu)
 
 
 def random(se, mu, tau, nu, rng=None, size=None):
@@ -91,7 +94,9 @@ def tails(y, se, mu, tau, nu):
 def _beyond(distance, se, tau, nu):
     """P(y - mu > distance), a PyTensor formula: each w has its normal tail."""
     distance, se, tau, nu = map(pt.as_tensor, (distance, se, tau, nu))
-    low, high = -to_the_left(2 * NATS_OF_TAILS / nu), to_the_right(2 * NATS_OF_TAILS / nu)
+    low, high = _ends(distance, se, 0.0, tau, nu)
+    low = pt.minimum(low, -to_the_left(2 * NATS_OF_TAILS / nu))
+    high = pt.maximum(high, to_the_right(2 * NATS_OF_TAILS / nu))
     s = low + (high - low) * np.linspace(0, 1, NODES).reshape(-1, *[1] * low.ndim)
     weight = pt.exp(-nu / 2 * lost(s))
     tail = pt.erfc(distance / pt.sqrt(2 * (se**2 + tau**2 * pt.exp(-s)))) / 2

@@ -38,7 +38,7 @@ def options(model: str) -> dict[str, str]:
     Examples
     --------
     >>> options("spike_slab_genes"), options("reaction_norms")
-    ({'null': 'theoretical or empirical'}, {'center': 'None'})
+    ({'null': 'theoretical or empirical', 'slab': 'normal or unimodal', 'unit': 'effect or z'}, {'center': 'None'})
     """
     return _alternatives(model) | _asked_by_prepare(model)
 

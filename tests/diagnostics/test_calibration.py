@@ -96,7 +96,13 @@ def calibrated(record=MODEL, **given):
     return hz.calibrate(record, CLINICS, random_seed=1, progressbar=False, **{"draws": 100, "priors": PRIORS} | given)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+#: One fault of each kind; the others take as long again.
+BY_DEFAULT = ("none", "Jacobian of log tau forgotten", "groups forget their population", "draws share a new group")
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=() if fault in BY_DEFAULT else pytest.mark.slow) for fault in FAULTS]
+)
 def test_what_is_right_passes_and_what_is_wrong_does_not(fault, monkeypatch):
     """Of 200 samples of 80 simulations this sees half the prior in 98 %, the other faults in all; the right in none."""
     record, draw = FAULTS[fault]

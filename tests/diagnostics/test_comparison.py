@@ -247,6 +247,7 @@ def test_complete_pooling_by_quadrature_agrees_with_refits(model, dataset):
     np.testing.assert_array_less(abs(by_quadrature - elpd), 4.5 * np.array(mcse) + 0.01)
 
 
+@pytest.mark.slow
 def test_where_quadrature_is_not_exact_it_is_known_and_refitted(monkeypatch):
     """Two rows nearly settle one line: what is left out lies down a funnel in sigma that few nodes miss."""
     rows = [("a", 0, 1.0), ("a", 1, 2.5), ("b", 0, 2.0), ("b", 1, 6.0)]

@@ -53,6 +53,7 @@ def test_it_is_the_ratio_of_two_integrals_at_each_scale(fits):
     assert table["prior"].is_unique
 
 
+@pytest.mark.slow
 def test_draws_of_chains_give_the_same(fits):
     chains = clinics_fits(engine="nuts", draws=500)
     one, other = (hz.evidence(each, scales=[1]).loc[1] for each in (fits, chains))

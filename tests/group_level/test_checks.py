@@ -214,7 +214,7 @@ def test_counts_beyond_a_threshold_are_expected_of_the_mixture():
     frame, _ = hz.spike_slab_genes.MODEL.simulate(np.random.default_rng(6), genes=300)
     data = hz.spike_slab_genes.MODEL.data(frame)
     h = xr.Dataset({"pi0": 0.8, "mu": 0.0, "tau": 0.3, "delta0": 0.1, "sigma0": 1.1})
-    check = own_checks.OF_GENES["|z| > 3"]
+    check = hz.spike_slab_genes.MODEL.extras.checks["|z| > 3"]
     se = frame["standard_error"].to_numpy()
     null, slab = stats.norm(0.1, 1.1), stats.norm(0.1, np.hypot(1.1, 0.3 / se))
     by_hand = 0.8 * 300 * (null.cdf(-3) + null.sf(3)) + 0.2 * (slab.cdf(-3) + slab.sf(3)).sum()

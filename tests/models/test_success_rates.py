@@ -74,8 +74,9 @@ def integral(y, n, mu, tau):
     return density.sum() * (alpha[1] - alpha[0])
 
 
+SLOW = {("logit-normal", "partial", "marginalized"): pytest.mark.slow}  # its gradient is compiled for a minute
 VARIANTS = [
-    (population, pooling, form)
+    pytest.param(population, pooling, form, marks=SLOW.get((population, pooling, form), ()))
     for population in POPULATIONS
     for pooling in ("complete", "partial")
     for form in MODEL.under(population=population).variants[pooling]

@@ -76,7 +76,7 @@ def test_what_the_checks_say_is_in_the_report(found, page, folder):
     section = page[page.index("Does the model fit the data?") : page.index("Every ward")]
     for check in ("outlying", "asymmetry", "zeros", "spread"):
         assert f">{check}<" in section
-    assert "Where each ward lies among what the others expect of it" in section
+    assert "Where each ward, and each of its rows if there are several, lies among what all others expect" in section
     assert "Does the model fit the data?" in (folder / "report.md").read_text()
 
 
