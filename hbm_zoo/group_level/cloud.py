@@ -267,6 +267,17 @@ def _defined(population: MultivariateNormal) -> xr.DataArray:
     return (population.mean + population.sd).notnull().all("coefficient")
 
 
+def on_nodes(formula: Callable, theta: xr.DataArray, one: xr.Dataset) -> xr.DataArray:
+    """``formula(theta)`` of one group at its nodes: those of the fit once, and again only for draws whose nodes moved."""
+    if "sample" not in theta.dims or theta.sizes["node"] != one.sizes["node"]:  # without a spread there is one
+        return formula(theta)
+    moved = (theta != one.theta).any([dim for dim in theta.dims if dim != "sample"])
+    found = formula(one.theta).expand_dims(sample=theta.sizes["sample"]).copy()
+    if moved.any():
+        found[{"sample": moved.values}] = formula(theta.isel(sample=moved.values))
+    return found
+
+
 def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
     """Hyperparameters with all dims of their draws as one, "state", and how to undo that in an array."""
     drawn = {dim for value in h.data_vars.values() for dim in value.dims} - {group, "coefficient", "deviate"}
