@@ -6,11 +6,14 @@ simulator cannot be differentiated.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
+from pytensor.link.numba.dispatch.basic import generate_fallback_impl, numba_funcify
 
 from hbm_zoo.group_level.network import Network
 from hbm_zoo.group_level.solutions import solution
@@ -37,7 +40,7 @@ class Amounts(Op):
         with np.errstate(over="ignore"):
             outputs[0][0] = np.asarray(solution(self.network, np.exp(theta), start, time))
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, node, shapes):
         """The shape of log rates but their own, instants, species."""
         theta, _, time = shapes
         return [(*theta[:-1], time[-1], len(self.network.species))]
@@ -55,3 +58,11 @@ class Amounts(Op):
 def _many(op, node, *batched):
     """Many points at once are one call."""
     return op.make_node(*batched)
+
+
+@numba_funcify.register(Amounts)
+def _called_back(op, node=None, **_):
+    """Compiled code calls NumPy, which is as it should be and no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return generate_fallback_impl(op, node)

@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
+from hbm_zoo.group_level.adapted import adapted
 from hbm_zoo.group_level.features import features, log_normal
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically, summed
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
@@ -62,6 +63,10 @@ class Cloud:
         As of `GroupLevel`.
     size
         Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
+    moving_size
+        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better.
+    rounds
+        How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
 
     Examples
     --------
@@ -93,6 +98,8 @@ class Cloud:
     estimand: Callable | None = None
     at: Callable = GroupLevel.at
     size: int = 1024
+    moving_size: int = 1024
+    rounds: int = 0
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
@@ -184,7 +191,8 @@ class Cloud:
         if not (self.population(self.at(rough, data)).sd > 0).all():  # complete pooling has no spread to look for
             rough = self.rough(data, priors)
         at, seed = self.at(rough, data), int(rng.integers(2**31))
-        made = nodes(partial(self._finite, h=at, data=data), self.population(at), data[self.group], self.size, seed)
+        log_likelihood, population = partial(self._finite, h=at, data=data), self.population(at)
+        made = nodes(log_likelihood, population, data[self.group], self.size, seed, self.rounds)
         return made.assign(predicted=self._predict(made.theta, data), features=features(made))
 
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
@@ -245,7 +253,9 @@ class Cloud:
         """The same, with nodes that move where too few of the fixed ones are effective."""
         theta = (data.theta * xr.ones_like(h.state, dtype=float)).transpose(*log_f.dims, "coefficient").copy()
         for here, moved in self._moved(h, data, found):
-            theta[here], log_f[here] = moved.theta.isel({self.group: 0}).transpose("state", ...), moved.log_f
+            again = np.arange(log_f.sizes["node"]) % moved.sizes["node"]  # fewer nodes stand for as many, each as often
+            every = moved.isel({self.group: 0, "node": again}, missing_dims="ignore")
+            theta[here], log_f[here] = every.theta.transpose("state", ...), every.log_f
             for name in INTEGRAL:
                 found[name][here] = moved[name]
         return theta, log_f, found
@@ -259,7 +269,8 @@ class Cloud:
                 some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
                 population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
                 log_likelihood = partial(self._finite, h=some, data=one)
-                moved = moving(log_likelihood, population, data.sizes["node"], one.seed.item())
+                size = min(self.moving_size, data.sizes["node"])
+                moved = moving(log_likelihood, population, size, one.seed.item())
                 yield {"state": states, self.group: j}, moved
 
 
@@ -346,7 +357,12 @@ def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nodes(
-    log_likelihood: Callable, pilot: MultivariateNormal, groups: xr.DataArray, size: int = 1024, seed: int = 0
+    log_likelihood: Callable,
+    pilot: MultivariateNormal,
+    groups: xr.DataArray,
+    size: int = 1024,
+    seed: int = 0,
+    rounds: int = 0,
 ) -> xr.Dataset:
     """The cloud of each group: scrambled Sobol points of the proposal around a rough fit (`proposal`).
 
@@ -362,6 +378,8 @@ def nodes(
         Nodes a group, a power of 2.
     seed : int
         Of the points.
+    rounds : int
+        Of `adapted`.
 
     Returns
     -------
@@ -383,7 +401,8 @@ def nodes(
     points = [standard_points(pilot.mean.sizes["coefficient"], size, seed) for seed in seeds]
     each: Any = pilot.over(ones)
     stacked = tuple(np.stack(part) for part in zip(*points, strict=True))
-    z, log_q, log_f = proposed(standardised(log_likelihood, each, group), len(seeds), stacked)
+    standard = standardised(log_likelihood, each, group)
+    z, log_q, log_f = adapted(standard, proposed(standard, len(seeds), stacked), seeds, rounds)
     lost = ~np.isfinite(log_f).any(axis=1)
     if lost.any():
         raise ValueError(f"The likelihood is 0 at every node of {group} {groups.values[lost].tolist()}.")

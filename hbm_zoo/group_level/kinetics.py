@@ -28,6 +28,8 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from; the least that a rate moves
 #: what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-3
+#: Nodes a module that move with the population; how often the others are placed anew.
+MOVING, ROUNDS = 256, 3
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Kinetics:
     """
 
     network: Network
-    size: int = 4096
+    size: int = 2048
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -97,6 +99,8 @@ class Kinetics:
             log_density=log_density,
             rough=self._rough,
             size=self.size,
+            moving_size=MOVING,
+            rounds=ROUNDS,
         )
 
     def squares(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:

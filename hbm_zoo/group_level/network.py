@@ -162,7 +162,7 @@ def network(text: str) -> Network:
 
 def _spaced(one: str) -> str:
     """A reaction with single spaces."""
-    return " ".join(re.sub(r"(<->|->|[+:])", r" \1 ", one.replace("<->", "\0").replace("->", " -> ").replace("\0", " <-> ")).split()).replace("< - >", "<->")
+    return " ".join(re.sub(r"(<->|->|[+:]|,)", r" \1 ", one).split()).replace(" ,", ",")
 
 
 def _reactions(one: str, number: int, both: int) -> list[Reaction]:

@@ -26,10 +26,10 @@ STARTS, STEP = 64, 0.01
 
 
 def standard_points(dimensions: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of a t and of a normal [node, deviate], and which nodes are near the mode [node]: scrambled Sobol."""
+    """Points of a t and of a normal [node, deviate], and a share [node] below `NEAR` near the mode: scrambled Sobol."""
     u = qmc.Sobol(dimensions + 2, rng=seed).random(size)
     normal = special.ndtri(np.clip(u[:, :dimensions], 1e-12, 1 - 1e-12))
-    return student_points(u[:, :-1]), normal, u[:, -1] < NEAR
+    return student_points(u[:, :-1]), normal, u[:, -1]
 
 
 def standardised(log_likelihood: Callable, population: MultivariateNormal, curve: str) -> Callable:
@@ -53,7 +53,7 @@ def proposed(log_f: Callable, curves: int, points: tuple) -> tuple[np.ndarray, n
 
     ``points`` are as of `standard_points`, with a leading axis of one for all curves or one each.
     """
-    student, normal, near = points
+    student, normal, near = points[0], points[1], points[2] < NEAR
     mode, curvature = modes(log_f, _start(log_f, curves, normal), STEP)
     values, vectors = np.linalg.eigh(curvature)
     axes = WIDER * vectors / np.sqrt(np.maximum(values, FLATTEST))[:, None, :]
