@@ -50,7 +50,7 @@ def fitted(z: np.ndarray, weight: np.ndarray, mixture: tuple) -> tuple:
         belongs = _softmax(_log_parts(z, share, mean, factor), axis=-1) * weight[..., None]
         share = belongs.sum(axis=1) + 1e-12
         mean = (belongs.mT @ z) / share[..., None]
-        spread = np.stack([_covariance(z, belongs[..., k], mean[:, k]) for k in range(COMPONENTS)], axis=1)
+        spread = np.stack([_covariance(z, belongs[..., k], mean[:, k]) for k in range(share.shape[1])], axis=1)
         factor = np.linalg.cholesky(spread / share[..., None, None] + NARROWEST * np.eye(z.shape[-1]))
         share = share / share.sum(axis=1, keepdims=True)
     return share, mean, factor

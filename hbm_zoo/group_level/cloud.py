@@ -67,6 +67,8 @@ class Cloud:
         Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better.
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
+    roughly
+        Whether nodes that move lie where a few steps towards the top lead: so where each step is many simulations.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class Cloud:
     size: int = 1024
     moving_size: int = 1024
     rounds: int = 0
+    roughly: bool = False
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
@@ -270,7 +273,7 @@ class Cloud:
                 population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
                 log_likelihood = partial(self._finite, h=some, data=one)
                 size = min(self.moving_size, data.sizes["node"])
-                moved = moving(log_likelihood, population, size, one.seed.item())
+                moved = moving(log_likelihood, population, size, one.seed.item(), self.roughly)
                 yield {"state": states, self.group: j}, moved
 
 
@@ -324,16 +327,20 @@ def integral(log_f: xr.DataArray) -> xr.Dataset:
         return xr.Dataset({"log_marginal": top + np.log(total / size), "error": error, "effective": effective})
 
 
-def moving(log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int) -> xr.Dataset:
+def moving(
+    log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int, roughly: bool = False
+) -> xr.Dataset:
     """Nodes of one group that move with the population, and its integral, at each state of the hyperparameters.
+
+    They lie around the top, or where a few steps towards it lead.
 
     With w = f/q and v = N(z; 0, I)/q in units of their means, log m = log mean f/q - b log mean N/q, b the slope of w
     on v; its error is that of w - b v.
     """
     log_f = standardised(log_likelihood, population, "state")
     states, coefficients = population.mean.sizes["state"], population.mean.sizes["coefficient"]
-    points = tuple(part[None] for part in standard_points(coefficients, size, seed))
-    z, log_q, height = proposed(log_f, states, points)
+    points = standard_points(coefficients, size, seed)
+    z, log_q, height = proposed(log_f, states, tuple(part[None] for part in points), roughly)
     log_w, log_v = height - log_q, log_standard_normal(z) - log_q
     (log_mean, w), (log_mean_v, v) = _in_units_of_mean(log_w), _in_units_of_mean(log_v)
     slope = (w * v).mean(axis=1, keepdims=True) / (v**2).mean(axis=1, keepdims=True)

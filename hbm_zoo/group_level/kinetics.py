@@ -101,6 +101,7 @@ class Kinetics:
             size=self.size,
             moving_size=MOVING,
             rounds=ROUNDS,
+            roughly=True,
         )
 
     def squares(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
@@ -110,6 +111,8 @@ class Kinetics:
         return xr.apply_ufunc(self._squares, theta, *arrays, input_core_dims=given)
 
     def _squares(self, theta: np.ndarray, start, time, average, rows, within) -> np.ndarray:
+        seen = rows.any(axis=tuple(range(rows.ndim - 2)) + (rows.ndim - 1,))  # others may have more instants
+        time, average, rows = time[..., seen], average[..., seen, :], rows[..., seen, :]
         x = self._solved(theta, start, time)
         return within + (rows * (x - average) ** 2).sum(axis=(-2, -1))
 

@@ -57,7 +57,8 @@ def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.nd
         else:
             found = by_matrix(network, rates, start, time)
         least = -ROUNDING * start.sum(axis=-1)[..., None, None]
-        return np.where(found < least, np.nan, np.maximum(found, 0.0))
+        found[found < least] = np.nan
+        return np.maximum(found, 0.0, out=found)
 
 
 def consumed_pair(network: Network) -> tuple[int, int, int] | None:
@@ -77,8 +78,7 @@ def _by_two(network: Network, pair: tuple[int, int, int], rates, start, time) ->
     slow = (a * d - b * c) / (half + root)
     decay = np.exp(-slow * time)
     bent = time * decay * g(2 * root * time)
-    shape = np.broadcast_shapes(bent.shape, x.shape)
-    found = np.empty((*shape, 3))
+    found = np.empty((*np.broadcast_shapes(bent.shape, x.shape), 3))
     found[..., i] = decay * x + bent * ((a + slow) * x + b * y)
     found[..., j] = decay * y + bent * (c * x + (d + slow) * y)
     found[..., last] = start.sum(axis=-1)[..., None] - found[..., i] - found[..., j]
