@@ -27,6 +27,7 @@ FEW = {
     "hospital_readmission": {"hospitals": 6},
     "spike_slab_genes": {"genes": 12},
     "population_pk": {"patients": 4},
+    "reaction_networks": {"modules": 4, "rich": 2},
     "variance_components": {"sites": 2, "sires": (6, 9), "offspring": (2, 5)},
     "selection_gradients": {"traits": 4, "years": 6},
     "selection_gradients-exact": {"years": 4, "animals": (12, 30)},

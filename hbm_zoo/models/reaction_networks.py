@@ -88,7 +88,7 @@ from hbm_zoo.group_level.amounts import Amounts
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models.networks import beginning, check_species, check_whole, side_by_side, simulated
 from hbm_zoo.priors import describe, moments
 
@@ -300,3 +300,4 @@ MODEL = HierarchicalModel(
 )
 build = MODEL.build
 simulate = MODEL.simulate
+__getattr__ = verbs_of("reaction_networks", "identifiability", "directions")
