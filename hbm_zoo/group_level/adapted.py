@@ -2,7 +2,8 @@
 
 Nodes around one top (`proposal`) miss most of such a likelihood. Their weights say where it is: a mixture of Student
 t's is fitted to them, nodes are drawn of it, weighted, and the mixture is fitted to these in turn (population Monte
-Carlo; Cappe, Douc, Guillin, Marin & Robert 2008, Stat Comput 18:447-459). A part with the population stays in it.
+Carlo; Cappe, Douc, Guillin, Marin & Robert 2008, Stat Comput 18:447-459). Two parts with the population stay in it, a
+wide one and a narrow one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from hbm_zoo.group_level.student import log_student
 
 #: Components of the mixture; steps of a fit; how much wider than the fit the mixture is, and how narrow it may be.
 COMPONENTS, STEPS, WIDENED, NARROWEST = 8, 5, 1.3, 1e-3
+#: Of one half of the defence the width over that of the population: for hyperparameters with smaller spreads.
+NARROWER = 0.5
 
 
 def adapted(log_f: Callable, nodes: tuple, seeds: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,8 +83,10 @@ def _drawn(mixture: tuple, student: np.ndarray, normal: np.ndarray, u: np.ndarra
     factor, curves = WIDENED * factor, np.arange(len(u))[:, None]
     part = (u[..., None] / NEAR > np.cumsum(share, axis=1)[:, None]).sum(axis=-1).clip(max=share.shape[1] - 1)
     around = mean[curves, part] + (factor[curves, part] @ student[..., None])[..., 0]
-    z = np.where((u < NEAR)[..., None], around, WIDER * normal)
-    log_defence = np.log(1 - NEAR) + log_standard_normal(z / WIDER) - z.shape[-1] * np.log(WIDER)
+    width = np.where(u < (1 + NEAR) / 2, WIDER, NARROWER)
+    z = np.where((u < NEAR)[..., None], around, width[..., None] * normal)
+    wide, narrow = (log_standard_normal(z / w) - z.shape[-1] * np.log(w) for w in (WIDER, NARROWER))
+    log_defence = np.log((1 - NEAR) / 2) + np.logaddexp(wide, narrow)
     each = np.log(NEAR) + _log_parts(z, share, mean, factor)
     return z, np.logaddexp(np.logaddexp.reduce(each, axis=-1), log_defence)
 

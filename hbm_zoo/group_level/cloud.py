@@ -209,7 +209,10 @@ class Cloud:
 
     def _portions(self, flat: xr.Dataset, data: xr.Dataset) -> list[xr.Dataset]:
         """States of the hyperparameters, as many at once as memory allows."""
-        step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
+        held = max(data.theta.size, data.predicted.size)
+        if not self.population(flat).cholesky.any():  # a group has one node
+            held = -(-held // data.sizes["node"])
+        step = max(1, CELLS_AT_ONCE // held)
         return [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
 
     def _table(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
