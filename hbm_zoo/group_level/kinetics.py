@@ -28,7 +28,7 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from; the least that a rate moves
 #: what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-3
-#: Nodes a module that move with the population; how often the others are placed anew.
+#: Nodes a module that move with the population, where a network has a formula; how often the others are placed anew.
 MOVING, ROUNDS = 256, 3
 
 
@@ -99,7 +99,7 @@ class Kinetics:
             log_density=log_density,
             rough=self._rough,
             size=self.size,
-            moving_size=MOVING,
+            moving_size=MOVING if self.network.linear else 0,
             rounds=ROUNDS,
             roughly=True,
         )

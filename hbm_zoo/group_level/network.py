@@ -105,6 +105,22 @@ class Network:
             found[r, :, self.species.index(reaction.taken[0][0])] = self.made[:, r]
         return found
 
+    @cached_property
+    def pair(self) -> tuple[int, int, int] | None:
+        """Of a linear network two species that are consumed, and the one that all they lose comes to, if that is so."""
+        consumed = sorted({self.species.index(one) for reaction in self.reactions for one, _ in reaction.taken})
+        others = [k for k in range(len(self.species)) if k not in consumed]
+        if len(consumed) != 2 or len(others) != 1 or abs(self.made.sum(axis=0)).any() or not self.linear:
+            return None
+        return consumed[0], consumed[1], others[0]
+
+    @cached_property
+    def block(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Of the matrix of that pair, entry by entry, which rates it has, and how often each."""
+        i, j, _ = self.pair or (0, 0, 0)
+        weights = [self.parts[:, p, q] for p in (i, j) for q in (i, j)]
+        return tuple((np.flatnonzero(w), w[w != 0]) for w in weights)
+
     def change(self, state: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """dx/dt [..., species] at a state [..., species] under rates [..., rate]."""
         return self.speeds(state, rates) @ self.made.T

@@ -6,11 +6,12 @@ import numpy as np
 import pytensor.tensor as pt
 import pytest
 from pytensor.graph.replace import vectorize_graph
+from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from hbm_zoo.group_level.amounts import Amounts
 from hbm_zoo.group_level.network import Network, conserved, network, unreached
-from hbm_zoo.group_level.solutions import by_matrix, consumed_pair, solution
+from hbm_zoo.group_level.solutions import by_matrix, by_steps, solution
 
 TIMES = np.array([0.0, 0.3, 1.0, 5.0, 40.0])
 LINEAR = (
@@ -75,6 +76,37 @@ def test_the_product_alone_does_not_know_k1_from_k2():
     assert abs(here[..., 1] - there[..., 1]).max() > 0.1
 
 
+def test_steps_of_all_points_at_once_are_the_formula():
+    """Of a linear network, rates within a factor of 50, some times of one module and some of another."""
+    net, rng = network("A <-> B; B -> C"), np.random.default_rng(5)
+    rates, times = np.exp(rng.normal(size=(40, 2, 3))), np.stack([TIMES, TIMES[::-1] / 2])
+    exact = solution(net, rates, np.eye(3)[0], times)
+    np.testing.assert_allclose(by_steps(net, rates, np.eye(3)[0], times), exact, atol=2e-6)
+
+
+def test_an_enzyme_and_saturation_are_those_of_small_steps():
+    for text in ("B -> C : mm(V, K); A <-> B", "E + S <-> ES; ES -> E + P"):
+        net, rng = network(text), np.random.default_rng(6)
+        rates = np.exp(rng.normal(0, 0.7, (6, len(net.rates))))
+        start = np.linspace(1.0, 0.3, len(net.species))
+        found = solution(net, rates, start, TIMES)
+        for k, x in zip(rates, found, strict=True):
+            exact = solve_ivp(
+                lambda t, y, k=k, net=net: net.change(y, k), (0, TIMES[-1]), start, "LSODA", TIMES, rtol=1e-11, atol=1e-13
+            )
+            np.testing.assert_allclose(x, exact.y.T, atol=2e-6)
+        weights = conserved(net)
+        np.testing.assert_allclose(found @ weights, start @ weights, rtol=1e-6)
+
+
+def test_a_point_without_a_solution_stops_no_other():
+    """2 A -> 3 A is infinite at a finite time."""
+    net = network("2 A -> 3 A : k")
+    found = solution(net, np.array([[0.01], [10.0], [0.02]]), np.array([1.0]), np.array([0.0, 1.0]))
+    np.testing.assert_allclose(found[[0, 2], 1, 0], [1 / 0.99, 1 / 0.98], atol=1e-5)
+    assert np.isnan(found[1, 1, 0])
+
+
 def test_what_is_conserved_stays_and_nothing_is_negative():
     rng = np.random.default_rng(4)
     for text in LINEAR:
@@ -125,8 +157,8 @@ def test_networks_are_read_as_chemists_write_them():
     assert network("0 -> A; A -> 0 : loss").change(np.array([3.0]), np.array([6.0, 1.0])).tolist() == [3.0]
     saturating = network("B -> C : mm(V, K)")
     assert saturating.change(np.array([1.0, 0.0]), np.array([2.0, 3.0])).tolist() == [-0.5, 0.5]
-    assert consumed_pair(network("A <-> B; B -> C")) == (0, 1, 2)
-    assert consumed_pair(network("A -> B; B -> 0")) is None
+    assert network("A <-> B; B -> C").pair == (0, 1, 2)
+    assert network("A -> B; B -> 0").pair is None
     assert unreached(network("A + E -> B + E"), ["A"]) == ["E", "B"]
 
 
