@@ -227,7 +227,7 @@ class HierarchicalModel:
         What is known of a group given the hyperparameters.
     alternatives
         Options that change the model: option, then value, then ``change(record)``, the record that
-        holds for it. The first value is this record, and changes nothing. `inputs.Freely` where values cannot be listed.
+        holds for it. The first value is this record, and changes nothing; `inputs.Freely` where they cannot be listed.
     simulate, datasets
         A frame like the real one with its truth; shipped data by name.
     extras

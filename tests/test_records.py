@@ -365,7 +365,8 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
             value.broadcast_like(before.sd).transpose(record.group, ...).values.reshape(copies, -1)
             for value in (level.reliability(h, seen), 1 - (level.conditional(h, seen).sd / before.sd) ** 2)
         )
-        unsure = 4 * kappa.std(axis=0) / np.sqrt(copies) if level.nodes else 0.0  # of a kappa next to 0 nodes have errors
+        # A kappa next to 0 is beside it by the error of its nodes.
+        unsure = 4 * kappa.std(axis=0) / np.sqrt(copies) if level.nodes else 0.0
         assert ((kappa.mean(axis=0) >= -unsure) & (kappa.mean(axis=0) <= 1)).all()
         if level.kappa.startswith("1 - "):
             off = kappa - removed

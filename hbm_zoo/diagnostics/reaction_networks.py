@@ -102,8 +102,8 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     -------
     pandas.DataFrame
         By ``module`` and ``direction``, from the best told: ``left``, the share of the population's variance along it
-        that the module's own data leave; its weights on the log rates, the largest of size 1; and ``ordered``, the rates
-        that its data cannot tell from one another, which are put in one order, the larger first.
+        that the module's own data leave; its weights on the log rates, the largest of size 1; and ``ordered``, the
+        rates that its data cannot tell from one another, which are put in one order, the larger first.
 
     Raises
     ------
@@ -209,7 +209,8 @@ def _logs(names: list[str], functions: list[str]) -> Callable[[xr.DataArray], xr
 def _log(text: str, theta: dict[str, xr.DataArray]) -> xr.DataArray:
     """The log of one function."""
     if "+" in text:
-        return np.log(sum(np.exp(theta[name.strip()]) for name in text.split("+")))
+        total = sum(np.exp(theta[name.strip()]) for name in text.split("+"))
+        return total.copy(data=np.log(total.values))  # type: ignore[union-attr]
     first, *rest = re.split(r"\s*([*/])\s*", text.strip())
     total = theta[first]
     for sign, name in zip(rest[::2], rest[1::2], strict=True):
@@ -240,5 +241,7 @@ def _checked(fit: xr.DataTree, model: HierarchicalModel | None, verb: str) -> Hi
     if "network" not in record.alternatives:
         raise ValueError(f"{verb} is of fits of reaction_networks, got one of {record.name}.")
     if fit.attrs["pooling"] != "partial":
-        raise ValueError(f"{verb} asks what modules lend one another: give partial pooling, got {fit.attrs['pooling']}.")
+        raise ValueError(
+            f"{verb} asks what modules lend one another: give partial pooling, got {fit.attrs['pooling']}."
+        )
     return record

@@ -64,8 +64,8 @@ class Cloud:
     size
         Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
     moving_size
-        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better. 0 where
-        a simulation takes too long: all stay, and the integration error says what a small spread costs.
+        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better. 0
+        where a simulation takes too long: all stay, and the integration error says what a small spread costs.
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
     roughly
@@ -286,7 +286,7 @@ def _defined(population: MultivariateNormal) -> xr.DataArray:
 
 
 def on_nodes(formula: Callable, theta: xr.DataArray, one: xr.Dataset) -> xr.DataArray:
-    """``formula(theta)`` of one group at its nodes: those of the fit once, and again only for draws whose nodes moved."""
+    """``formula(theta)`` of one group at its nodes: once at those of the fit, and where they moved."""
     if "sample" not in theta.dims or theta.sizes["node"] != one.sizes["node"]:  # without a spread there is one
         return formula(theta)
     moved = (theta != one.theta).any([dim for dim in theta.dims if dim != "sample"])

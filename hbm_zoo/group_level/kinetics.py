@@ -70,7 +70,9 @@ class Kinetics:
     def expected(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
         """How much there is [..., module, instant, species]."""
         given = [["coefficient"], ["species"], ["instant"]]
-        return xr.apply_ufunc(self._solved, theta, data.start, data.time, input_core_dims=given, output_core_dims=[CELL])
+        return xr.apply_ufunc(
+            self._solved, theta, data.start, data.time, input_core_dims=given, output_core_dims=[CELL]
+        )
 
     def over_time(self, theta: xr.DataArray, time: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
         """The last species, by name the product, of each module [..., x]."""
@@ -151,7 +153,9 @@ class Kinetics:
 
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
         """Rates of the order of one over the typical time, a factor e apart, noise of a tenth of a typical value."""
-        h = {f"mu_{name}": value for name, value in self.typical(data).items()} | {f"omega_{n}": 1.0 for n in self.names}
+        h = {f"mu_{name}": value for name, value in self.typical(data).items()} | {
+            f"omega_{n}": 1.0 for n in self.names
+        }
         return xr.Dataset(h | {"sigma": 0.1 * data.attrs["typical_value"]})
 
     def typical(self, data: xr.Dataset) -> dict[str, float]:

@@ -41,7 +41,9 @@ class Reaction:
     rates: tuple[Rate, ...]
 
     def __str__(self) -> str:
-        left, right = (" + ".join(f"{n} {s}" if n > 1 else s for s, n in side) or "0" for side in (self.taken, self.made))
+        left, right = (
+            " + ".join(f"{n} {s}" if n > 1 else s for s, n in side) or "0" for side in (self.taken, self.made)
+        )
         names = [rate.name for rate in self.rates]
         return f"{left} -> {right} : " + (f"mm({', '.join(names)})" if len(names) == 2 else names[0])
 
@@ -208,7 +210,7 @@ def _reactions(one: str, number: int, both: int) -> list[Reaction]:
 def _side(text: str, one: str) -> tuple[tuple[str, int], ...]:
     """``2 A + B`` as counts by species."""
     found: dict[str, int] = {}
-    for part in ([] if text in ("", "0") else text.split("+")):
+    for part in [] if text in ("", "0") else text.split("+"):
         if not (match := SIDE.fullmatch(part.strip())) or match[1] == "0":
             raise ValueError(f"A side of a reaction is written as 'A' or '2 A + B', got {text!r} in {one!r}.")
         found[match[2]] = found.get(match[2], 0) + int(match[1] or 1)
@@ -226,7 +228,9 @@ def conserved(network: Network) -> np.ndarray:
     from scipy.optimize import linprog
 
     size = len(network.species)
-    found = linprog(np.ones(size), A_eq=network.made.T, b_eq=np.zeros(len(network.reactions)), bounds=[(1, None)] * size)
+    found = linprog(
+        np.ones(size), A_eq=network.made.T, b_eq=np.zeros(len(network.reactions)), bounds=[(1, None)] * size
+    )
     return found.x / found.x.max() if found.success else np.empty(0)
 
 

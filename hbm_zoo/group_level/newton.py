@@ -56,9 +56,7 @@ def modes(log_f: Callable, start: np.ndarray, step: float = STEP) -> tuple[np.nd
     return x, curvature
 
 
-def climb(
-    log_f: Callable, x: np.ndarray, step: float, most_steps: int = MOST_STEPS
-) -> tuple[np.ndarray, np.ndarray]:
+def climb(log_f: Callable, x: np.ndarray, step: float, most_steps: int = MOST_STEPS) -> tuple[np.ndarray, np.ndarray]:
     """Uphill along each axis of the curvature, no farther than a radius that learns.
 
     It ends where Newton's decrement, the way that is left in standard deviations (Boyd & Vandenberghe 2004, Convex

@@ -48,7 +48,9 @@ def log_standard_normal(z: np.ndarray) -> np.ndarray:
     return -(z**2 + np.log(2 * np.pi)).sum(axis=-1) / 2
 
 
-def proposed(log_f: Callable, curves: int, points: tuple, roughly: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def proposed(
+    log_f: Callable, curves: int, points: tuple, roughly: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes [curve, node, deviate] of the proposal of each curve; log q and log f there [curve, node].
 
     ``points`` are as of `standard_points`, with a leading axis of one for all curves or one each.

@@ -90,7 +90,9 @@ def by_matrix(network: Network, rates: np.ndarray, start: np.ndarray, time: np.n
     vectors, values = (np.broadcast_to(part, outer + part.shape[K.ndim - 2 :]) for part in (vectors, values))
     start, time = np.broadcast_to(start, outer + start.shape[-1:]), np.broadcast_to(time, outer + time.shape[-1:])
     few = abs(np.linalg.det(vectors)) < 1 / LARGEST
-    along = np.linalg.solve(np.where(few[..., None, None], np.eye(K.shape[-1]), vectors), start[..., None] + 0 * values[..., None])
+    along = np.linalg.solve(
+        np.where(few[..., None, None], np.eye(K.shape[-1]), vectors), start[..., None] + 0 * values[..., None]
+    )
     few |= abs(along).max(axis=(-2, -1)) > LARGEST * abs(start).max(axis=-1)
     found = np.real((np.exp(time[..., None] * values[..., None, :]) * along[..., None, :, 0]) @ vectors.mT)
     fine = np.broadcast_to(fine, outer)

@@ -78,10 +78,9 @@ def check_whole(network: Network, data: xr.Dataset):
     _check_unit(network, data)
     silent = data["module"].values[~((data.rows > 0) & (data.time > 0)).any(CELL).values]
     if silent.size:
-        yield (
-            f"{plural('Module', silent.size)} {listed(map(str, silent[:5]))} {'have' if silent.size > 1 else 'has'} no row "
-            "after time 0: only the others tell of their rates."
-        )
+        which = f"{plural('Module', silent.size)} {listed(map(str, silent[:5]))}"
+        has = "have" if silent.size > 1 else "has"
+        yield f"{which} {has} no row after time 0: only the others tell of their rates."
     yield from untold(Kinetics(network), data)
 
 
@@ -112,11 +111,13 @@ def untold(kinetics: Kinetics, data: xr.Dataset):
     ranks = [_rank(kinetics, data, middle + SPREAD * rng.standard_normal(middle.size)) for _ in range(POINTS)]
     rank = max(ranks)
     if rank < len(names):
-        unseen = [s for s, n in zip(kinetics.network.species, data.rows.sum(["module", "instant"]).values, strict=True) if not n]
+        shown = (data.rows.sum(["module", "instant"]) > 0).values
+        unseen = [one for one, is_shown in zip(kinetics.network.species, shown, strict=True) if not is_shown]
         because = f": no module shows {' or '.join(unseen)}" if unseen else ""
         yield (
-            f"These data tell {rank} {plural('function', rank)} of the {len(names)} rates {listed(names)}, and not each{because}. "
-            "However long modules are watched, and however many, only the priors tell the rest, and pooling cannot help."
+            f"These data tell {rank} {plural('function', rank)} of the {len(names)} rates {listed(names)}, and not "
+            f"each{because}. However many modules are watched, and however long, only the priors tell the rest, and "
+            "pooling cannot help."
         )
 
 

@@ -156,7 +156,10 @@ def prepared(kinetics, frame, start):
     check_species(frame, kinetics.network)
     data = side_by_side(frame, kinetics.network, beginning(kinetics.network, start))
     time, size = frame["time"][frame["time"] > 0], abs(frame["value"][frame["value"] != 0])
-    typical = {"typical_time": time.median() if len(time) else 1.0, "typical_value": size.median() if len(size) else 1.0}
+    typical = {
+        "typical_time": time.median() if len(time) else 1.0,
+        "typical_value": size.median() if len(size) else 1.0,
+    }
     attrs = {"start": start} | {name: float(value) for name, value in typical.items()}
     return with_sums(data).assign_coords(coefficient=kinetics.names).assign_attrs(attrs)
 

@@ -92,7 +92,13 @@ def test_an_enzyme_and_saturation_are_those_of_small_steps():
         found = solution(net, rates, start, TIMES)
         for k, x in zip(rates, found, strict=True):
             exact = solve_ivp(
-                lambda t, y, k=k, net=net: net.change(y, k), (0, TIMES[-1]), start, "LSODA", TIMES, rtol=1e-11, atol=1e-13
+                lambda t, y, k=k, net=net: net.change(y, k),
+                (0, TIMES[-1]),
+                start,
+                "LSODA",
+                TIMES,
+                rtol=1e-11,
+                atol=1e-13,
             )
             np.testing.assert_allclose(x, exact.y.T, atol=2e-6)
         weights = conserved(net)

@@ -20,7 +20,11 @@ NAMES = ("k1", "km", "k2")
 H = {"mu_k1": 0.1, "mu_km": -0.4, "mu_k2": -0.6, "omega_k1": 0.5, "omega_km": 0.3, "omega_k2": 0.4, "sigma": 0.05}
 #: A module that shows B and C, one that shows C, and one that shows C once; a row that is there twice.
 SMALL = pd.DataFrame(
-    [("rich", t, s, y) for t, b, c in [(0.5, 0.3, 0.1), (1, 0.36, 0.2), (3, 0.25, 0.6)] for s, y in [("B", b), ("C", c)]]
+    [
+        ("rich", t, s, y)
+        for t, b, c in [(0.5, 0.3, 0.1), (1, 0.36, 0.2), (3, 0.25, 0.6)]
+        for s, y in [("B", b), ("C", c)]
+    ]
     + [("sparse", t, "C", y) for t, y in [(1.0, 0.25), (2.0, 0.45), (2.0, 0.5), (6.0, 0.9)]]
     + [("once", 2.0, "C", 0.3)],
     columns=["module", "time", "species", "value"],
