@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -206,11 +207,10 @@ def _logs(names: list[str], functions: list[str]) -> Callable[[xr.DataArray], xr
     return of
 
 
-def _log(text: str, theta: dict[str, xr.DataArray]) -> xr.DataArray:
+def _log(text: str, theta: dict[str, Any]) -> Any:
     """The log of one function."""
     if "+" in text:
-        total = sum(np.exp(theta[name.strip()]) for name in text.split("+"))
-        return total.copy(data=np.log(total.values))  # type: ignore[union-attr]
+        return np.log(sum(np.exp(theta[name.strip()]) for name in text.split("+")))
     first, *rest = re.split(r"\s*([*/])\s*", text.strip())
     total = theta[first]
     for sign, name in zip(rest[::2], rest[1::2], strict=True):

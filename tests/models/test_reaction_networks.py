@@ -1,6 +1,7 @@
 """Reaction networks: densities, integrals by brute force, no spread, what data cannot tell, bad frames."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -277,3 +278,55 @@ def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
 def test_a_combination_that_cannot_be_read_is_refused(fit, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         hz.reaction_networks.identifiability(fit, [text])
+
+
+def smallest(modules=3, seed=1):
+    """A <-> B where both are seen: two rates, few rows."""
+    record = MODEL.under(network="A <-> B")
+    times = (0.5, 1.5, 4.0)
+    frame, _ = record.simulate(np.random.default_rng(seed), modules=modules, rich=modules, times=times, sigma=0.05)
+    return record, frame
+
+
+@pytest.mark.slow
+def test_a_module_left_out_is_a_refit_without_it():
+    """Its density under a fit of the others, against importance sampling from the fit of all."""
+    record, frame = smallest(6)
+    how = {"random_seed": 1, "progressbar": False, "network": "A <-> B", "draws": 500}
+    priors = record.priors(record.data(frame), pooling="partial")
+    of_all = hz.fit(MODEL, frame, priors=priors, **how)["group_summary"].dataset
+    for j, module in enumerate(of_all["module"].values[:3]):
+        others = hz.fit(MODEL, frame[frame["module"] != module], priors=priors, **how)
+        h = others["posterior"].dataset[[*record.parameters]].stack(sample=("chain", "draw"), create_index=False)
+        data = record.data(frame)
+        seen = with_nodes(record, data, priors, 2, h).isel(module=[j])
+        log_m = record.group_level.log_left_out(h, seen).isel(module=0).values
+        exact = logsumexp(log_m) - np.log(log_m.size)
+        w = np.exp(log_m - exact)
+        error = np.hypot(w.std() / np.sqrt(0.5 * w.size), float(of_all.elpd_mcse[j]))
+        assert abs(float(of_all.elpd[j]) - exact) < 4 * error + 0.02, module
+        assert error < 0.25
+
+
+CALIBRATED = {"draws": 100, "random_seed": 1, "progressbar": False}
+
+
+@pytest.mark.slow
+def test_the_smallest_network_is_calibrated():
+    """200 simulations of three modules."""
+    _, frame = smallest()
+    result = hz.calibrate(MODEL, frame, network="A <-> B", simulations=200, **CALIBRATED)
+    assert result.table["p_holm"].min() > 0.01, result.table
+
+
+@pytest.mark.slow
+def test_calibration_sees_modules_that_were_watched_twice_as_long():
+    """Truths of rows at twice the time, fitted as if at theirs."""
+    record, frame = smallest()
+
+    def replicate(rng, theta, h, new, seen):
+        late = new.assign(time=2 * new.time)
+        return record.group_level.replicate(rng, theta, h, late, late)
+
+    fast = replace(record, group_level=replace(record.group_level, replicate=replicate))
+    assert hz.calibrate(fast, frame, simulations=50, **CALIBRATED).table["p_holm"].min() < 0.01
