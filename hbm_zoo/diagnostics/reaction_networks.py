@@ -113,8 +113,8 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
 
     Notes
     -----
-    Generalised eigenvectors of Var(theta_j | y, h), averaged over draws of h, against Omega(h). They are of one place,
-    where the posterior is: along a curve such as k1 + km + k2 = constant they turn.
+    Generalised eigenvectors of Var(theta_j | y, h) against Omega(h), both averaged over draws of h. They are of one
+    place, where the posterior is: along a curve such as k1 + km + k2 = constant they turn.
     """
     record, data = _checked(fit, model, "directions"), prepared(fit)
     names = [str(name) for name in data["coefficient"].values]
@@ -126,8 +126,9 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
         theta = _ordered(known.theta.isel(module=0), swapped, names).transpose(..., "node", "coefficient").values
         weight = known.weight.isel(module=0).transpose("sample", "node").values
         omega = np.stack([h[f"omega_{name}"].values for name in names], axis=-1)
-        left, vectors = np.linalg.eigh(_left(theta, weight, omega))
-        along = (vectors * omega.mean(axis=0)[:, None]).T
+        spread = np.sqrt((omega**2).mean(axis=0))
+        left, vectors = np.linalg.eigh(_variance(theta, weight) / np.outer(spread, spread))
+        along = (vectors * spread[:, None]).T
         along = along / np.take_along_axis(along, abs(along).argmax(axis=1)[:, None], axis=1)
         index = pd.MultiIndex.from_product([[data["module"].values[j]], range(1, len(names) + 1)])
         said = ", ".join(f"{a} > {b}" for a, b in swapped)
@@ -137,7 +138,7 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
 
 def exchangeable(record: HierarchicalModel, one: xr.Dataset, names: list[str]) -> list[tuple[str, str]]:
     """Pairs of rates that the rows of a module cannot tell from one another: exchanged, they say the same."""
-    some = one.theta.isel(node=slice(64))
+    some = one.theta.isel(node=slice(64)).rename(node="point")
     h = xr.Dataset({"sigma": 1.0})
     here, found = record.group_level.log_likelihood(some, h, one), []
     for a, b in itertools.combinations(range(len(names)), 2):
@@ -227,12 +228,11 @@ def _ordered(theta: xr.DataArray, swapped: list[tuple[str, str]], names: list[st
     return theta.transpose(..., "coefficient").copy(data=values)
 
 
-def _left(theta: np.ndarray, weight: np.ndarray, omega: np.ndarray) -> np.ndarray:
-    """E over draws of omega^-1 Var(theta | y, h) omega^-1 [coefficient, coefficient]; a spread of 0 leaves all."""
+def _variance(theta: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """E[Var(theta | y, h)] over draws of h [coefficient, coefficient]."""
     theta = np.broadcast_to(theta, (*weight.shape, theta.shape[-1]))
-    mean = (weight[:, None] @ theta)[:, 0]
-    z = (theta - mean[:, None]) / np.maximum(omega, 1e-300)[:, None]
-    return ((weight[..., None] * z).mT @ z).mean(axis=0)
+    away = theta - weight[:, None] @ theta
+    return ((weight[..., None] * away).mT @ away).mean(axis=0)
 
 
 def _checked(fit: xr.DataTree, model: HierarchicalModel | None, verb: str) -> HierarchicalModel:

@@ -211,7 +211,7 @@ def changed(**columns):
         (changed(time=np.nan), {}, "'time'.*a finite number"),
         (changed(value="much"), {}, "'value'.*a finite number"),
         (changed(value=np.inf), {}, "'value'.*a finite number"),
-        (changed(species="BB"), {}, "'species', row 2.*'BB'.*'B'"),
+        (changed(species="BB"), {}, "'species', row 2.*'BB'.*A, B, C"),
         (changed(module=None), {}, "'module'.*a label"),
         (SMALL.drop(columns="species"), {}, "species"),
         (SMALL.assign(time=0.0), {}, "'time' expected rows after time 0"),
@@ -243,8 +243,8 @@ def test_a_silent_module_is_named():
 
 @pytest.fixture(scope="module")
 def fit():
-    """Five modules, two of them richly seen."""
-    frame, _ = MODEL.simulate(np.random.default_rng(5), modules=5, rich=2)
+    """Three modules, one of them richly seen."""
+    frame, _ = MODEL.simulate(np.random.default_rng(5), modules=3, rich=1)
     return hz.fit(MODEL, frame, "partial", draws=100, random_seed=1, progressbar=False)
 
 
@@ -254,7 +254,7 @@ def test_rates_are_known_from_oneself_and_from_others(fit):
     prior = np.sqrt(1.5**2 + 0.5**2)
     assert rates["prior"].to_numpy() == pytest.approx(prior, rel=1e-2)
     assert (table[["others", "alone", "all"]].max(axis=1) < 1.1 * table["prior"] + 0.3).all()
-    rich, sparse = table.loc["M01"], table.loc["M05"]
+    rich, sparse = table.loc["M01"], table.loc["M03"]
     assert rich.loc["k2", "alone"] < 0.2 < sparse.loc["k2", "alone"]
     # C alone knows k1 k2 and the sum of all, and not k1.
     assert sparse.loc["k1 + km + k2", "alone"] < 0.5 * sparse.loc["k1", "alone"]
@@ -268,8 +268,8 @@ def test_rates_are_known_from_oneself_and_from_others(fit):
 def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
     table = hz.reaction_networks.directions(fit)
     assert (table.loc["M01", "ordered"] == "").all()
-    assert (table.loc["M05", "ordered"] == "k1 > k2").all()
-    for module in ("M01", "M05"):
+    assert (table.loc["M03", "ordered"] == "k1 > k2").all()
+    for module in ("M01", "M03"):
         assert table.loc[module, "left"].is_monotonic_increasing
     assert table.loc["M01", "left"].iloc[0] < 0.05
 
