@@ -64,8 +64,7 @@ class Cloud:
     size
         Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
     moving_size
-        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better. 0
-        where a simulation takes too long: all stay, and the integration error says what a small spread costs.
+        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better.
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
     roughly
@@ -137,7 +136,7 @@ class Cloud:
         if len(portions) == 1 or not population.cholesky.any():
             return self._in_portions(lambda h, theta, log_f, found: found, h, data)
         found = xr.concat([integral(self._fixed(some, data)) for some in portions], dim="state")
-        found["moved"] = (found.effective < FEWEST) & (self.moving_size > 0)
+        found["moved"] = found.effective < FEWEST
         for here, moved in self._moved(flat, data, found):
             for name in INTEGRAL:
                 found[name][here] = moved[name]
@@ -244,7 +243,7 @@ class Cloud:
             return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
         theta, log_f = data.theta, self._fixed(h, data)
         found = integral(log_f)
-        found["moved"] = (found.effective < FEWEST) & (self.moving_size > 0)
+        found["moved"] = found.effective < FEWEST
         if found.moved.any():
             theta, log_f, found = self._with_moved(h, data, log_f, found)
         defined = _defined(population)

@@ -28,7 +28,7 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from; the least that a rate moves
 #: what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-3
-#: Nodes a module that move with the population, where a network has a formula; how often the others are placed anew.
+#: Nodes a module that move with the population; how often the others are placed anew.
 MOVING, ROUNDS = 256, 3
 
 
@@ -51,7 +51,7 @@ class Kinetics:
     @property
     def names(self) -> list[str]:
         """Of the rates: theta are their logs."""
-        return [rate.name for rate in self.network.rates]
+        return [*self.network.rates]
 
     # The population.
 
@@ -101,7 +101,7 @@ class Kinetics:
             log_density=log_density,
             rough=self._rough,
             size=self.size,
-            moving_size=MOVING if self.network.linear else 0,
+            moving_size=MOVING,
             rounds=ROUNDS,
             roughly=True,
         )
@@ -159,9 +159,8 @@ class Kinetics:
         return xr.Dataset(h | {"sigma": 0.1 * data.attrs["typical_value"]})
 
     def typical(self, data: xr.Dataset) -> dict[str, float]:
-        """Logs of one of a rate's unit, made of the typical time and value."""
-        of = np.log(data.attrs["typical_time"]), np.log(data.attrs["typical_value"])
-        return {rate.name: rate.of_amount * of[1] - rate.per_time * of[0] for rate in self.network.rates}
+        """Logs of rates of one over the typical time."""
+        return dict.fromkeys(self.names, -np.log(data.attrs["typical_time"]))
 
     # A module's own data alone.
 

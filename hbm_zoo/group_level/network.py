@@ -1,56 +1,31 @@
 """Reactions as chemists write them: ``A <-> B; B -> C``.
 
-Reactions are apart by semicolons. ``->`` runs one way, ``<->`` both; ``2 A + B`` takes two of A and one of B, and an
-empty side or ``0`` is nothing: a source or a loss. Behind a colon stand names of rates, or a law:
-
-    A <-> B : kon, koff         mass action, by the names given; by default k1, km, k2, ... in the order of writing
-    B -> C : mm(V, K)           V B / (K + B)           (Michaelis & Menten 1913, Biochem Z 49:333-369)
-
-Mass action is the rate times each reactant to the power of how many are taken (Guldberg & Waage 1864).
+Reactions are apart by semicolons. ``->`` runs one way, ``<->`` both; ``A -> 2 B + C`` makes two of B and one of C, and
+``A -> 0`` nothing: a loss. Behind a colon stand names of the rates, ``A <-> B : kon, koff``; by default they are k1,
+km, k2, ... in the order of writing. Each reaction takes one of one species, so that its speed is a rate times what
+there is of it and the network is linear: dx/dt = K x.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+from scipy.optimize import linprog
 
 NAME = r"[A-Za-z]\w*"
 SIDE = re.compile(rf"(\d*)\s*\*?\s*({NAME})")
-SATURATING = re.compile(rf"mm\(\s*({NAME})\s*,\s*({NAME})\s*\)")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A rate constant by its name; its unit is time^-per_time amount^of_amount."""
-
-    name: str
-    per_time: int = 1
-    of_amount: int = 0
 
 
 @dataclass(frozen=True)
 class Reaction:
-    """What is taken and made, as counts by species, and how fast: one rate of mass action, or V and K."""
+    """One way: the species of which one is taken, what is made of it, as counts by species, and the rate's name."""
 
-    taken: tuple[tuple[str, int], ...]
+    taken: str
     made: tuple[tuple[str, int], ...]
-    rates: tuple[Rate, ...]
-
-    def __str__(self) -> str:
-        left, right = (
-            " + ".join(f"{n} {s}" if n > 1 else s for s, n in side) or "0" for side in (self.taken, self.made)
-        )
-        names = [rate.name for rate in self.rates]
-        return f"{left} -> {right} : " + (f"mm({', '.join(names)})" if len(names) == 2 else names[0])
-
-    @property
-    def linear(self) -> bool:
-        """Whether its speed is a rate times one species."""
-        return len(self.rates) == 1 and [n for _, n in self.taken] == [1]
+    rate: str
 
 
 @dataclass(frozen=True)
@@ -69,10 +44,8 @@ class Network:
     Examples
     --------
     >>> motif = network("A <-> B; B -> C")
-    >>> motif.species, [rate.name for rate in motif.rates]
-    (('A', 'B', 'C'), ['k1', 'km', 'k2'])
-    >>> motif.change(np.array([1.0, 0.5, 0.0]), np.array([2.0, 1.0, 4.0])).tolist()
-    [-1.5, -0.5, 2.0]
+    >>> motif.species, motif.rates
+    (('A', 'B', 'C'), ('k1', 'km', 'k2'))
     """
 
     text: str
@@ -80,39 +53,34 @@ class Network:
     reactions: tuple[Reaction, ...]
 
     @cached_property
-    def rates(self) -> tuple[Rate, ...]:
-        """All rates, in the order of writing."""
-        return tuple(rate for reaction in self.reactions for rate in reaction.rates)
+    def rates(self) -> tuple[str, ...]:
+        """Names of all rates, in the order of writing."""
+        return tuple(reaction.rate for reaction in self.reactions)
 
     @cached_property
     def made(self) -> np.ndarray:
         """How many of each species one turn of each reaction makes, less what it takes [species, reaction]."""
         net = np.zeros((len(self.species), len(self.reactions)))
         for r, reaction in enumerate(self.reactions):
-            for sign, side in ((-1, reaction.taken), (1, reaction.made)):
-                for one, n in side:
-                    net[self.species.index(one), r] += sign * n
+            net[self.species.index(reaction.taken), r] -= 1
+            for one, n in reaction.made:
+                net[self.species.index(one), r] += n
         return net
 
     @cached_property
-    def linear(self) -> bool:
-        """Whether the species obey dx/dt = K x."""
-        return all(reaction.linear for reaction in self.reactions)
-
-    @cached_property
     def parts(self) -> np.ndarray:
-        """Of a linear network the matrices [rate, species, species] that K is the sum of, each times its rate."""
+        """The matrices [rate, species, species] that K is the sum of, each times its rate."""
         found = np.zeros((len(self.rates), len(self.species), len(self.species)))
         for r, reaction in enumerate(self.reactions):
-            found[r, :, self.species.index(reaction.taken[0][0])] = self.made[:, r]
+            found[r, :, self.species.index(reaction.taken)] = self.made[:, r]
         return found
 
     @cached_property
     def pair(self) -> tuple[int, int, int] | None:
-        """Of a linear network two species that are consumed, and the one that all they lose comes to, if that is so."""
-        consumed = sorted({self.species.index(one) for reaction in self.reactions for one, _ in reaction.taken})
+        """Two species that are consumed, and the one that all they lose comes to, if that is so."""
+        consumed = sorted({self.species.index(reaction.taken) for reaction in self.reactions})
         others = [k for k in range(len(self.species)) if k not in consumed]
-        if len(consumed) != 2 or len(others) != 1 or abs(self.made.sum(axis=0)).any() or not self.linear:
+        if len(consumed) != 2 or len(others) != 1 or abs(self.made.sum(axis=0)).any():
             return None
         return consumed[0], consumed[1], others[0]
 
@@ -122,22 +90,6 @@ class Network:
         i, j, _ = self.pair or (0, 0, 0)
         weights = [self.parts[:, p, q] for p in (i, j) for q in (i, j)]
         return tuple((np.flatnonzero(w), w[w != 0]) for w in weights)
-
-    def change(self, state: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """dx/dt [..., species] at a state [..., species] under rates [..., rate]."""
-        return self.speeds(state, rates) @ self.made.T
-
-    def speeds(self, state: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """How often each reaction runs in a unit of time [..., reaction]."""
-        each, k = [], 0
-        for reaction in self.reactions:
-            of = [state[..., self.species.index(one)] ** n for one, n in reaction.taken]
-            if len(reaction.rates) == 2:
-                each.append(rates[..., k] * of[0] / (rates[..., k + 1] + of[0]))
-            else:
-                each.append(np.prod([rates[..., k] + np.zeros(state.shape[:-1]), *of], axis=0))
-            k += len(reaction.rates)
-        return np.stack(each, axis=-1)
 
 
 @cache
@@ -161,16 +113,16 @@ def network(text: str) -> Network:
 
     Examples
     --------
-    >>> str(network("E + S <-> ES : kon, koff; ES -> E + P : kcat").reactions[0])
-    'E + S -> ES : kon'
+    >>> network("A<->B:kon,koff").text
+    'A <-> B : kon, koff'
     """
     if not isinstance(text, str) or not text.strip(" ;"):
         raise ValueError(f"A network is written as 'A <-> B; B -> C', got {text!r}.")
     written = [_spaced(one) for one in text.strip(" ;").split(";")]
     both = sum("<->" in one for one in written)
     reactions = [each for i, one in enumerate(written) for each in _reactions(one, i + 1, both)]
-    names = [rate.name for reaction in reactions for rate in reaction.rates]
-    species = tuple(dict.fromkeys(s for r in reactions for side in (r.taken, r.made) for s, _ in side))
+    names = [reaction.rate for reaction in reactions]
+    species = tuple(dict.fromkeys(s for r in reactions for s in (r.taken, *(one for one, _ in r.made))))
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"{text!r}: rate {twice[0]!r} is there twice; each has a name of its own.")
     if also := [name for name in names if name in species]:
@@ -193,18 +145,18 @@ def _reactions(one: str, number: int, both: int) -> list[Reaction]:
     left, right = (_side(part.strip(), one) for part in parts)
     if left == right:
         raise ValueError(f"{one!r} changes nothing.")
-    if saturating := SATURATING.fullmatch(law):
-        if ways == 2 or [n for _, n in left] != [1]:
-            raise ValueError(f"mm(V, K) is of one species on its way, as in 'B -> C : mm(V, K)', got {one!r}.")
-        V, K = saturating.groups()
-        return [Reaction(left, right, (Rate(V, 1, 1), Rate(K, 0, 1)))]
+    for side in (left, right)[:ways]:
+        if [n for _, n in side] != [1]:
+            raise ValueError(
+                f"reaction_networks is of linear networks: each reaction takes one of one species, as in 'A -> B' or "
+                f"'A -> 2 B', got {one!r}."
+            )
     default = [f"k{number}", "km" if both == 1 else f"km{number}"][:ways]
     names = [name.strip() for name in law.split(",")] if law else default
     if len(names) != ways or not all(re.fullmatch(NAME, name) for name in names):
         raise ValueError(f"{one!r} expected {ways} {'names' if ways > 1 else 'name'} of rates behind ':', got {law!r}.")
-    orders = [sum(n for _, n in side) for side in (left, right)]
-    there = Reaction(left, right, (Rate(names[0], 1, 1 - orders[0]),))
-    return [there, Reaction(right, left, (Rate(names[1], 1, 1 - orders[1]),))] if ways == 2 else [there]
+    there = Reaction(left[0][0], right, names[0])
+    return [there, Reaction(right[0][0], left, names[1])] if ways == 2 else [there]
 
 
 def _side(text: str, one: str) -> tuple[tuple[str, int], ...]:
@@ -225,26 +177,8 @@ def conserved(network: Network) -> np.ndarray:
     >>> conserved(network("A <-> 2 B")).tolist(), conserved(network("A -> 0")).size
     ([1.0, 0.5], 0)
     """
-    from scipy.optimize import linprog
-
     size = len(network.species)
     found = linprog(
         np.ones(size), A_eq=network.made.T, b_eq=np.zeros(len(network.reactions)), bounds=[(1, None)] * size
     )
     return found.x / found.x.max() if found.success else np.empty(0)
-
-
-def unreached(network: Network, present: Sequence[str]) -> list[str]:
-    """Species that there never are, if there are only these at the beginning.
-
-    Examples
-    --------
-    >>> unreached(network("A <-> B; B -> C"), ["C"])
-    ['A', 'B']
-    """
-    there = set(present)
-    for _ in network.species:
-        for reaction in network.reactions:
-            if {one for one, _ in reaction.taken} <= there:
-                there |= {one for one, _ in reaction.made}
-    return [one for one in network.species if one not in there]

@@ -1,24 +1,19 @@
 """What a network says over time: how much of each species there is, at many rates at once.
 
-A linear network, dx/dt = K x, is solved by the exponential of its matrix. Where two species only are ever consumed,
+A network, dx/dt = K x, is solved by the exponential of its matrix. Where two species only are ever consumed,
 and what is lost of them comes to one more, that is a formula: with the eigenvalues -l1, -l2 of their block (of a
 compartment system real; Anderson 1983, Compartmental Modeling and Tracer Kinetics, section 12)
 
     x(t) = exp(-l1 t) x0 + t exp(-l1 t) g((l2 - l1) t) (K x0 + l1 x0),  g(x) = (1 - exp(-x))/x,
 
 Newton's form of the exponential on two eigenvalues, finite where they meet; the rest is in the third species. Other
-linear networks have the eigenvectors of their matrix or, where it has too few of them, its exponential by scaling and
+networks have the eigenvectors of their matrix or, where it has too few of them, its exponential by scaling and
 squaring (Al-Mohy & Higham 2009, SIAM J Matrix Anal Appl 31:970-989).
-
-Any other is solved by steps (backward differences; Shampine & Reichelt 1997, SIAM J Sci Comput 18:1-22), all points in
-one call: one by one takes a hundred times as long.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
-from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from hbm_zoo.group_level.network import Network
@@ -28,8 +23,6 @@ from hbm_zoo.group_level.one_compartment import g
 LARGEST = 1e6
 #: Of what there is, how far below 0 rounding may bring a species.
 ROUNDING = 1e-9
-#: Of steps: of a species' amount, and of all that there is.
-RELATIVE, ABSOLUTE = 1e-7, 1e-10
 
 
 def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -59,8 +52,7 @@ def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.nd
     [[1.0, 0.0], [0.5, 0.5], [0.25, 0.75]]
     """
     with np.errstate(all="ignore"):
-        way = _by_two if network.pair else by_matrix if network.linear else by_steps
-        found = way(network, rates, start, time)
+        found = (_by_two if network.pair else by_matrix)(network, rates, start, time)
         least = -ROUNDING * start.sum(axis=-1)[..., None, None]
         found[found < least] = np.nan
         return np.maximum(found, 0.0, out=found)
@@ -82,7 +74,7 @@ def _by_two(network: Network, rates: np.ndarray, start: np.ndarray, time: np.nda
 
 
 def by_matrix(network: Network, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The same of any linear network, by eigenvectors, or by the exponential itself where they are too few."""
+    """The same of any network, by eigenvectors, or by the exponential itself where they are too few."""
     K = np.tensordot(rates, network.parts, axes=1)
     outer = np.broadcast_shapes(K.shape[:-2], start.shape[:-1], time.shape[:-1])
     fine = np.isfinite(K).all(axis=(-2, -1))
@@ -100,41 +92,3 @@ def by_matrix(network: Network, rates: np.ndarray, start: np.ndarray, time: np.n
     for at in zip(*np.nonzero(few & fine), strict=True):
         found[at] = expm(K[at] * time[at][:, None, None]) @ start[at]
     return np.where(fine[..., None, None], found, np.nan)
-
-
-def by_steps(network: Network, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The same of any network by steps in time, those of all points in common; NaN where there is no solution."""
-    outer = np.broadcast_shapes(rates.shape[:-1], start.shape[:-1], time.shape[:-1])
-    k, x0, t = (np.broadcast_to(v, (*outer, v.shape[-1])).reshape(-1, v.shape[-1]) for v in (rates, start, time))
-    at, where = np.unique(t, return_inverse=True)
-    fine = np.isfinite(k).all(axis=-1) & (k > 0).all(axis=-1)
-    found = np.full((len(k), at.size, x0.shape[-1]), np.nan)
-    found[fine] = _stepped(network, k[fine], x0[fine], at)
-    found = np.take_along_axis(found, where.reshape(t.shape)[..., None], axis=1)
-    return np.where(abs(found) < ROUNDING * x0.sum(axis=-1)[:, None, None], abs(found), found).reshape(
-        *outer, t.shape[-1], -1
-    )
-
-
-def _stepped(network: Network, rates: np.ndarray, start: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """[point, instant, species]; where it fails, of each half alone: a point without a solution stops no other."""
-    shape = start.shape
-    if not len(start) or at[-1] == 0:
-        return np.repeat(start[:, None], at.size, axis=1)
-    solved = solve_ivp(
-        lambda t, x: network.change(x.reshape(shape), rates).ravel(),
-        (0.0, at[-1]),
-        start.ravel(),
-        method="BDF",
-        t_eval=at,
-        rtol=RELATIVE,
-        atol=ABSOLUTE * max(start.sum(axis=-1).max(), 1e-300),
-        jac_sparsity=sparse.kron(sparse.eye(shape[0]), np.ones((shape[1], shape[1])), format="csc"),
-    )
-    if solved.success and np.isfinite(solved.y).all():
-        return np.moveaxis(solved.y.reshape(*shape, at.size), -1, 1)
-    if len(start) == 1:
-        return np.full((1, at.size, shape[1]), np.nan)
-    half = len(start) // 2
-    parts = [_stepped(network, rates[s], start[s], at) for s in (slice(half), slice(half, None))]
-    return np.concatenate(parts)

@@ -40,11 +40,10 @@ sigma         ``sigma``                                          amount      err
 kappa         ``kappa``                    module, coefficient   share       weight of the module's data
 ============  ===========================  ====================  ==========  ===========================
 
-``network="A <-> B; B -> C"`` writes the reactions as chemists do. ``A + B -> 2 C : k`` names its rate; without names
-they are k1, k2, ... in the order of writing, km or km1, ... backwards. Mass action is meant. Every rate has a mu_ and
-an omega_ of its name. A rate of another unit, k of ``A + B -> C`` say, is a priori 1/(T Y) in place of 1/T, so that
-hours or seconds, grams or milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by
-default 1 of the first species.
+``network="A <-> B; B -> C"`` writes the reactions as chemists do. ``A -> 2 B : k`` names its rate; without names they
+are k1, k2, ... in the order of writing, km or km1, ... backwards. Each reaction takes one of one species: networks
+are linear. Every rate has a mu_ and an omega_ of its name. T and Y are of the data, so that hours or seconds, grams or
+milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by default 1 of the first species.
 
 What one module can tell: C alone depends on k1 k2 and k1 + km + k2 only, two functions of three rates, and does not
 know k1 from k2. So a module that shows C alone cannot tell its rates, however long it is watched; others that
@@ -59,7 +58,7 @@ There is no closed form: theta_j is integrated on a cloud of nodes (`cloud.py`),
 
 What it assumes
 ---------------
-* The network is the right one, and is the same in all modules; only the rates differ.
+* The network is the right one, is linear, and is the same in all modules; only the rates differ.
 * Modules run side by side: none feeds another.
 * What there is at time 0 is known.
 * Log rates of modules are normal and independent of one another, and modules are exchangeable.
