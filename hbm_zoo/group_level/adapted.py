@@ -3,7 +3,7 @@
 Nodes around one top (`proposal`) miss most of such a likelihood. Their weights say where it is: a mixture of Student
 t's is fitted to them, nodes are drawn of it, weighted, and the mixture is fitted to these in turn (population Monte
 Carlo; Cappe, Douc, Guillin, Marin & Robert 2008, Stat Comput 18:447-459). Two parts with the population stay in it, a
-wide one and a narrow one.
+wide one and a narrow one; a place that none of their nodes comes near is not found.
 """
 
 from __future__ import annotations
