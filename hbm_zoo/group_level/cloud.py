@@ -65,6 +65,7 @@ class Cloud:
         Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
     moving_size
         Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better.
+        Default: as many.
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
     roughly
@@ -100,7 +101,7 @@ class Cloud:
     estimand: Callable | None = None
     at: Callable = GroupLevel.at
     size: int = 1024
-    moving_size: int = 1024
+    moving_size: int | None = None
     rounds: int = 0
     roughly: bool = False
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
@@ -275,7 +276,8 @@ class Cloud:
                 some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
                 population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
                 log_likelihood = partial(self._finite, h=some, data=one)
-                size = min(self.moving_size, data.sizes["node"])
+                every = data.sizes["node"]
+                size = min(self.moving_size or every, every)
                 moved = moving(log_likelihood, population, size, one.seed.item(), self.roughly)
                 yield {"state": states, self.group: j}, moved
 
