@@ -174,7 +174,7 @@ def conserved(network: Network) -> np.ndarray:
 
     Examples
     --------
-    >>> conserved(network("A <-> 2 B")).tolist(), conserved(network("A -> 0")).size
+    >>> conserved(network("A -> 2 B")).tolist(), conserved(network("A -> 0")).size
     ([1.0, 0.5], 0)
     """
     size = len(network.species)

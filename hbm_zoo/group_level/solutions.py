@@ -89,6 +89,6 @@ def by_matrix(network: Network, rates: np.ndarray, start: np.ndarray, time: np.n
     found = np.real((np.exp(time[..., None] * values[..., None, :]) * along[..., None, :, 0]) @ vectors.mT)
     fine = np.broadcast_to(fine, outer)
     K = np.broadcast_to(K, outer + K.shape[-2:])
-    for at in zip(*np.nonzero(few & fine), strict=True):
+    for at in map(tuple, np.argwhere(few & fine)):
         found[at] = expm(K[at] * time[at][:, None, None]) @ start[at]
     return np.where(fine[..., None, None], found, np.nan)

@@ -48,6 +48,7 @@ def test_a_linear_network_is_the_exponential_of_its_matrix(text, equal):
     for k, x in zip(rates, found, strict=True):
         exact = np.stack([expm(generator(net, k) * t) @ beginning(net) for t in TIMES])
         np.testing.assert_allclose(x, exact, atol=2e-12)
+        np.testing.assert_allclose(solution(net, k, beginning(net), TIMES), x, atol=2e-12)  # and one point alone
 
 
 def motif(k1, km, k2, t):
