@@ -7,6 +7,7 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level.checks import OF_ALL
 from hbm_zoo.models.tissue_expression import MODEL
 
 RECORD = MODEL.under(noise="student-t")
@@ -128,3 +129,11 @@ def test_calibration():
     frame, _ = RECORD.simulate(np.random.default_rng(0), tissues=7, median_cells=6.0)
     result = hz.calibrate("tissue_expression", frame, simulations=100, draws=250, workers=2, **SETTINGS)
     assert result.table["p_holm"].min() > 0.01
+
+
+@pytest.mark.parametrize("pooling", ["none", "partial"])
+def test_no_check_fits_replicated_data_again(pooling):
+    """That would take as long as a hundred fits: those of the rows are asked, which need none."""
+    asked = {name: check for name, check in {**OF_ALL, **RECORD.extras.checks}.items() if pooling in check.poolings}
+    assert list(asked) == ["equal variances", "tails of rows"]
+    assert all(check.of_data for check in asked.values())
