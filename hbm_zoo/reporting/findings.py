@@ -13,7 +13,7 @@ import pandas as pd
 
 import hbm_zoo as hz
 from hbm_zoo import words
-from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, has_null_group
+from hbm_zoo.diagnostics.multiplicity import NoiseMayHaveHeavyTails, SlabNotIdentified, has_null_group
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import (
     LABEL,
@@ -260,12 +260,13 @@ def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel, checks
 
 
 def _discoveries(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | None:
-    """The list of groups that differ; that there may be none is said by the verdict, not as a warning."""
+    """The list of groups that differ; what would warn of it is said by the verdict."""
     fit = next(filter(has_null_group, fits.values()), None)
     if fit is None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlabNotIdentified)
+        warnings.simplefilter("ignore", NoiseMayHaveHeavyTails)
         return _spoken(hz.discoveries(fit, model=record), fit)
 
 

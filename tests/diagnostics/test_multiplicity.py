@@ -9,9 +9,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified
+from hbm_zoo.diagnostics.multiplicity import NoiseMayHaveHeavyTails, SlabNotIdentified, noise_from_a_t
 from hbm_zoo.group_level.populations import SpikeSlab
-from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.fits import hyperparameters, prepared
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import affordable
 from hbm_zoo.models import spike_slab_genes as genes
@@ -167,6 +167,38 @@ def test_evidence_of_the_slab_is_against_a_null_as_wide_as_the_z_scores(genes_fi
     assert evidence == pytest.approx(mean, abs=0.3)
     assert null > theoretical
     assert isinstance(hz.spike_slab_genes.population(grid), SpikeSlab)
+
+
+def test_noise_with_heavy_tails_is_said_beside_the_list():
+    """A t with 5 degrees of freedom and no effects: there is a list, and what would explain it as well."""
+    rng = np.random.default_rng(3)
+    frame, _ = genes.simulate(rng, genes=1000, pi0=1.0)
+    frame["effect"] = frame["standard_error"] * rng.standard_t(5, len(frame))
+    fit = hz.fit(genes, frame, random_seed=7, progressbar=False)
+    with pytest.warns(NoiseMayHaveHeavyTails, match="rests on normal noise.*Turn t statistics into z scores first"):
+        found = hz.discoveries(fit)
+    assert len(found) > 0
+    assert found.attrs["log_evidence_over_t"] < 0
+    assert found.attrs["t_degrees"] == pytest.approx(5, abs=2)
+    assert found.attrs["verdict"].endswith("Turn t statistics into z scores first.")
+
+
+def test_normal_noise_and_a_slab_are_ahead_of_a_t(genes_fit):
+    attrs = hz.discoveries(genes_fit).attrs
+    assert attrs["log_evidence_over_t"] > 0
+    assert "rests on" not in attrs["verdict"]
+
+
+def test_the_best_t_is_that_of_a_grid(genes_fit):
+    """Beside it nothing is better, and its density is that of the effects, not of z scores."""
+    data = prepared(genes_fit)
+    se, effect = data.standard_error.values, data.effect.values
+    best, degrees = noise_from_a_t(data)
+    nu, width, centre = np.meshgrid(np.geomspace(1, 60, 60), np.linspace(0.7, 1.4, 50), np.linspace(-0.2, 0.2, 9))
+    grid = stats.t.logpdf(effect, nu[..., None], centre[..., None] * se, width[..., None] * se).sum(axis=-1)
+    assert grid.max() < best + 1e-6
+    assert grid.max() == pytest.approx(best, abs=0.1)
+    assert nu.ravel()[grid.argmax()] == pytest.approx(degrees, rel=0.1)
 
 
 @pytest.mark.parametrize("null", ["theoretical", "empirical"])

@@ -10,7 +10,7 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.comparison import QUESTIONS, compare_poolings
 from hbm_zoo.diagnostics.model_checks import check_model
-from hbm_zoo.diagnostics.multiplicity import SlabNotIdentified, discoveries, has_null_group
+from hbm_zoo.diagnostics.multiplicity import NoiseMayHaveHeavyTails, SlabNotIdentified, discoveries, has_null_group
 from hbm_zoo.diagnostics.verdict.criticism import differ_at_all, misfit
 from hbm_zoo.diagnostics.verdict.next_step import next_steps
 from hbm_zoo.diagnostics.verdict.prediction import prediction
@@ -157,4 +157,5 @@ def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlabNotIdentified)
+        warnings.simplefilter("ignore", NoiseMayHaveHeavyTails)
         return [discoveries(partial, model=record).attrs["verdict"]]
