@@ -1,6 +1,7 @@
 """Fits that many tests read: each is made once."""
 
 import importlib.util
+import os
 import sys
 import types
 
@@ -9,6 +10,11 @@ import pytest
 import hbm_zoo as hz
 import hbm_zoo.zoo
 from hbm_zoo.command_line import cli
+
+
+def pytest_configure():
+    """One thread of linear algebra a worker: matrices are small, and threads that wait for each other take longer."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 
 @pytest.fixture(scope="session")

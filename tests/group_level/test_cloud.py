@@ -111,6 +111,7 @@ def test_integrals_means_and_sds_are_brute_force(omega, rho):
             np.testing.assert_allclose(found_, exact, atol=0.12 * sd.max(), err_msg=str(one))
 
 
+@pytest.mark.slow
 def test_the_stated_error_covers_the_true_one():
     """Over 20 clouds the error of each integral, in units of the one that is stated, is at most one in rms."""
     h, z = at(omega=[0.7, 0.2, 0.03], rho=0.3), []

@@ -17,7 +17,7 @@ SHIPPED = [
     (name, model) for name, model in hz.datasets()["model"].items() if record_of(model).group_level.nodes is None
 ]
 #: Of these the integrals are compiled for a quarter of a minute.
-COMPILED = ("simulated_discharges",)
+COMPILED = ("simulated_discharges", "selection_survivors")
 POOLINGS = ("complete", "partial")
 
 

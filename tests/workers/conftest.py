@@ -10,8 +10,10 @@ IMPORTABLE = Path(__file__).parents[1] / "importable"
 
 @pytest.fixture
 def tasks(monkeypatch):
-    """The module of `tests/importable`: processes that are started have the same path."""
+    """The module of `tests/importable`: processes that are started have the same path, and more threads than one."""
     monkeypatch.syspath_prepend(IMPORTABLE)
+    for library in ("OMP", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "2")
     return importlib.import_module("tasks_for_workers")
 
 
