@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.multiplicity import STRONG_EVIDENCE
+from hbm_zoo.diagnostics.multiplicity import STRONG_EVIDENCE, noise_from_a_t
 from hbm_zoo.group_level.newton import modes
 from hbm_zoo.inference.fits import population_fixed_at
 from hbm_zoo.inference.log_posterior import log_posterior
@@ -22,7 +22,7 @@ from hbm_zoo.workers.run import run, seed_of
 
 GENES, SHARE, FDR = 1000, 0.1, 0.05
 DATA_SETS, AT_ONCE, STARTS = 100, 25, 100
-HEAD = "| data | null | slab | unit | data sets | false | se | power | found | not identified |"
+HEAD = "| data | null | slab | unit | data sets | false | se | power | found | not identified | normal noise |"
 
 
 # Scenarios: from standard errors and a generator to effects and estimates.
@@ -113,12 +113,13 @@ def top(record, posterior, fixed):
 
 
 def evidence(record, h, data, priors, free):
-    """As of `discoveries` [nats], the average of a log likelihood half a nat a free number below its top."""
+    """As of `discoveries` [nats], against no slab and a t; averages of log likelihoods, half a nat a number below tops."""
     z = data.effect / data.standard_error
     nothing = record.fixed["complete"](priors, data) | {record.location: 0.0}
     no_slab = population_fixed_at(nothing | {"delta0": float(z.mean()), "sigma0": float(z.std())})
     level = record.group_level
-    return level.log_joint(h, data).item() - free / 2 - level.log_joint(no_slab, data).item()
+    with_slab = level.log_joint(h, data).item() - free / 2
+    return with_slab - level.log_joint(no_slab, data).item(), with_slab - noise_from_a_t(data)[0]
 
 
 def piece_of_work(piece):
@@ -133,11 +134,13 @@ def piece_of_work(piece):
         posterior = posterior_of(record, data, priors) if posterior is None else posterior.of(arrays(record, data))
         h = top(record, posterior, fixed)
         lfdr = record.group_level.expectations(h, data)["lfdr"].values.ravel()
-        identified = evidence(record, h, data, priors, posterior.size) >= STRONG_EVIDENCE
+        over_nothing, over_t = evidence(record, h, data, priors, posterior.size)
+        identified = over_nothing >= STRONG_EVIDENCE
         order = np.argsort(lfdr)
         length = int((np.cumsum(lfdr[order]) / np.arange(1, GENES + 1) <= FDR).sum()) if identified else 0
         true = theta[order[:length]] != 0
-        found.append([(~true).sum() / max(length, 1), true.sum() / max((theta != 0).sum(), 1), length, not identified])
+        shares = (~true).sum() / max(length, 1), true.sum() / max((theta != 0).sum(), 1)
+        found.append([*shares, length, not identified, length > 0 and over_t < 0])
     table = xr.DataArray(np.array(found, float), dims=("data_set", "number"))
     return xr.DataTree.from_dict({"lists": xr.Dataset({"found": table})})
 
@@ -152,11 +155,11 @@ def line(folder, scenario, options, data_sets):
     name = "-".join([scenario.__name__, *options.values()])
     parts = run(piece_of_work, pieces, folder=Path(folder) / name, progressbar=False).values()
     numbers = xr.concat([part["lists"]["found"] for part in parts], "data_set").values
-    (false, power, length, silent), n = numbers.mean(axis=0), len(numbers)
+    (false, power, length, silent, noise), n = numbers.mean(axis=0), len(numbers)
     error = numbers[:, 0].std(ddof=1) / np.sqrt(n)
     power = f"{power:.2f}" if scenario in (normal, heavy, one_sided, with_standard_error) else ""
     of = f"{scenario.__doc__} | {options['null']} | {options['slab']} | {options.get('unit', 'effect')}"
-    return f"| {of} | {n} | {false:.3f} | {error:.3f} | {power} | {length:.1f} | {silent:.2f} |"
+    return f"| {of} | {n} | {false:.3f} | {error:.3f} | {power} | {length:.1f} | {silent:.2f} | {noise:.2f} |"
 
 
 def main(folder, data_sets=DATA_SETS, only=None):

@@ -30,6 +30,8 @@ FITNESS = {
     ),
     "survival": Rule("0 or 1", lambda s: s.isin([0, 1]), "whether the animal survived"),
 }
+#: As pandas, and as the text of R's and Python's files, has them.
+YES_OR_NO = {"true": 1, "false": 0}
 
 
 def from_individuals(
@@ -154,7 +156,7 @@ def _read(frame, columns):
     """The columns' numbers, where a file left them as text."""
     if not isinstance(frame, pd.DataFrame):
         return frame
-    plain = frame.map(lambda cell: int(cell) if isinstance(cell, bool | np.bool_) else cell)
+    plain = frame.map(lambda cell: YES_OR_NO.get(str(cell).strip().casefold(), cell))
     plain.attrs = frame.attrs
     return as_numbers(plain, columns)
 

@@ -101,7 +101,7 @@ What it assumes
 ---------------
 * Estimates are normal with known standard errors. Few degrees of freedom make t statistics
   that are not: turn them into z scores first. Noise with heavy tails is listed as effects under
-  every null and slab, and nothing but `check_model` may say so (docs/discoveries.md).
+  every null and slab; `discoveries` says where a t would explain the data better (docs/discoveries.md).
 * Genes are independent given the hyperparameters. Correlated genes shift and widen the null
   (Efron 2007, J Am Stat Assoc 102:93-103): that is what the empirical null is for.
 * Effects that are not 0 are normal around 0, or have one top there, in the unit that is chosen: pi0 of effects and pi0

@@ -97,7 +97,7 @@ def test_errors_of_survival_are_of_the_animals_at_hand():
 
 def test_yes_and_no_are_survival_too():
     as_numbers = from_individuals(BIRDS, **SURVIVAL)
-    for kind in (bool, "boolean", object):
+    for kind in (bool, "boolean", object, str):
         yes = BIRDS.assign(survived=BIRDS["survived"].astype(bool).astype(kind))
         pd.testing.assert_frame_equal(from_individuals(yes, **SURVIVAL), as_numbers)
 
