@@ -38,7 +38,7 @@ def designs():
         "variance_components": hz.variance_components.MODEL.simulate(rng, sites=4)[0],
         "model_discrepancy": hz.model_discrepancy.MODEL.simulate(rng)[0],
         "model_discrepancy discrepancy=none": hz.model_discrepancy.MODEL.simulate(rng)[0],
-        "population_pk": hz.population_pk.MODEL.simulate(rng, patients=10)[0],
+        "population_pk route=iv": hz.population_pk.MODEL.under(route="iv").simulate(rng, patients=10)[0],
         "success_rates population=logit-normal": hz.success_rates.MODEL.simulate(rng, units=30)[0],
         "vaccine_clinics population=student-t": hz.vaccine_clinics.MODEL.simulate(rng, clinics=30)[0],
     }
@@ -234,6 +234,35 @@ def t_readings(frame, rng):
     return again.assign(deflection=again["deflection"] + 0.05 * rng.standard_t(3, len(again)))
 
 
+def concentrations(frame, rng, kinds=0.0, share=0.0, degrees=np.inf):
+    """Patients within 20 % of one another; some log clearances away, errors with a share of what is expected."""
+    record = hz.population_pk.MODEL.under(route="iv")
+    data = record.data(frame, **record.extras.simulated)
+    theta = np.log([2.8, 32.0]) + 0.2 * rng.standard_normal((data.sizes["patient"], 2))
+    theta[0, 0] += kinds
+    h = xr.Dataset({"sigma_add": 0.0, "sigma_prop": 0.0})
+    f = record.group_level.replicate(rng, xr.DataArray(theta, dims=("patient", "coefficient")), h, data, data).values
+    noise = rng.standard_normal(f.size) if degrees == np.inf else rng.standard_t(degrees, f.size)
+    found = frame.copy()
+    found.loc[record.measured(frame), "concentration"] = f + np.hypot(0.2, share * f) * noise
+    return found
+
+
+def a_patient_of_another_kind(frame, rng):
+    """One of ten patients clears the drug twenty times as fast; the others are within 20 % of one another."""
+    return concentrations(frame, rng, kinds=np.log(20))
+
+
+def growing_error(frame, rng):
+    """Errors of samples grow by a fifth of the concentration, and the model has them additive."""
+    return concentrations(frame, rng, share=0.2)
+
+
+def t_noise_of_samples(frame, rng):
+    """Errors of samples from a t with 3 degrees of freedom."""
+    return concentrations(frame, rng, degrees=3)
+
+
 FAULTS = {
     "vaccine_clinics": {
         "complete": [spread_of_clinics],
@@ -251,7 +280,7 @@ FAULTS = {
     "variance_components": {"partial": [log_trait, t_noise_of_traits]},
     "model_discrepancy": {"partial": [each_mounting, t_readings]},
     "model_discrepancy discrepancy=none": {"partial": [a_spring]},
-    "population_pk": {"partial": []},
+    "population_pk route=iv": {"partial": [a_patient_of_another_kind, growing_error, t_noise_of_samples]},
     "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
     "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
 }

@@ -1,19 +1,26 @@
 """What approximations say of a patient with few samples, and how often a patient's interval holds.
 
-``uv run python docs/personalised.py`` makes the tables of docs/personalised.md.
+``uv run python docs/personalised.py FOLDER`` makes the tables of docs/personalised.md; what is finished is kept there.
 """
 
 import json
+import sys
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy import optimize, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.updating import smoothed
 from hbm_zoo.group_level.routes import IV, ORAL
+from hbm_zoo.group_level.weighted import Weighted
 from hbm_zoo.inference import fits
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.workers.run import run
 
 PAGE = Path(__file__).with_name("personalised.md")
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference" / "theophylline_log_marginal.json"
@@ -22,7 +29,8 @@ ROWS = {
     "samples 5 and 10 (about 2 h and 12 h)": (4, 9),
     "sample 10 (about 12 h)": (9,),
 }
-PATIENTS = 40
+PATIENTS, AT_ONCE, BY_THE_VERB = 300, 10, 20
+RECORD = hz.population_pk.MODEL.under(route="iv")
 TIMES = {0: (), 1: (6.0,), 2: (1.0, 12.0), 4: (0.5, 2.0, 6.0, 12.0), 8: (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0)}
 
 
@@ -92,66 +100,122 @@ def of_theophylline():
 # How often a patient's interval holds.
 
 
-def cohort():
-    """Twelve simulated patients, a bolus each."""
-    record = hz.population_pk.MODEL.under(route="iv")
-    frame, _ = record.simulate(np.random.default_rng(1), patients=12, times=TIMES[8], fewest=4)
-    settings = {"random_seed": 1, "progressbar": False, "route": "iv", "draws": 250} | record.extras.simulated
-    return hz.fit("population_pk", frame, **settings), record, frame[frame["patient"] == frame["patient"].iloc[0]]
+@cache
+def cohort(pooling):
+    """Twelve simulated patients, a bolus each, fitted."""
+    frame, _ = RECORD.simulate(np.random.default_rng(1), patients=12, times=TIMES[8], fewest=4)
+    settings = {"random_seed": 1, "progressbar": False, "route": "iv", "draws": 100} | RECORD.extras.simulated
+    return hz.fit("population_pk", frame, pooling, **settings), frame[frame["patient"] == frame["patient"].iloc[0]]
 
 
-def of_patients():
+@cache
+def truths():
+    """Draws of the cohort's fit, one a patient, and a patient's logs from the population of each."""
+    h, rng = fits.hyperparameters(cohort("partial")[0]), np.random.default_rng(2)
+    chosen = h.isel(sample=rng.integers(h.sizes["sample"], size=PATIENTS))
+    return chosen, IV.population(chosen).over(chosen.mu_CL).sample(rng).transpose("sample", "coefficient")
+
+
+def rows_of(i, times):
+    """Of patient i a dose, and samples at some times."""
+    (h, theta), like = truths(), cohort("partial")[1]
+    dose = like[like["amount"].notna()].head(1)
+    rows = dose.loc[dose.index.repeat(1 + len(times))].reset_index(drop=True).assign(patient=f"new {i}")
+    rows.loc[1:, "time"] = dose["time"].iloc[0] + np.array(times)
+    rows.loc[1:, "amount"] = np.nan
+    rows.loc[1:, "concentration"] = 0.0
+    if times:
+        data = RECORD.prepared(rows, **RECORD.extras.simulated)
+        one = theta.isel(sample=i).expand_dims(patient=1).drop_vars("patient", errors="ignore")
+        sampled = IV.replicate(np.random.default_rng(i), one, h.isel(sample=i), data, data)
+        rows.loc[1:, "concentration"] = sampled.values.ravel()
+    return rows
+
+
+def piece_of_work(piece):
+    """Of some patients the 89 % interval of log CL, by the cohort's fit, or by the prior of one patient and its noise.
+
+    As `personalise` has it, many patients at once, and draws weighted where it resamples them.
+    """
+    fit, who = cohort(piece["pooling"])[0], range(piece["first"], piece["first"] + piece["size"])
+    rows = pd.concat([rows_of(i, TIMES[piece["samples"]]) for i in who], ignore_index=True)
+    h, data = fits.hyperparameters(fit), RECORD.prepared(rows, **RECORD.extras.simulated)
+    data = with_nodes(RECORD, data, fits.priors_of(fit), piece["first"], h)
+    level = RECORD.group_level
+    log_m = level.log_left_out(h, data).transpose("patient", "sample").values
+    after, known = [smoothed(row, fits.efficiency(fit)) for row in log_m], level.conditional(h, data)
+    weight = known.weight * xr.DataArray([one.weight for one in after], dims=("patient", "sample"))
+    log_CL = known.theta.isel(coefficient=0, drop=True) * xr.ones_like(weight)
+    pooled = Weighted(*(v.stack(of=("sample", "node"), create_index=False).rename(of="node") for v in (log_CL, weight)))
+    ends = {name: pooled.ppf(p).drop_vars("patient") for name, p in (("lower", 0.055), ("upper", 0.945))}
+    return xr.DataTree.from_dict({"log_CL": xr.Dataset(ends | {"k_hat": ("patient", [one.k_hat for one in after])})})
+
+
+def intervals(folder, pooling, samples):
+    """Ends of each patient's interval [patient], and k-hat of the weights; without a sample one is that of all."""
+    same = {"pooling": pooling, "samples": samples, "size": AT_ONCE if samples else 1}
+    starts = range(0, PATIENTS, AT_ONCE) if samples else [0]
+    pieces = {f"{pooling} {samples} {first}": {**same, "first": first} for first in starts}
+    parts = run(piece_of_work, pieces, folder=folder, progressbar=False).values()
+    found = xr.concat([part["log_CL"].to_dataset() for part in parts], "patient")
+    return found if samples else found.isel(patient=np.zeros(PATIENTS, int))
+
+
+def by_the_verb(ends, samples):
+    """How far ends of intervals by `personalise` itself are from those, in widths, of the first patients."""
+    off = []
+    for i in range(BY_THE_VERB):
+        person = hz.population_pk.personalise(cohort("partial")[0], rows_of(i, TIMES[samples]), random_seed=i)
+        known, one = person["group_summary"].to_dataset().isel(patient=0).sel(coefficient="CL"), ends.isel(patient=i)
+        away = abs(known.eti89_lb - one.lower), abs(known.eti89_ub - one.upper)
+        off.append(max(map(float, away)) / float(one.upper - one.lower))
+    return np.array(off)
+
+
+def of_patients(folder):
     """A row a number of samples: how often 89 % intervals of log CL hold a patient's, and how wide they are.
 
     The truth of each patient is drawn from a draw of the cohort's fit: what is then said of the patient must hold as
     often as it says.
     """
-    fit, record, like = cohort()
-    h, rng = fits.hyperparameters(fit), np.random.default_rng(2)
-    chosen = h.isel(sample=rng.integers(h.sizes["sample"], size=PATIENTS))
-    theta = IV.population(chosen).over(chosen.mu_CL).sample(rng).transpose("sample", "coefficient")
+    true = truths()[1].sel(coefficient="CL").values
+    by_cohort, alone = ([intervals(folder, pooling, n) for n in TIMES] for pooling in ("partial", "none"))
     lines = []
-    for samples, times in TIMES.items():
-        found = np.array(
-            [of_one(fit, record, like, times, chosen.isel(sample=i), theta[i], i) for i in range(PATIENTS)]
-        )
-        held, width, refitted = found.mean(axis=0)
-        error = np.sqrt(held * (1 - held) / PATIENTS)
-        lines.append(f"| {samples} | {held:.3f} +- {error:.3f} | {width:.2f} | {int(refitted * PATIENTS)} |")
+    for samples, *both in zip(TIMES, by_cohort, alone, strict=True):
+        width = [(found.upper - found.lower).values for found in both]
+        cells = [f"{held(found, true)} | {with_error(w)}" for found, w in zip(both, width, strict=True)]
+        narrower, worst = (width[0] < width[1]).sum(), float(both[0].k_hat.max())
+        lines.append(f"| {samples} | {' | '.join(cells)} | {narrower} of {PATIENTS} | {worst:.2f} |")
+        print(lines[-1], flush=True)
+    off = by_the_verb(by_cohort[2], [*TIMES][2])
+    print(f"Ends by the verb, in widths: {off.mean():.3f} off, {off.max():.3f} at most", flush=True)
     return lines
 
 
-def of_one(fit, record, like, times, h, theta, seed):
-    """Whether the interval holds the truth, its width, and whether it took a refit."""
-    dose = like[like["amount"].notna()].head(1)
-    rows = dose.loc[dose.index.repeat(1 + len(times))].reset_index(drop=True).assign(patient="new")
-    rows.loc[1:, "time"] = dose["time"].iloc[0] + np.array(times)
-    rows.loc[1:, "amount"] = np.nan
-    rows.loc[1:, "concentration"] = 0.0
-    if times:
-        data = record.prepared(rows, **record.extras.simulated)
-        one = theta.expand_dims(patient=1).drop_vars("patient", errors="ignore")
-        rows.loc[1:, "concentration"] = IV.replicate(np.random.default_rng(seed), one, h, data, data).values.ravel()
-    person = hz.population_pk.personalise(fit, rows, random_seed=seed)
-    known = person["group_summary"].to_dataset().isel(patient=0).sel(coefficient="CL")
-    low, high, true = known["eti89_lb"].item(), known["eti89_ub"].item(), theta.sel(coefficient="CL").item()
-    return low < true < high, high - low, person.attrs["refitted"]
+def held(ends, true):
+    """The share of intervals that hold the truth, and its standard error."""
+    share = ((ends.lower.values < true) & (true < ends.upper.values)).mean()
+    return f"{share:.3f} +- {np.sqrt(share * (1 - share) / true.size):.3f}"
 
 
-def main():
+def with_error(width):
+    """The mean width and its standard error."""
+    return f"{width.mean():.3f} +- {width.std(ddof=1) / np.sqrt(width.size):.3f}"
+
+
+def main(folder):
     """Write both tables after the words of the page."""
     warnings.simplefilter("ignore")
-    text = PAGE.read_text()
     for head, lines in (
         ("| samples of theophylline |", of_theophylline),
-        ("| samples of a new patient |", of_patients),
+        ("| samples of a new patient |", lambda: of_patients(folder)),
     ):
+        made, text = lines(), PAGE.read_text()
         start = text.index(head)
         rule = text.index("\n", text.index("\n", start) + 1) + 1
         end = text.find("\n\n", rule - 1) + 1 or len(text)
-        text = text[:rule] + "\n".join(lines()) + "\n" + text[end:]
-        PAGE.write_text(text)
+        PAGE.write_text(text[:rule] + "\n".join(made) + "\n" + text[end:])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

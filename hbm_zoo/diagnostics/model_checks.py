@@ -13,9 +13,10 @@ from scipy import stats
 
 from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.left_out_places import tails_left_out, two_sided
+from hbm_zoo.diagnostics.pivots import Compared, shapes
 from hbm_zoo.diagnostics.uniformity import LEVEL, holm
-from hbm_zoo.group_level.checks import OF_ALL, OF_GROUPS, Check, normal_scores
-from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, word
+from hbm_zoo.group_level.checks import OF_ALL, OF_GROUPS, SIDES, Check, normal_scores
+from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, options, word
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.words import listed, named, plural
@@ -65,6 +66,10 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     Integrals of `population_pk` and `variance_components` have nodes where the data of a fit are: replicates are of the
     same groups, and not fitted again. Data are used twice there, which makes p too large, if anything, by as much as
     what is compared depends on the spreads: it is rows given the others of their group, their shape and their order.
+    The shape of the population of patients is asked of draws of the posterior, in which the patients' scores are
+    independent and standard normal if the model is right, averaged over truths and data (Yuan & Johnson 2012,
+    Biometrics 68:156-164); twice the mean p value over draws is too large rather than too small. Patients of few
+    samples have the scores that the model gives them, and say little.
 
     What cannot be seen: one row a group cannot tell noise that is larger, or has heavier tails, from a population that
     is wider, or has heavier tails. Under partial pooling its spread absorbs either; only complete pooling is checked.
@@ -98,7 +103,7 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     table.attrs |= {
         "rejected": {name: checks for name, checks in rejected.items() if checks},
         "outlying": {name: part.outlying for name, part in parts.items() if part.outlying},
-        "alternative": {name: _not_those_of(record, part.alternative) for name, part in parts.items()},
+        "alternative": {name: _to_try(record, fits[name], part.alternative) for name, part in parts.items()},
     }
     return table
 
@@ -109,7 +114,7 @@ class _Checked:
 
     rows: dict[str, dict]
     outlying: list
-    alternative: dict[str, str]
+    alternative: dict[str, str | Mapping]
 
 
 def _checks_of(record: HierarchicalModel, name: str) -> dict[str, Check]:
@@ -126,6 +131,9 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
         called_so = {record.group: named_groups(fit)[record.group].values}
         p_of_groups = _by_label(two_sided(tails_left_out(record, fit)).assign_coords(called_so), record.group)
         rows[OUTLYING] = _farthest(p_of_groups, called)
+    of_draws = {name: checks.pop(name) for name in [*checks] if checks[name].of_draws}
+    if of_draws:
+        rows |= _by_draws(of_draws, record, fit, seed, called)
     if checks:
         rows |= _by_replicates(checks, replicas.Refits(record, fit, seed), len(rows) + len(checks), called)
     together, outlying = holm(np.array([row["p"] for row in rows.values()])), []
@@ -133,12 +141,12 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
         outlying = _outlying(p_of_groups, rows[OUTLYING]["p"], together[0])
         rows[OUTLYING]["wrong"] = _do_not_belong(outlying, called)
         rows[OUTLYING]["alternative"] = checks["tails"].alternative.get("more", {}) if "tails" in checks else {}
-    options: dict[str, str] = {}
+    alternative: dict[str, str | Mapping] = {}
     for row, p_holm in zip(rows.values(), together, strict=True):
-        wrong, alternative = row.pop("wrong"), row.pop("alternative")
-        options |= alternative if p_holm < LEVEL else {}
+        wrong, of_check = row.pop("wrong"), row.pop("alternative")
+        alternative |= of_check if p_holm < LEVEL else {}
         row |= {"p_holm": p_holm, "verdict": wrong if p_holm < LEVEL else PASSES}
-    return _Checked(rows, outlying, options)
+    return _Checked(rows, outlying, alternative)
 
 
 def _by_label(p: xr.DataArray, group: str) -> pd.Series:
@@ -195,7 +203,27 @@ def _by_replicates(
         if len(drawn) >= replicas.LEAST and _known_well_enough(drawn, left):
             break
     return {
-        name: _row(check, seen[k], expected[k], drawn[:, k], called) for k, (name, check) in enumerate(checks.items())
+        name: _row(check, _compared(seen[k], expected[k], drawn[:, k]), called)
+        for k, (name, check) in enumerate(checks.items())
+    }
+
+
+def _compared(seen: float, expected: float, drawn: np.ndarray) -> Compared:
+    """A statistic, and what is left of it in replicated data."""
+    left = seen - expected
+    p = {"more": replicas.sequential_p(drawn >= left), "fewer": replicas.sequential_p(drawn <= left)}
+    error = {side: float(np.sqrt(value * max(1 - value, 0) / len(drawn))) for side, value in p.items()}
+    return Compared(seen, expected, drawn, p, error)
+
+
+def _by_draws(
+    checks: dict[str, Check], record: HierarchicalModel, fit: xr.DataTree, seed: int, called: Mapping[str, str]
+) -> dict[str, dict]:
+    """A row for each check and coefficient whose scores in draws of the posterior have a known law."""
+    found = shapes(record, fit, checks, seed)
+    return {
+        name: _row(check, one, {**called, "coefficient": coefficient, "farthest": named(called["group"], group)})
+        for name, check, one, coefficient, group in found
     }
 
 
@@ -216,25 +244,25 @@ def _known_well_enough(drawn: np.ndarray, left: np.ndarray) -> bool:
     return bool(np.minimum((drawn >= left).sum(axis=0), (drawn <= left).sum(axis=0)).min() >= replicas.ENOUGH)
 
 
-def _row(check: Check, seen: float, expected: float, drawn: np.ndarray, called: Mapping[str, str]) -> dict:
+def _row(check: Check, found: Compared, called: Mapping[str, str]) -> dict:
     """Observed, expected, and the p value of the sides that are a misfit."""
-    left = seen - expected
-    tails = {"more": replicas.sequential_p(drawn >= left), "fewer": replicas.sequential_p(drawn <= left)}
-    asked = {side: p for side, p in tails.items() if getattr(check, side)}
-    side = min(asked, key=asked.__getitem__)
-    low, high = np.quantile(drawn, interval_tails())
-    p = min(1.0, len(asked) * asked[side])
+    asked = [side for side in SIDES if getattr(check, side)]
+    side = min(asked, key=found.p.__getitem__)
+    low, high = np.quantile(found.drawn, interval_tails())
     return {
         "compares": check.compares.format(**called),
-        "observed": seen,
-        **_expected(expected + drawn.mean(), expected + low, expected + high),
-        "p": p,
-        "p_mcse": float(np.sqrt(p * max(1 - p, 0) / len(drawn))),
+        "observed": found.seen,
+        **_expected(found.expected + found.drawn.mean(), found.expected + low, found.expected + high),
+        "p": min(1.0, len(asked) * found.p[side]),
+        "p_mcse": len(asked) * found.p_mcse[side],
         "wrong": getattr(check, side).format(**called),
         "alternative": check.alternative.get(side, {}),
     }
 
 
-def _not_those_of(record: HierarchicalModel, options: Mapping[str, str]) -> dict[str, str]:
-    """Options that are not those of the fit."""
-    return {option: value for option, value in options.items() if record.chosen.get(option) != value}
+def _to_try(record: HierarchicalModel, fit: xr.DataTree, alternative: Mapping) -> dict[str, str]:
+    """Options that are not those of the fit; one may be said by its value in the fit, as what follows on that."""
+    has, found = record.chosen | options(fit), {}
+    for name, value in alternative.items():
+        found[name] = value.get(has.get(name)) if isinstance(value, Mapping) else value
+    return {name: value for name, value in found.items() if value not in (None, has.get(name))}

@@ -67,16 +67,20 @@ def weights_after(record: HierarchicalModel, fit: xr.DataTree, h: xr.Dataset, br
     ValueError
         If the rows have a density under no draw.
     """
-    samples = h.sizes["sample"]
-    log_ratio = _log_density(record, fit, h, brought)
-    possible = np.isfinite(log_ratio)  # a draw under which the rows have no density, or none is defined, goes
-    if not possible.any():
+    log_density = _log_density(record, fit, h, brought)
+    if not np.isfinite(log_density).any():
         raise ValueError(f"Under no draw of the fit do the rows brought to {record.name} have a density: look at them.")
-    if possible.all() and np.ptp(log_ratio) < 1e-12:
-        return After(np.full(samples, 1 / samples), -np.inf)
-    weight = np.zeros(samples)
+    return smoothed(log_density, efficiency(fit))
+
+
+def smoothed(log_density: np.ndarray, reff: float) -> After:
+    """Pareto-smoothed weights from the log density [sample] of what was brought, somewhere finite [nats]."""
+    possible = np.isfinite(log_density)  # a draw under which the rows have no density, or none is defined, goes
+    if possible.all() and np.ptp(log_density) < 1e-12:
+        return After(np.full(log_density.size, 1 / log_density.size), -np.inf)
+    weight = np.zeros(log_density.size)
     # The routine smooths the weights of leaving data out, 1 / m; here data come in.
-    log_weight, k_hat = array_stats.psislw(-log_ratio[possible], r_eff=efficiency(fit))
+    log_weight, k_hat = array_stats.psislw(-log_density[possible], r_eff=reff)
     weight[possible] = softmax(log_weight)
     return After(weight, float(k_hat))
 

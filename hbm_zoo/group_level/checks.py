@@ -21,6 +21,7 @@ FARTHEST = 8.2
 #: Variance of scores that differ by rounding alone.
 ALL_THE_SAME = 1e-20
 OF_GROUPS = ("complete", "partial")
+SIDES = ("more", "fewer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,13 @@ class Check:
         Under which it is asked.
     of_data
         Whether the statistic is of the data alone: nothing need be fitted to know it.
+    of_draws
+        Whether it is of the normal scores of one coefficient in a draw of the posterior, h and data being None: those
+        of a right model are independent and standard normal. ``{coefficient}`` and ``{farthest}``, a group, may stand
+        in the words.
     alternative
-        By the side, ``more`` or ``fewer``: options of the model under which it may pass.
+        By the side, ``more`` or ``fewer``: options of the model under which it may pass, each a value, or by the value
+        that the fit has the one to try.
     """
 
     compares: str
@@ -52,7 +58,8 @@ class Check:
     fewer: str | None = None
     poolings: tuple[str, ...] = OF_GROUPS
     of_data: bool = False
-    alternative: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    of_draws: bool = False
+    alternative: Mapping[str, Mapping[str, str | Mapping[str, str]]] = field(default_factory=dict)
 
 
 def kept(function: Callable) -> Callable:
@@ -95,6 +102,19 @@ def asymmetry(h, data, scores):
 def tails(h, data, scores):
     """Fourth standardised moment of the scores: 3 of a normal."""
     return _standardised_moment(scores, 4)
+
+
+def normality(h, data, scores):
+    """Squared correlation of the scores in order with those of a normal: W' of Shapiro & Francia (1972).
+
+    J Am Stat Assoc 67:215-216, at Blom's places; 1 of fewer than three scores, or of scores that are all the same.
+    """
+    z = np.sort(_known(scores))
+    if z.size < 3 or z.var() <= ALL_THE_SAME:
+        return 1.0
+    normal = special.ndtri((np.arange(1, z.size + 1) - 0.375) / (z.size + 0.25))
+    away = z - z.mean()
+    return float((away @ normal) ** 2 / ((away @ away) * (normal @ normal)))
 
 
 def _standardised_moment(scores: np.ndarray, power: int) -> float:

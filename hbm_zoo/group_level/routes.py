@@ -246,7 +246,9 @@ class Route:
 
 
 def _stacked(values: list, dim: str) -> xr.DataArray:
-    return xr.concat(xr.broadcast(*map(xr.DataArray, values)), dim=dim)
+    first, *others = xr.broadcast(*map(xr.DataArray, values))
+    arrays = [first.values, *(other.transpose(*first.dims).values for other in others)]
+    return xr.DataArray(np.stack(arrays), first.coords, (dim, *first.dims))
 
 
 def _error(data: xr.Dataset):

@@ -1,4 +1,4 @@
-"""What `population_pk` checks of itself: whether what is left of samples is noise, in time and in size."""
+"""What `population_pk` checks of itself: whether patients are normal, and what is left of samples noise."""
 
 from typing import Any
 
@@ -69,6 +69,13 @@ OF_PATIENTS = {
         more="{groups} differ by more than chance",
         poolings=("complete",),
     ),
+    "shape": Check(
+        compares="Shapiro and Francia's W of log {coefficient} of the {groups}, 1 of a normal population",
+        statistic=checks.normality,
+        fewer="log {coefficient} is not normal over {groups}; {farthest} lies farthest out",
+        poolings=("partial",),
+        of_draws=True,
+    ),
     "neighbours": Check(
         compares="correlation of what is left of samples that follow one another",
         statistic=neighbours,
@@ -85,10 +92,13 @@ OF_PATIENTS = {
     "error with the concentration": Check(
         compares="correlation of how far samples lie off, over the error that they have, with what is expected",
         statistic=error_with_concentration,
-        more="the error grows faster with the concentration than the model has it: try error='combined', or "
-        "'proportional'",
-        fewer="the error grows less with the concentration than the model has it: try error='combined', 'additive'",
+        more="the error grows faster with the concentration than the model has it",
+        fewer="the error grows less with the concentration than the model has it",
         poolings=OF_NOISE,
+        alternative={
+            "more": {"error": {"additive": "combined"}},
+            "fewer": {"error": {"proportional": "combined"}},
+        },
     ),
 }
 

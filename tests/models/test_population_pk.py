@@ -12,7 +12,9 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.flip_flop import log_prior, mirrored
+from hbm_zoo.diagnostics.model_checks import _to_try
 from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.residual_error import ERRORS
 from hbm_zoo.group_level.routes import IV, ORAL, Route
@@ -355,6 +357,25 @@ def test_own_is_that_of_a_reference_and_needs_as_many_samples_as_logs():
     assert few.isnull().all()
 
 
+@pytest.mark.parametrize(
+    ("error", "side", "to_try"),
+    [
+        ("additive", "more", {"error": "combined"}),
+        ("additive", "fewer", {}),
+        ("proportional", "more", {}),
+        ("proportional", "fewer", {"error": "combined"}),
+        ("combined", "more", {}),
+        ("combined", "fewer", {}),
+    ],
+)
+def test_another_error_is_named_where_it_mends_the_misfit(error, side, to_try):
+    """An error that grows faster than a share of the concentration, or shrinks with it, has no option."""
+    fit, _ = fabricated(MODEL, SMALL, {"mu_CL": [0.8]}, "partial", TYPICAL | {"error": "additive"})
+    fit.attrs["options"] = json.dumps(TYPICAL | {"error": error})
+    check = MODEL.extras.checks["error with the concentration"]
+    assert _to_try(MODEL, fit, check.alternative[side]) == to_try
+
+
 def test_what_is_taken_away_of_a_patient_leaves_the_others():
     data = MODEL.data(SMALL, **TYPICAL)
     xr.testing.assert_identical(
@@ -468,6 +489,39 @@ def test_predict_has_the_same_engine(cohort, person):
     ]
     assert known[1] > known[0] + 1  # a further dose
     assert known[2] == pytest.approx(known[1], abs=0.1)  # a dose that comes again is the same
+
+
+def test_the_shape_of_each_log_is_asked_of_draws(cohort, monkeypatch):
+    """Whatever is asked of replicated data, of which a few do."""
+    monkeypatch.setattr(replicas, "LEAST", 9)
+    monkeypatch.setattr(replicas, "MOST_A_CHECK", 2)
+    table = hz.check_model(cohort)
+    of_shape = table.loc[["shape of CL", "shape of V"]]
+    assert table.index.get_level_values("check")[:2].tolist() == ["shape of CL", "shape of V"]
+    assert of_shape["compares"].iloc[0].startswith("Shapiro and Francia's W of log CL of the patients")
+    assert (of_shape["p"] > 0.05).all()
+    assert ((of_shape["observed"] > 0.6) & (of_shape["observed"] < 1)).all()
+
+
+@pytest.mark.slow
+def test_a_patient_of_another_kind_is_named(small_cloud):
+    """Who clears a drug thirty times as fast as fifteen others, who are within a tenth of one another."""
+    record = record_of("iv")
+    frame, _ = record.simulate(np.random.default_rng(6), patients=16, times=(1.0, 4.0, 12.0, 24.0), fewest=4)
+    data = record.data(frame, **record.extras.simulated)
+    rng = np.random.default_rng(7)
+    logs = np.log([[2.8, 32.0]]) + 0.1 * rng.standard_normal((16, 2))
+    logs[4, 0] += np.log(30)
+    theta = xr.DataArray(logs, dims=("patient", "coefficient"))
+    h = xr.Dataset({"sigma_add": 0.2, "sigma_prop": 0.0})
+    wrong = frame.copy()
+    wrong.loc[record.measured(frame), "concentration"] = IV.replicate(rng, theta, h, data, data).values
+    fit = hz.fit("population_pk", wrong, route="iv", **SETTINGS, **record.extras.simulated)
+    table = hz.check_model(fit)
+    assert "shape of CL" in table.attrs["rejected"]["partial"]
+    label = frame["patient"].unique()[4]
+    assert f"patient {label} lies farthest out" in table.loc[("shape of CL", "partial"), "verdict"]
+    assert table.loc[("shape of V", "partial"), "verdict"] == "as expected"
 
 
 def test_doses_for_a_target_are_those_that_reach_it(person):
