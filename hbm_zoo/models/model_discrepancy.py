@@ -334,6 +334,7 @@ def simulate(
     cv=0.04,
     truth="rotational spring",
     share=0.3,
+    mounting=0.0,
     sigma=0.05,
     positions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     loads=(5.0, 10.0, 15.0),
@@ -357,6 +358,8 @@ def simulate(
         downwards; nothing.
     share : float
         How much that adds to the deflection of the tip under the middle load, as a share of what the model says.
+    mounting : float
+        How that differs from the mounting of one specimen to the next: sd of its log, 0 if the rig is the same for all.
     sigma : float
         Noise of a reading, sd [mm].
     positions, loads : sequence of float
@@ -369,7 +372,7 @@ def simulate(
     frame : pandas.DataFrame
         Columns specimen, position, load, deflection, length, width, thickness.
     truth : xarray.Dataset
-        ``E`` and ``b`` [specimen], the compliance of the material ``m`` and the spread ``s``, ``sigma``.
+        ``E``, ``b`` and ``share`` [specimen], the compliance of the material ``m`` and the spread ``s``, ``sigma``.
 
     Examples
     --------
@@ -383,10 +386,12 @@ def simulate(
     of, P, x = (value.ravel() for value in np.meshgrid(np.arange(specimens), loads, positions, indexing="ij"))
     rows = {"specimen": names[of], "position": x, "load": P, "length": length, "width": width, "thickness": thickness}
     frame = pd.DataFrame(rows)
-    y = truly(frame, moduli[of], truth, share, E, float(np.median(loads)))
-    frame.insert(3, "deflection", rng.normal(y, sigma))
-    true = {"m": 1 / E, "s": cv / E, "sigma": sigma, "E": ("specimen", moduli), "b": ("specimen", 1 / moduli)}
-    return frame, xr.Dataset(true, coords={"specimen": names})
+    e = sigma * rng.standard_normal(len(frame))
+    shares = share * np.exp(mounting * rng.standard_normal(specimens))
+    frame.insert(3, "deflection", truly(frame, moduli[of], truth, shares[of], E, float(np.median(loads))) + e)
+    true = {"m": 1 / E, "s": cv / E, "sigma": sigma}
+    each = {"E": moduli, "b": 1 / moduli, "share": shares}
+    return frame, xr.Dataset(true | {n: ("specimen", v) for n, v in each.items()}, coords={"specimen": names})
 
 
 def truly(frame, moduli, truth, share, E, middle):

@@ -59,6 +59,23 @@ def test_what_the_model_does_not_know_adds_its_share_at_the_tip_under_the_middle
     assert there == pytest.approx(clamped * (1.0 if truth == "clamped" else 1.3))
 
 
+def test_each_mounting_adds_its_share_and_all_add_the_same_if_they_do_not_differ():
+    def shares(mounting):
+        rng = np.random.default_rng(3)
+        frame, true = MODEL.simulate(rng, specimens=4, mounting=mounting, share=0.2, sigma=0.0)
+        tip = frame[(frame["position"] == 0.8) & (frame["load"] == 10.0)]
+        f = beam.deflection(*(tip[name].to_numpy() for name in ("position", "load", "length", "width", "thickness")))
+        of_tip = beam.deflection(1.0, 10.0, 1.0, 30.0, 10.0) / 70 * 0.8
+        return true, (tip["deflection"].to_numpy() - f * true.b.values) / of_tip
+
+    same, found = shares(0.0)
+    np.testing.assert_allclose(found, 0.2)
+    np.testing.assert_allclose(same.share, 0.2)
+    true, found = shares(0.3)
+    np.testing.assert_allclose(found, true.share)
+    assert np.unique(true.share).size == 4
+
+
 # The density of each variant as it stands on the page.
 
 
