@@ -12,14 +12,18 @@ from hbm_zoo.diagnostics.new_rows import options_again
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import discrepancy_level
 from hbm_zoo.group_level.averages import quantile
-from hbm_zoo.group_level.discrepancy_rows import emptied, joined
+from hbm_zoo.group_level.discrepancy_rows import emptied, joined, without_discrepancy
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.fitting import attributes
+from hbm_zoo.inference.sampling import TUNE, sample
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments, quantiles
 
 POPULATION = "all specimens"
+#: Hyperparameters that the simulator taken for the truth has not.
+DISCREPANCY = ("a", "ell", "a_own")
 INSIDE, BEYOND_SENSORS, BEYOND_LOADS = "among the data", "beyond the last sensor", "beyond the loads"
 DRAWS = 2000
 
@@ -225,6 +229,45 @@ def reality(
     names = ["without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
     table[names] = beside[kept]
     return table
+
+
+def taken_for_the_truth(fit: xr.DataTree, model: HierarchicalModel | None = None) -> xr.DataTree:
+    """The same data and priors with the simulator taken for the truth: draws of the hyperparameters alone.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy``.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    xarray.DataTree
+        What ``fit(discrepancy="none")`` of the frame of the fit draws under the fit's priors, settings and seed.
+
+    Raises
+    ------
+    ValueError
+        If the fit is of another model.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False)
+    >>> list(taken_for_the_truth(alone)["posterior"].data_vars)
+    ['sigma']
+    """
+    record, pooling = checked(fit, model).under(discrepancy="none"), fit.attrs["pooling"]
+    data = without_discrepancy(prepared(fit))
+    priors = {name: prior for name, prior in priors_of(fit).items() if name not in DISCREPANCY}
+    numbers = {name: int(fit.attrs[name]) for name in ("draws", "chains", "seed")}
+    settings = {**numbers, "tune": int(fit.attrs.get("tune", TUNE)), "engine": "auto"}
+    tree = sample(record, data, pooling, None, priors, settings, False, {})
+    tree.attrs |= attributes(record, data, pooling, priors) | {"seed": numbers["seed"]}
+    tree["constant_data"] = xr.DataTree(data)
+    return tree
 
 
 def _of_rows(

@@ -93,6 +93,12 @@ def with_readings(data, deflection):
     return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
 
 
+def without_discrepancy(data):
+    """The same rows where nothing is added to the simulator."""
+    rows = _rows(data).drop_attrs().assign_attrs(reach=np.inf, length=data.attrs["length"])
+    return of_rows(rows.assign(w=xr.zeros_like(rows["w"])), data["specimen"].values)
+
+
 def joined(*parts):
     """The rows of several data sets; groups are known by their labels."""
     each = [(_rows(part), part["specimen"].values.astype(str)) for part in parts]

@@ -464,4 +464,4 @@ MODEL = HierarchicalModel(
     ),
 )
 build = MODEL.build
-__getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality")
+__getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality", "taken_for_the_truth")
