@@ -77,7 +77,9 @@ def without_row(data, i):
 
 
 def without_group(data, group, j):
-    """The data without one group, and without its rows."""
+    """The data without one group, and without its rows; a group that is alone is there, and nothing seen of it."""
+    if data.sizes[group] == 1:
+        return emptied(data)
     others = data.isel({group: np.arange(data.sizes[group]) != j})
     return of_rows(_rows(others), others["specimen"].values)
 
@@ -91,12 +93,6 @@ def emptied(data):
 def with_readings(data, deflection):
     """The same rows with other readings."""
     return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
-
-
-def without_discrepancy(data):
-    """The same rows where nothing is added to the simulator."""
-    rows = _rows(data).drop_attrs().assign_attrs(reach=np.inf, length=data.attrs["length"])
-    return of_rows(rows.assign(w=xr.zeros_like(rows["w"])), data["specimen"].values)
 
 
 def joined(*parts):
