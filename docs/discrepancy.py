@@ -26,7 +26,15 @@ from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.models.model_discrepancy import truly
 
 RIGS, E, SHARE, MIDDLE = 80, 70.0, 0.3, 10.0
-TRUTHS = ("clamped", "rotational spring", "sinking support", "gap", "stiffening spring")
+#: What the model does not know of, and how that differs between mountings, sd of the log.
+TRUTHS = {
+    "clamped": ("clamped", 0.0),
+    "rotational spring": ("rotational spring", 0.0),
+    "springs that differ": ("rotational spring", 0.3),
+    "sinking support": ("sinking support", 0.0),
+    "gap": ("gap", 0.0),
+    "stiffening spring": ("stiffening spring", 0.0),
+}
 OPTIONS = {
     "none": {"discrepancy": "none"},
     "pinned, proportional": {},
@@ -37,20 +45,19 @@ OPTIONS = {
 PRIORS = {"vague": None, "E to 3 %": {"m": Prior("Normal", mu=1 / E, sigma=0.03 / E)}}
 #: Predictions for a specimen of the rig: position [m] and load [N].
 ASKED = {"among the data": (0.45, 10.0), "beyond the last sensor": (1.0, 10.0), "beyond the loads": (0.8, 30.0)}
-CELLS = [*product(OPTIONS, PRIORS)]
 TAILS = [0.05, 0.95]
-#: Draws of the proposals, of which each is moved to where the one before it has found the posterior.
-ROUNDS = [400] * 12 + [800, 3000]
+#: Draws of proposals that are moved to the posterior, how often at most, and of those that are kept, one if it is good.
+MOVED, MOST, KEPT = 400, 16, (2000, 6000)
+#: Share of the draws that weights are worth where a proposal need not be moved again.
+THERE = 0.4
 HELD = ["E", "discrepancy", *ASKED]
 HEAD = (
     "| truth | discrepancy of the model | prior of E | rigs | E | discrepancy | among | beyond sensors | beyond loads |"
 )
 
 
-def drawn(frame, options, priors, seed):
+def drawn(record, data, priors, seed):
     """What of a fit the verbs need, its draws and its data, and whether importance sampling alone has made them."""
-    record, of_data = hz.model_discrepancy.MODEL.split(options)
-    data = record.data(frame, **of_data)
     resolved = record.priors(data, priors, "partial")
     fixed = record.fixed["partial"](resolved, data)
     free = [name for name in record.parameters if name not in fixed]
@@ -97,59 +104,79 @@ def importance(record, data, priors, fixed, free, rng):
         size = np.log(priors["a"].parameters["sigma"] / 2)
         start |= {"a": size, "a_own": size - 3, "ell": priors["ell"].parameters["mu"]}
     centre, cov = np.array([start[name] for _, name in free]), 0.25 * np.eye(len(free))
-    for size in ROUNDS:
+
+    def proposed(size):
         of_t = stats.multivariate_t(centre, 1.2 * cov, df=5, seed=rng)
         u = of_t.rvs(size).reshape(size, -1)
-        log_weight = log_posterior(u) - of_t.logpdf(u)
-        if not np.isfinite(log_weight).any():
-            return None
-        weight = tempered(log_weight)
-        centre, cov = weight @ u, np.cov(u.T, aweights=weight) + 1e-6 * np.eye(len(free))
-    log_weight, k_hat = array_stats.psislw(-log_weight)
-    weight = softmax(log_weight)
-    if not (k_hat < 0.7 and 1 / (weight**2).sum() > 300):
-        return None
-    chosen = h_of(u[rng.choice(len(u), 1000, p=weight)])
-    return {name: chosen[name].values.reshape(4, 250) for _, name in free}
+        return u, log_posterior(u) - of_t.logpdf(u)
+
+    for kept in KEPT:
+        for _ in range(MOST):
+            u, log_weight = proposed(MOVED)
+            if not np.isfinite(log_weight).any():
+                return None
+            weight = tempered(log_weight)
+            centre, cov = weight @ u, np.cov(u.T, aweights=weight) + 1e-6 * np.eye(len(free))
+            if worth(softmax(log_weight)) > THERE:
+                break
+        u, log_weight = proposed(kept)
+        log_weight, k_hat = array_stats.psislw(-log_weight)
+        weight = softmax(log_weight)
+        if k_hat < 0.7 and worth(weight) * kept > 300:
+            chosen = h_of(u[rng.choice(len(u), 1000, p=weight)])
+            return {name: chosen[name].values.reshape(4, 250) for _, name in free}
+    return None
 
 
 def tempered(log_weight):
     """Weights to the power at which they are worth a tenth of the draws, 1 at most: early proposals lie far off."""
     for power in 0.7 ** np.arange(60):
         weight = softmax(power * log_weight)
-        if 1 / (weight**2).sum() > weight.size / 10:
+        if worth(weight) > 0.1:
             return weight
     return weight
 
 
+def worth(weight):
+    """Equal weights that tell as much, as a share of all."""
+    return 1 / (weight**2).sum() / weight.size
+
+
 def study(cell):
     """Of one rig, by option and prior: whether 90 % intervals hold, how wide they are, where their middles lie."""
-    seed, truth = cell
-    frame, true = hz.model_discrepancy.simulate(np.random.default_rng(seed), E=E, share=SHARE, truth=truth)
+    seed, name = cell
+    truth, mounting = TRUTHS[name]
+    frame, true = hz.model_discrepancy.simulate(
+        np.random.default_rng(seed), E=E, share=SHARE, truth=truth, mounting=mounting
+    )
     asked = frame[frame["specimen"] == "S1"].iloc[[0] * len(ASKED)]
     asked = asked.assign(**dict(zip(("position", "load"), np.transpose([*ASKED.values()]), strict=True)))
-    of_model, there = (
-        truly(asked, np.full(len(asked), float(true.E[0])), name, SHARE, E, MIDDLE) for name in ("clamped", truth)
-    )
+    of_first = np.full(len(asked), float(true.E[0]))
+    of_model, there = (truly(asked, of_first, what, float(true.share[0]), E, MIDDLE) for what in ("clamped", truth))
     found = []
-    for name, known in CELLS:
-        options, priors = OPTIONS[name], PRIORS[known]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fit, light = drawn(frame, options, priors, seed)
-        of_rows, _, _ = parts(fit, asked)
-        low, high = of_rows["reality"].quantile(TAILS, "sample").transpose("quantile", "row").values
-        m, delta = (
-            np.quantile(hyperparameters(fit)["m"], TAILS),
-            of_rows["discrepancy"].isel(row=0).quantile(TAILS).values,
-        )
-        row = {"truth": truth, "seed": seed, "option": name, "prior": known, "light": light}
-        row |= {"E": m[0] <= 1 / E <= m[1], "E width": float(abs(np.diff(1 / m)[0])), "E middle": 2 / m.sum()}
-        row |= {"discrepancy": delta[0] <= (there - of_model)[0] <= delta[1]}
-        for k, where in enumerate(ASKED):
-            row |= {where: low[k] <= there[k] <= high[k], f"{where} width": high[k] - low[k]}
-        found.append(row)
+    for option, options in OPTIONS.items():
+        record, of_data = hz.model_discrepancy.MODEL.split(options)
+        data = record.data(frame, **of_data)
+        for prior, priors in PRIORS.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit, light = drawn(record, data, priors, seed)
+            row = {"truth": name, "seed": seed, "option": option, "prior": prior, "light": light}
+            found.append(row | held(fit, asked, there, (there - of_model)[0]))
     return found
+
+
+def held(fit, asked, there, off):
+    """Whether the intervals of one fit hold what is there, and its first row's part that the model has not."""
+    of_rows, _, _ = parts(fit, asked)
+    low, high = of_rows["reality"].quantile(TAILS, "sample").transpose("quantile", "row").values
+    delta = of_rows["discrepancy"].isel(row=0).quantile(TAILS).values
+    m = np.quantile(hyperparameters(fit)["m"], TAILS)
+    row = {"E": m[0] <= 1 / E <= m[1], "E width": float(abs(np.diff(1 / m)[0])), "E middle": 2 / m.sum()}
+    row |= {"discrepancy": delta[0] <= off <= delta[1]}
+    for k, where in enumerate(ASKED):
+        row |= {where: low[k] <= there[k] <= high[k], f"{where} width": high[k] - low[k]}
+    return row
 
 
 def table(rows):
@@ -174,9 +201,10 @@ def main(file, workers=2, rigs=RIGS):
             found = pd.DataFrame(found)
             found.to_csv(kept, mode="a", header=not kept.exists(), index=False)
             rows = pd.concat([rows, found]) if len(rows) else found
-            if k % (5 * len(TRUTHS)) == 0 or k == len(cells):
+            if k % (5 * len(TRUTHS)) == 0:
                 page.write_text(text + table(rows) + "\n")
                 print(k, flush=True)
+    page.write_text(text + table(rows) + "\n")
 
 
 if __name__ == "__main__":

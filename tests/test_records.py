@@ -5,6 +5,7 @@ That is its page, its data, its variants, and what it knows of a group.
 
 import itertools
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from scipy import integrate, stats
 from scipy.stats import qmc
 
 import hbm_zoo as hz
+from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.mixture_of_normals import StudentT
 from hbm_zoo.group_level.multivariate import Vector
 from hbm_zoo.group_level.populations import Beta, CorrelatedNormal, Gamma, Normal, SpikeSlab
@@ -369,7 +371,9 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
         y = level.replicate(rng, before.sample(rng), h, data, level.unseen(data)).squeeze("sample")
         measured = frame.copy()
         measured.loc[record.measured(frame), record.response] = y.values
-        seen = data_of(record, measured)
+        with warnings.catch_warnings():  # of vague priors data are drawn that a reader would be warned of
+            warnings.simplefilter("ignore", FrameWarning)
+            seen = data_of(record, measured)
         kappa, removed = (
             value.broadcast_like(before.sd).transpose(record.group, ...).values.reshape(copies, -1)
             for value in (level.reliability(h, seen), 1 - (level.conditional(h, seen).sd / before.sd) ** 2)

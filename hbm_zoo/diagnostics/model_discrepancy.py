@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -10,16 +13,21 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.new_rows import options_again
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.group_level import discrepancy_level
+from hbm_zoo.group_level import any_simulator, discrepancy_level
 from hbm_zoo.group_level.averages import quantile
-from hbm_zoo.group_level.discrepancy_rows import emptied, joined
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.fits import efficiency, hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.fitting import attributes
+from hbm_zoo.inference.sampling import TUNE, sample
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments, quantiles
 
 POPULATION = "all specimens"
+#: What the simulator taken for the truth has of a discrepancy.
+NOTHING = {"a": 0.0, "ell": 1.0, "a_own": 0.0}
+#: Whose formulas hold where discrepancies are not shared.
+FORMULAS = {"apart": any_simulator}
 INSIDE, BEYOND_SENSORS, BEYOND_LOADS = "among the data", "beyond the last sensor", "beyond the loads"
 DRAWS = 2000
 
@@ -153,14 +161,16 @@ def discrepancy(
     if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
         raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
     h = thinned(hyperparameters(fit), DRAWS)
-    new, f = _of_the_first(record, fit, data, x, simulator)
-    both = joined(data, emptied(new))
+    new, formulas = _of_the_first(record, fit, data, x, simulator), _formulas(record)
+    both = formulas.joined(data, formulas.emptied(new))
     at = both["point_index"].values[-x.size :]
     w = xr.DataArray(new["w"].values, dims="point")
-    of_rig = discrepancy_level.rig(h, both)
+    of_rig = formulas.rig(h, both)
     of_rig = Normal(*(value.isel(point=at) * w for value in (of_rig.mean, of_rig.sd)))
-    b = record.group_level.conditional(h, data).mean.mean("specimen")
-    simulated = float(b.mean()) * f
+    b = float(record.group_level.conditional(h, data).mean.mean())
+    simulated = formulas.simulated(b, new).values
+    if simulator is None and "simulator.points" in data:
+        simulated = _where_it_ran(data, formulas.simulated(b, data).values, x)
     mean = of_rig.mean.mean("sample").values
     columns = {"discrepancy": mean}
     for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
@@ -227,6 +237,55 @@ def reality(
     return table
 
 
+def taken_for_the_truth(fit: xr.DataTree, model: HierarchicalModel | None = None) -> xr.DataTree:
+    """The same data and priors with the simulator taken for the truth: draws of the hyperparameters alone.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy``.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    xarray.DataTree
+        What ``fit(discrepancy="none")`` of the frame of the fit draws under the fit's priors, settings and seed.
+
+    Raises
+    ------
+    ValueError
+        If the fit is of another model.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False)
+    >>> list(taken_for_the_truth(alone)["posterior"].data_vars)
+    ['sigma']
+    """
+    record, data, pooling = _undisputed(checked(fit, model)), prepared(fit), fit.attrs["pooling"]
+    priors = priors_of(fit)
+    numbers = {name: int(fit.attrs[name]) for name in ("draws", "chains", "seed")}
+    settings = {**numbers, "tune": int(fit.attrs.get("tune", TUNE)), "engine": "auto"}
+    tree = sample(record, data, pooling, None, priors, settings, False, {})
+    tree.attrs |= attributes(record, data, pooling, priors) | {"seed": numbers["seed"]}
+    tree["constant_data"] = xr.DataTree(data)
+    return tree
+
+
+@cache
+def _undisputed(record: HierarchicalModel) -> HierarchicalModel:
+    """The record with no discrepancy of any size."""
+    nothing = {name: value for name, value in NOTHING.items() if name in record.parameters}
+
+    def fixed_too(pooling):
+        return lambda priors, data: record.fixed[pooling](priors, data) | nothing
+
+    return replace(record, fixed={pooling: fixed_too(pooling) for pooling in record.fixed})
+
+
 def _of_rows(
     fit: xr.DataTree, frame: pd.DataFrame, simulator: Callable | None, model: HierarchicalModel | None
 ) -> pd.DataFrame:
@@ -255,10 +314,11 @@ def parts(
         raise FrameError("reality expected a frame with at least one row.")
     new = record.prepared(frame.assign(deflection=0.0), **_options(record, fit, simulator))
     h, rng = thinned(hyperparameters(fit), DRAWS), np.random.default_rng(int(fit.attrs["seed"]))
-    both = joined(seen, emptied(new))
+    formulas = _formulas(record)
+    both = formulas.joined(seen, formulas.emptied(new))
     b = record.group_level.conditional(h, both).over(xr.ones_like(h.m)).sample(rng)
     b = b.sel(specimen=new["specimen"].values.astype(str))
-    simulator, delta = discrepancy_level.realities(rng, b, h, new, seen)
+    simulator, delta = formulas.realities(rng, b, h, new, seen)
     return xr.Dataset({"reality": simulator + delta, "simulator": simulator, "discrepancy": delta}), seen, new
 
 
@@ -272,21 +332,29 @@ def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
     return [", ".join(words) or INSIDE for words in said]
 
 
+def _formulas(record: HierarchicalModel) -> ModuleType:
+    """Those that hold for a record's discrepancies."""
+    return FORMULAS.get(record.chosen["discrepancy"], discrepancy_level)
+
+
 def _of_the_first(
     record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, x: np.ndarray, simulator: Callable | None
-) -> tuple[xr.Dataset, np.ndarray]:
-    """Rows of the first specimen's beam under the typical load, and f there, NaN where a simulator has not run."""
+) -> xr.Dataset:
+    """Rows of the first specimen's beam under the typical load; f of a simulator that is not given again is not its."""
     beam = {name: data[name].values[0] for name in record.columns if name in data and data[name].dims == ("specimen",)}
     typical = float(data.attrs["typical_load"])
     frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
-    frame = frame.assign(**beam)
-    if simulator is not None or "simulator.points" not in data:
-        new = record.prepared(frame, **_options(record, fit, simulator))
-        return new, new["f"].values
-    there = (data["of_specimen"] == 0) & np.isclose(data["load"], typical)
-    ran = dict(zip(data["position"].values[there], data["f"].values[there], strict=True))
     options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
-    return record.prepared(frame, **options), np.array([ran.get(place, np.nan) for place in x])
+    if simulator is not None or "simulator.points" not in data:
+        options = _options(record, fit, simulator)
+    return record.prepared(frame.assign(**beam), **options)
+
+
+def _where_it_ran(data: xr.Dataset, simulated: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """What a simulator said of the first specimen's beam under the typical load, NaN where it has not run."""
+    there = ((data["of_specimen"] == 0) & np.isclose(data["load"], float(data.attrs["typical_load"]))).values
+    ran = dict(zip(data["position"].values[there], simulated[there], strict=True))
+    return np.array([ran.get(place, np.nan) for place in x])
 
 
 def _options(record: HierarchicalModel, fit: xr.DataTree, simulator: Callable | None) -> dict:

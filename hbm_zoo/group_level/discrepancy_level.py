@@ -273,11 +273,15 @@ def realities(rng, theta, h, new, seen):
     delta = discrepancies(rng, each, h, both)
     first = both.sizes["row"] - new.sizes["row"]
     of, point = (xr.DataArray(both[name].values[first:], dims="row") for name in ("of_specimen", "point_index"))
-    f, w = (xr.DataArray(new[name].values, dims="row") for name in ("f", "w"))
-    predicted = theta.isel(specimen=xr.DataArray(new["of_specimen"].values, dims="row")) * f
-    return predicted.drop_vars("specimen", errors="ignore"), w * delta.isel(specimen=of, point=point).drop_vars(
-        "specimen"
-    )
+    w = xr.DataArray(new["w"].values, dims="row")
+    each = theta.isel(specimen=xr.DataArray(new["of_specimen"].values, dims="row"))
+    predicted = simulated(each.drop_vars("specimen", errors="ignore"), new)
+    return predicted, w * delta.isel(specimen=of, point=point).drop_vars("specimen")
+
+
+def simulated(b, data):
+    """What the simulator says of each row at a b, or at one each [..., row]."""
+    return b * xr.DataArray(data["f"].values, dims="row")
 
 
 def replicate(rng, theta, h, new, seen):

@@ -77,7 +77,9 @@ def without_row(data, i):
 
 
 def without_group(data, group, j):
-    """The data without one group, and without its rows."""
+    """The data without one group, and without its rows; a group that is alone is there, and nothing seen of it."""
+    if data.sizes[group] == 1:
+        return emptied(data)
     others = data.isel({group: np.arange(data.sizes[group]) != j})
     return of_rows(_rows(others), others["specimen"].values)
 

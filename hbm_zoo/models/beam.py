@@ -84,9 +84,9 @@ def simulated(simulator, runs):
         If an answer is not one finite number, or is not in proportion to the compliance, the last input.
     """
     points, back = np.unique(runs, axis=0, return_inverse=True)
-    f = _answers(simulator, points, 1.0)
+    f = answers(simulator, points, 1.0)
     few = np.unique(np.linspace(0, len(points) - 1, 10).astype(int))
-    scaled = _answers(simulator, points[few], ANOTHER) / ANOTHER
+    scaled = answers(simulator, points[few], ANOTHER) / ANOTHER
     off = abs(scaled - f[few]) > LINEAR * abs(f).max()
     if off.any():
         at = few[off][0]
@@ -98,14 +98,20 @@ def simulated(simulator, runs):
     return f[back.reshape(-1)]
 
 
-def _answers(simulator, points, compliance):
-    """Of each point one number, if it is one."""
-    answers = simulator(np.column_stack([points, np.full(len(points), compliance)])).reshape(len(points), -1)
-    if answers.shape[1] != 1 or not np.isfinite(answers).all():
-        bad = answers[~np.isfinite(answers).all(axis=1)][:1]
-        got = f"{answers.shape[1]} of each" if answers.shape[1] != 1 else f"{bad.item()}"
+def answers(simulator, points, compliance):
+    """What a simulator says of each point at a compliance, or at one each [1/GPa]: one number, if it is one [mm].
+
+    Raises
+    ------
+    FrameError
+        If it is none.
+    """
+    said = simulator(np.column_stack([points, np.broadcast_to(compliance, len(points))])).reshape(len(points), -1)
+    if said.shape[1] != 1 or not np.isfinite(said).all():
+        bad = said[~np.isfinite(said).all(axis=1)][:1]
+        got = f"{said.shape[1]} of each" if said.shape[1] != 1 else f"{bad.item()}"
         raise FrameError(f"{NAME}: 'simulator' expected one finite deflection [mm] of each point, got {got}.")
-    return answers[:, 0]
+    return said[:, 0]
 
 
 def readings(frame, w, reach: float = np.inf, simulator=None):

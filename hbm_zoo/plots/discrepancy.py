@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pymc_extras.prior import Prior
 from scipy import stats
 
-from hbm_zoo.diagnostics.model_discrepancy import POPULATION, checked, discrepancy, modulus
+from hbm_zoo.diagnostics.model_discrepancy import POPULATION, checked, discrepancy, modulus, taken_for_the_truth
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, word
 from hbm_zoo.inference.summary import interval_name
 from hbm_zoo.model import HierarchicalModel
@@ -18,8 +19,8 @@ from hbm_zoo.plots.style import FAINT, GREY, INK, SMALL, Picture, colour, finish
 from hbm_zoo.priors import log_density, quantiles
 
 GRID, POINTS = 61, 400
-#: Of E in the picture: the shares of the prior and of the posterior that it leaves out at each end.
-PRIOR_OUT, POSTERIOR_OUT = 0.1, 0.002
+#: Of E in the picture: the shares of the prior, and of what else is shown, that it leaves out at each end.
+PRIOR_OUT, OUT = 0.1, 0.002
 MOST_SPECIMENS = 40
 
 
@@ -95,16 +96,17 @@ def plot_modulus(
     fit : xarray.DataTree
         A fit of ``model_discrepancy``.
     without : xarray.DataTree, optional
-        A fit of the same data with discrepancy="none", to be shown beside it.
+        A fit of the same data with discrepancy="none", to be shown beside it. Default: hyperparameters are drawn for
+        it, in seconds, from the same data and priors.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Above, densities of 1/m (under no pooling, of the first specimen's E): the prior, the posterior, and that of
-        the simulator taken for the truth. Below, a row a specimen: what the model alone says, and E with its interval;
-        beyond 40 specimens, the first 40.
+        Above, densities of 1/m (under no pooling, of the first specimen's E): the prior, the posterior, and the
+        posterior were the simulator taken for the truth, which shows what the prior decides. Below, a row a specimen:
+        what the model alone says, and E with its interval; beyond 40 specimens, the first 40.
 
     Raises
     ------
@@ -122,22 +124,14 @@ def plot_modulus(
     figure = Picture(figsize=(7.0, 3.2 + 0.2 * len(rows)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1 + 0.2 * len(rows)])
     drawn, kind = _moduli(fit, model), colour(fit.attrs["pooling"])
-    low, high = _ends(drawn, fit)
-    E = np.linspace(low, high, POINTS)
-    above.plot(E, _prior_density(E, fit), color=GREY, ls=":", lw=1.4, label="prior")
-    density = stats.gaussian_kde(drawn)(E)
-    above.fill_between(E, density, color=kind, alpha=0.25, lw=0)
-    above.plot(E, density, color=kind, lw=1.4, label="posterior")
-    if without is not None:
-        alone = stats.gaussian_kde(_moduli(without, model))(E)
-        scaled = alone * density.max() / alone.max()
-        above.plot(E, scaled, color=INK, ls="--", lw=1.2, label="simulator taken for the truth (height scaled)")
-    above.set_yticks([])
-    above.set_ylabel("density", fontsize=SMALL)
+    alone = _alone(fit, without, model)
+    low, high = _ends([drawn, alone, rows["model_alone"]], fit)
+    _densities(above, np.linspace(low, high, POINTS), drawn, alone, fit)
     y = np.arange(len(rows))
     below.hlines(y, rows[f"E_{interval_name()}_lb"], np.minimum(rows[f"E_{interval_name()}_ub"], high), kind, lw=1.4)
     below.plot(rows["E"], y, "o", ms=4, color=kind)
-    below.plot(rows["model_alone"], y, "o", ms=4, mfc="white", mec=INK, label="least squares, the simulator alone")
+    by_least_squares = "least squares, the simulator alone"
+    below.plot(rows["model_alone"], y, "o", ms=4, mfc="white", mec=INK, clip_on=False, label=by_least_squares)
     below.set_yticks(y, [group_name(name) for name in rows.index], fontsize=SMALL)
     below.invert_yaxis()
     below.set_xlabel("Young's modulus E [GPa]", fontsize=SMALL)
@@ -164,12 +158,33 @@ def _of_prior(fit: xr.DataTree) -> Prior:
     return priors["b"] if fit.attrs["pooling"] == "none" else priors["m"]
 
 
-def _ends(drawn: np.ndarray, fit: xr.DataTree) -> tuple[float, float]:
+def _densities(axes: Axes, E: np.ndarray, drawn: np.ndarray, alone: np.ndarray, fit: xr.DataTree) -> None:
+    """Of E: the prior, the posterior, and the posterior were the simulator the truth, as high as that."""
+    density, kind = stats.gaussian_kde(drawn)(E), colour(fit.attrs["pooling"])
+    axes.plot(E, _prior_density(E, fit), color=GREY, ls=":", lw=1.4, label="prior")
+    axes.fill_between(E, density, color=kind, alpha=0.25, lw=0)
+    axes.plot(E, density, color=kind, lw=1.4, label="posterior")
+    if alone.size:
+        at, of_alone = np.union1d(E, np.linspace(alone.min(), alone.max(), POINTS)), stats.gaussian_kde(alone)
+        scaled = of_alone(at) * density.max() / of_alone(at).max()
+        axes.plot(at, scaled, color=INK, ls="--", lw=1.2, label="simulator taken for the truth (height scaled)")
+    axes.set_yticks([])
+    axes.set_ylabel("density", fontsize=SMALL)
+
+
+def _alone(fit: xr.DataTree, without: xr.DataTree | None, model: HierarchicalModel | None) -> np.ndarray:
+    """The same were the simulator taken for the truth; nothing beside a fit that takes it for that."""
+    if "a" in checked(fit, model).extras.absent(prepared(fit)):
+        return np.array([])
+    return _moduli(taken_for_the_truth(fit, model) if without is None else without, model)
+
+
+def _ends(shown: list, fit: xr.DataTree) -> tuple[float, float]:
     """From the least to the largest E that is worth looking at."""
     of_prior = quantiles(_of_prior(fit), np.array([1 - PRIOR_OUT, PRIOR_OUT]))
-    of_posterior = np.quantile(drawn, [POSTERIOR_OUT, 1 - POSTERIOR_OUT])
-    ends = 1 / of_prior if (of_prior > 0).all() else of_posterior
-    return float(min(ends[0], of_posterior[0])), float(max(ends[1], of_posterior[1]))
+    ends = [1 / of_prior[of_prior > 0], *(np.quantile(x, [OUT, 1 - OUT]) for x in shown if len(x))]
+    every = np.concatenate(ends)[np.isfinite(np.concatenate(ends))]
+    return float(every.min()), float(every.max())
 
 
 def _prior_density(E: np.ndarray, fit: xr.DataTree) -> np.ndarray:

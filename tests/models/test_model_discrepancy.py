@@ -13,7 +13,14 @@ from scipy import stats
 from scipy.special import softmax
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.model_discrepancy import BEYOND_LOADS, BEYOND_SENSORS, INSIDE, POPULATION, parts
+from hbm_zoo.diagnostics.model_discrepancy import (
+    BEYOND_LOADS,
+    BEYOND_SENSORS,
+    INSIDE,
+    POPULATION,
+    parts,
+    taken_for_the_truth,
+)
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.discrepancy import APART, log_density, random_estimates
 from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
@@ -57,6 +64,23 @@ def test_what_the_model_does_not_know_adds_its_share_at_the_tip_under_the_middle
     frame = SMALL.iloc[[0]].assign(position=1.0, load=10.0)
     clamped, there = (truly(frame, np.array([70.0]), name, 0.3, 70.0, 10.0)[0] for name in ("clamped", truth))
     assert there == pytest.approx(clamped * (1.0 if truth == "clamped" else 1.3))
+
+
+def test_each_mounting_adds_its_share_and_all_add_the_same_if_they_do_not_differ():
+    def shares(mounting):
+        rng = np.random.default_rng(3)
+        frame, true = MODEL.simulate(rng, specimens=4, mounting=mounting, share=0.2, sigma=0.0)
+        tip = frame[(frame["position"] == 0.8) & (frame["load"] == 10.0)]
+        f = beam.deflection(*(tip[name].to_numpy() for name in ("position", "load", "length", "width", "thickness")))
+        of_tip = beam.deflection(1.0, 10.0, 1.0, 30.0, 10.0) / 70 * 0.8
+        return true, (tip["deflection"].to_numpy() - f * true.b.values) / of_tip
+
+    same, found = shares(0.0)
+    np.testing.assert_allclose(found, 0.2)
+    np.testing.assert_allclose(same.share, 0.2)
+    true, found = shares(0.3)
+    np.testing.assert_allclose(found, true.share)
+    assert np.unique(true.share).size == 4
 
 
 # The density of each variant as it stands on the page.
@@ -165,6 +189,15 @@ def test_without_a_discrepancy_the_modulus_is_wrong_with_confidence_and_with_one
     widths = {name: high - low for name, (low, high) in ends.items()}
     assert widths["vague"] > 3 * widths["known"] > 3 * widths["without"]
     assert tables["known"]["learned"] < 0.5 < tables["vague"]["learned"]
+
+
+def test_the_simulator_is_taken_for_the_truth_from_a_fit_as_from_its_frame(fits):
+    found = taken_for_the_truth(fits["vague"])
+    for name in ("m", "s", "sigma"):
+        np.testing.assert_allclose(found["posterior"][name], fits["without"]["posterior"][name], rtol=1e-6)
+    assert not {"a", "ell"} & set(found["posterior"].dataset)
+    informed = hyperparameters(taken_for_the_truth(fits["known"])).m
+    assert 1 / informed.mean() > 60  # the prior of the fit, not the default one
 
 
 def test_specimens_are_compared_better_than_they_are_known(fits):
@@ -490,9 +523,11 @@ def test_pictures_draw_what_the_tables_say(fits):
         drawn["simulator and discrepancy"].get_ydata(), table["simulator"] + table["discrepancy"]
     )
     assert len(drawn["readings"].get_xdata()) == 48
-    of_E = hz.plot_modulus(fits["vague"], fits["without"])
+    of_E = hz.plot_modulus(fits["vague"])
     labels = {line.get_label(): line for axes in of_E.axes for line in axes.lines}
-    assert {"prior", "posterior", "simulator taken for the truth (height scaled)"} <= set(labels)
+    E, alone = labels["simulator taken for the truth (height scaled)"].get_data()
+    assert E[alone.argmax()] == pytest.approx(1 / fits["without"]["posterior"]["m"].mean().item(), rel=0.01)
+    assert "prior" in labels
     alone = hz.model_discrepancy.modulus(fits["vague"]).drop(POPULATION)["model_alone"]
     np.testing.assert_allclose(labels["least squares, the simulator alone"].get_xdata(), alone)
     E, density = labels["posterior"].get_data()

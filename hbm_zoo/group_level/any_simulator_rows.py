@@ -1,0 +1,151 @@
+"""Rows of groups whose simulator is any smooth one: what `any_simulator` needs beside what `discrepancy` does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import optimize
+
+from hbm_zoo.group_level import discrepancy_rows
+from hbm_zoo.group_level.discrepancy_rows import ROWS
+
+#: Runs of the simulator at each point, and as many of Chebyshev's polynomials.
+POWERS = 13
+#: Where the least misfit of a group is looked for first.
+GRID = np.linspace(-1, 1, 401)
+
+
+def runs(ends):
+    """Where a simulator runs between two ends: at Chebyshev's nodes."""
+    x = np.cos(np.pi * (np.arange(POWERS) + 0.5) / POWERS)
+    return _from_unit(x, ends)
+
+
+def held_out(ends):
+    """Halfway between the runs, and at the ends: where a table is farthest from them."""
+    return _from_unit(np.cos(np.pi * np.arange(POWERS + 1) / POWERS), ends)
+
+
+def _from_unit(x, ends):
+    low, high = ends
+    return (low + high) / 2 + (high - low) / 2 * x
+
+
+def said_by(answers):
+    """The coefficients [row, power] of the polynomials through what a simulator said in its `runs` [row, run]."""
+    k = np.arange(POWERS)
+    nodes = np.cos(np.pi * np.outer(np.arange(POWERS) + 0.5, k) / POWERS)
+    coefficients = 2 / POWERS * answers @ nodes
+    coefficients[:, 0] /= 2
+    return coefficients
+
+
+def at(said, b, ends):
+    """What the polynomials say at b, between the ends [row, b]."""
+    return np.polynomial.chebyshev.chebval((2 * np.atleast_1d(b) - sum(ends)) / (ends[1] - ends[0]), said.T)
+
+
+def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
+    """What rows say: as of `discrepancy_rows.of_rows`, f the simulator's at a group's own estimate over that.
+
+    Parameters
+    ----------
+    rows : xarray.Dataset
+        As there, but for f, and ``said`` [row, power]; attrs ``stiffest`` and ``softest`` too.
+    labels : numpy.ndarray
+        Of the groups.
+
+    Returns
+    -------
+    xarray.Dataset
+        Also ``b_hat``, the group's own estimate between the ends, by least squares, and ``ff``, the squares of the
+        simulator's slopes there; ``V`` [specimen, point, near], ``towards`` [specimen, point, power] and ``beside``
+        [specimen, also, power]; ``ends`` [end] of the compliance [1/GPa].
+    """
+    ends = np.array([1 / rows.attrs["stiffest"], 1 / rows.attrs["softest"]])
+    of, said = rows["of_specimen"].values, rows["said"].values
+    y, seen = rows["deflection"].values, rows["seen"].values
+    b_hat = np.array([_least_squares(said[of == j], y[of == j], seen[of == j], ends) for j in range(labels.size)])
+    own = b_hat[of]
+    f = np.array([at(said[[i]], own[i], ends)[0, 0] for i in range(of.size)]) / own
+    data = discrepancy_rows.of_rows(rows[[n for n in ROWS if n != "f"]].assign(f=("row", f)), labels)
+    slopes = np.array([_slope(said[i], own[i], ends) for i in range(of.size)]) * seen
+    ff = np.bincount(of, slopes**2, minlength=labels.size)
+    W = np.zeros((of.size, data.sizes["point"]))
+    W[np.arange(of.size), data["point_index"].values] = rows["w"].values
+    each = [_of_group(W[of == j], y[of == j], said[of == j], seen[of == j]) for j in range(labels.size)]
+    V, towards, beside = (np.stack(parts) for parts in zip(*each, strict=True))
+    return data.assign(
+        said=(("row", "power"), said),
+        b_hat=("specimen", b_hat),
+        ff=("specimen", ff),
+        V=(("specimen", "point", "near"), V),
+        towards=(("specimen", "point", "power"), towards),
+        beside=(("specimen", "also_power", "power"), beside),
+        ends=("end", ends),
+    )
+
+
+def _least_squares(said, y, seen, ends):
+    """The b between the ends that rows are nearest to; the middle if none is seen."""
+    if not seen.any():
+        return float(np.mean(ends))
+    off = np.polynomial.chebyshev.chebval(GRID, said.T) - y[:, None]
+    best = int((seen[:, None] * off**2).sum(axis=0).argmin())
+
+    def misfit(x):
+        return (seen * (np.polynomial.chebyshev.chebval(x, said.T) - y) ** 2).sum()
+
+    around = GRID[max(best - 1, 0)], GRID[min(best + 1, GRID.size - 1)]
+    found = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-10})
+    return float(_from_unit(found.x, ends))
+
+
+def _slope(said, b, ends):
+    """Of the polynomials of one row at b [mm GPa]."""
+    x = (2 * b - sum(ends)) / (ends[1] - ends[0])
+    return np.polynomial.chebyshev.chebval(x, np.polynomial.chebyshev.chebder(said)) * 2 / (ends[1] - ends[0])
+
+
+def _of_group(W, y, said, seen):
+    """V, and the coefficients of y - F along the columns of W and beside them: rows in any order."""
+    order = np.lexsort((y, *W.T))
+    W, off = W[order] * seen[order, None], -said[order] * seen[order, None]
+    off[:, 0] += y[order] * seen[order]
+    O, V = np.linalg.qr(W)
+    towards, points = O.T @ off, W.shape[1]
+    beside = np.linalg.qr(off - O @ towards, mode="r")
+    missing, short = points - len(V), POWERS - len(beside)
+    return (
+        np.pad(V, ((0, missing), (0, 0))),
+        np.pad(towards, ((0, missing), (0, 0))),
+        np.pad(beside, ((0, short), (0, 0))),
+    )
+
+
+def _rows(data):
+    """The rows of the groups that data still have."""
+    of = pd.Index(data["place"].values).get_indexer(data["of_specimen"].values)
+    rows = data[[*ROWS, "said"]].drop_vars("specimen", errors="ignore").assign(of_specimen=("row", of))
+    return rows.isel(row=of >= 0)
+
+
+def emptied(data):
+    """The same groups before their data: no y is known."""
+    rows = _rows(data)
+    return of_rows(rows.assign(seen=xr.zeros_like(rows["seen"])), data["specimen"].values)
+
+
+def without_group(data, group, j):
+    """The data without one group; a group that is alone is there, and nothing seen of it."""
+    return emptied(data) if data.sizes[group] == 1 else data.isel({group: np.arange(data.sizes[group]) != j})
+
+
+def joined(*parts):
+    """The rows of several data sets; groups are known by their labels."""
+    each = [(_rows(part), part["specimen"].values.astype(str)) for part in parts]
+    every = pd.Index(pd.unique(np.concatenate([labels for _, labels in each])))
+    of = [every.get_indexer(labels)[rows["of_specimen"].values] for rows, labels in each]
+    rows = xr.concat([rows for rows, _ in each], dim="row").assign(of_specimen=("row", np.concatenate(of)))
+    return of_rows(rows.assign_attrs(parts[0].attrs), every.to_numpy(str))

@@ -1,0 +1,176 @@
+"""Any smooth simulator: the density against dense quadrature, limits, gradient, draws of the discrepancy, its table."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+import xarray as xr
+from scipy import integrate, stats
+
+import hbm_zoo as hz
+from hbm_zoo.group_level import any_simulator, any_simulator_rows, discrepancy_level
+from hbm_zoo.group_level.any_simulator import GROUPS, PLACES
+from hbm_zoo.group_level.discrepancy import APART
+from hbm_zoo.models.beam import deflection
+
+MODEL = hz.model_discrepancy.MODEL
+APART_RECORD = MODEL.under(discrepancy="apart")
+SMALL, _ = MODEL.simulate(np.random.default_rng(2), specimens=2, positions=(0.2, 0.5, 0.9), loads=(5.0, 10.0))
+SMALL = SMALL.iloc[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]]
+RANGE = {"stiffest": 150.0, "softest": 30.0}
+NAMES = ("m", "s", "sigma", "a", "ell")
+POINTS = {
+    "usual": (0.016, 0.002, 0.1, 1.3, 0.4),
+    "little noise": (0.016, 0.004, 1e-3, 2.0, 0.4),
+    "no discrepancy": (0.016, 0.003, 0.3, 0.0, 0.4),
+    "far off": (0.012, 0.0004, 0.2, 0.3, 1.0),
+    "wide": (0.02, 0.006, 2.0, 5.0, 0.2),
+}
+
+
+def bends(points, far=50.0):
+    """A beam that is the stiffer the farther it bends [mm]."""
+    d = deflection(*points[:, :-1].T) * points[:, -1]
+    return d / (1 + (d / far) ** 2)
+
+
+def data_of(frame=SMALL, **simulator):
+    return APART_RECORD.data(frame, **simulator, **RANGE)
+
+
+CURVED = data_of(simulator=bends)
+
+
+def h_of(*values):
+    return xr.Dataset({name: ("sample", [value]) for name, value in zip(NAMES, values, strict=True)})
+
+
+def extended(simulator, point, b):
+    """What a simulator says at one point, beyond the runs in the straight lines that it ends in there."""
+    low, high = 1 / RANGE["stiffest"], 1 / RANGE["softest"]
+    inside, step = np.clip(b, low, high), 1e-6 * (high - low)
+    at = [simulator(np.column_stack([np.tile(point, (b.size, 1)), inside + k * step])) for k in (-1, 0, 1)]
+    return at[1] + (at[2] - at[0]) / (2 * step) * (b - inside)
+
+
+def dense(values, simulator, which):
+    """Log density of a specimen's rows, and the mean and sd of b, by quadrature of the normal density of all rows."""
+    m, s, sigma, a, ell = values
+    rows = SMALL[SMALL["specimen"] == which]
+    y, x, P = (rows[name].to_numpy() for name in ("deflection", "position", "load"))
+    w = P / np.median(SMALL["load"]) * 2 * x
+    C = np.exp(-(np.subtract.outer(x, x) ** 2) / (2 * ell**2))
+    C = np.where(np.equal.outer(x, x), 1.0, (1 - APART) * C)
+    V = a**2 * np.outer(w, w) * C + sigma**2 * np.eye(y.size)
+    given = rows[["position", "load", "length", "width", "thickness"]].to_numpy()
+    L, log_det = np.linalg.cholesky(V), np.linalg.slogdet(2 * np.pi * V)[1]
+    b = np.linspace(m - 12 * s, m + 12 * s, 100_001)
+    off = np.stack([y[i] - extended(simulator, given[i], b) for i in range(y.size)])
+    log_f = -0.5 * ((np.linalg.solve(L, off) ** 2).sum(axis=0) + log_det) + stats.norm(m, s).logpdf(b)
+    f = np.exp(log_f - log_f.max())
+    total, mean = (integrate.simpson(f * g, x=b) for g in (1.0, b))
+    mean /= total
+    return np.log(total) + log_f.max(), mean, np.sqrt(integrate.simpson(f * (b - mean) ** 2, x=b) / total)
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_the_density_and_what_is_known_of_a_group_are_dense_quadrature(name):
+    data, h = CURVED, h_of(*POINTS[name])
+    found, after = any_simulator.log_left_out(h, data), any_simulator.conditional(h, data)
+    for j, which in enumerate(("S1", "S2")):
+        log_density, mean, sd = dense(POINTS[name], bends, which)
+        assert found.values[0, j] == pytest.approx(log_density, rel=1e-9, abs=1e-6)
+        assert after.mean.values[0, j] == pytest.approx(mean, rel=1e-7)
+        assert after.sd.values[0, j] == pytest.approx(sd, rel=1e-5)
+
+
+def test_one_specimen_under_a_linear_simulator_is_the_exact_linear_model():
+    one = SMALL[SMALL["specimen"] == "S1"]
+    linear, tabled = MODEL.data(one), data_of(one)
+    for values in POINTS.values():
+        h = h_of(*values)
+        exact, found = (
+            f(h, d) for f, d in ((discrepancy_level.log_joint, linear), (any_simulator.log_left_out, tabled))
+        )
+        np.testing.assert_allclose(found.squeeze(), exact.squeeze(), atol=1e-7)
+        exact, found = discrepancy_level.conditional(h, linear), any_simulator.conditional(h, tabled)
+        np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-8)
+        np.testing.assert_allclose(found.sd, exact.sd, rtol=1e-6)
+        exact, found = discrepancy_level.rig(h, linear), any_simulator.rig(h, tabled)
+        np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found.sd, exact.sd, rtol=1e-6, atol=1e-9)
+
+
+def test_specimens_that_are_alike_are_exactly_at_m():
+    data = CURVED
+    h = h_of(0.016, 0.0, 0.1, 1.3, 0.4)
+    b = h.m * xr.ones_like(data.n)
+    level = any_simulator.log_likelihood(b, h, data)
+    np.testing.assert_allclose(any_simulator.log_left_out(h, data), level, rtol=1e-12)
+    near = any_simulator.log_left_out(h.assign(s=h.s + 1e-9), data)
+    np.testing.assert_allclose(near, level, atol=1e-4)
+    assert (any_simulator.conditional(h, data).sd == 0).all()
+    assert (any_simulator.reliability(h, data) == 0).all()
+
+
+def test_candidate_s_formula():
+    """Log p(b | h) + log p(y | b, h) - log p(b | y, h) = log p(y | h)."""
+    data, h = CURVED, h_of(*POINTS["usual"])
+    after = any_simulator.conditional(h, data)
+    for b in (after.mean, after.mean + 1.3 * after.sd):
+        before = xr.apply_ufunc(stats.norm.logpdf, b, h.m, h.s)
+        rest = before + any_simulator.log_likelihood(b, h, data) - after.log_density(b)
+        np.testing.assert_allclose(rest, any_simulator.log_left_out(h, data), atol=1e-6)
+
+
+def test_what_is_sampled_is_what_is_asked_and_has_its_gradient():
+    data = CURVED
+    arrays = [data[name].transpose("specimen", *dims).values for name, dims in GROUPS.items()]
+    arrays += [data[name].values for name in PLACES]
+    h = [pt.dscalar(name) for name in NAMES]
+    log_p = any_simulator.log_density(None, *map(pt.as_tensor, arrays), *h)
+    f = pytensor.function(h, [log_p.sum(), *pt.grad(log_p.sum(), h)], mode="FAST_COMPILE")
+    for name in ("usual", "far off"):
+        values = np.array(POINTS[name])
+        level, *gradient = f(*values)
+        assert float(level) == pytest.approx(float(any_simulator.log_left_out(h_of(*values), data).sum()), rel=1e-10)
+        for k, size in enumerate(values):
+            ahead, behind = (
+                float(any_simulator.log_left_out(h_of(*(values + side * 1e-5 * size * np.eye(5)[k])), data).sum())
+                for side in (1, -1)
+            )
+            assert gradient[k] * size == pytest.approx((ahead - behind) / 2e-5, rel=1e-4, abs=1e-5)
+
+
+def test_discrepancies_and_realities_are_drawn_as_they_are_known():
+    """Mean and sd of v over draws of b and v are those of `rig`; a reality between the sensors has all its parts."""
+    data, h = data_of(SMALL[SMALL["specimen"] == "S1"], simulator=bends), h_of(*POINTS["usual"])
+    many, rng = h.isel(sample=np.zeros(20_000, int)), np.random.default_rng(4)
+    b = any_simulator.conditional(many, data).over(xr.ones_like(many.m)).sample(rng)
+    v = any_simulator.discrepancies(rng, b, many, data).isel(specimen=0)
+    known = any_simulator.rig(h, data)
+    assert (abs(v.mean("sample") - known.mean[0]) < 4.5 * known.sd[0] / np.sqrt(20_000)).all()
+    np.testing.assert_allclose(v.std("sample"), known.sd[0], rtol=0.03)
+    F, of_v = any_simulator.realities(rng, b, many, data, data)
+    y = (F + of_v).mean("sample").values
+    assert (abs(y - data["deflection"].values) < 4 * 0.1).all()
+    np.testing.assert_allclose(F.std("sample"), any_simulator.simulated(b.isel(specimen=0), data).std("sample"))
+
+
+def test_the_table_is_the_simulator_and_knows_its_error():
+    data = data_of(simulator=lambda points: bends(points, far=15.0))
+    ends, given = data["ends"].values, SMALL[["position", "load", "length", "width", "thickness"]].to_numpy()
+    b = np.linspace(*ends, 23)
+    said = any_simulator_rows.at(data["said"].values, b, ends)
+    there = np.stack([bends(np.column_stack([given, np.full(len(given), one)]), 15.0) for one in b], axis=1)
+    assert 1e-6 < abs(said - there).max() < 1.5 * data.attrs["table_error"] < 1e-2
+    assert CURVED.attrs["table_error"] < 1e-7
+
+
+def test_beyond_the_runs_the_simulator_goes_on_in_a_straight_line():
+    ends = np.array([0.01, 0.03])
+    t = any_simulator.polynomials(np.array([0.029, 0.03, 0.031, 0.032, 0.01, 0.009, 0.008]), ends, np)
+    np.testing.assert_allclose(t[3] - t[2], t[2] - t[1], atol=1e-6)
+    np.testing.assert_allclose(t[6] - t[5], t[5] - t[4], atol=1e-6)
+    k = np.arange(any_simulator_rows.POWERS)
+    np.testing.assert_allclose(t[2] - t[1], 0.1 * k**2, atol=1e-6)

@@ -1,0 +1,133 @@
+"""Model discrepancy with discrepancy="apart": a fit of a simulator that bends, its verbs, bad simulators."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from pymc_extras.prior import Prior
+
+import hbm_zoo as hz
+from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.inference.fits import efficiency
+from hbm_zoo.models.beam import deflection
+
+MODEL = hz.model_discrepancy.MODEL
+RIG = hz.load_data("simulated_rig")
+ONE = RIG[RIG["specimen"] == "S1"]
+VERBS = hz.model_discrepancy
+SETTINGS = {"random_seed": 1, "progressbar": False, "draws": 500, "discrepancy": "apart"}
+
+
+def bends(points):
+    """A beam that is the stiffer the farther it bends [mm]."""
+    d = deflection(*points[:, :-1].T) * points[:, -1]
+    return d / (1 + (d / 60.0) ** 2)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """A rig that turns, under a simulator that bends; E is known to 3 %."""
+    y = bends(ONE[["position", "load", "length", "width", "thickness"]].assign(b=1 / 70).to_numpy())
+    y += 0.3 * y[-1] * ONE["load"] / 15.0 * ONE["position"] + np.random.default_rng(3).normal(0, 0.05, len(ONE))
+    known = {"b": Prior("Normal", mu=1 / 70, sigma=0.03 / 70)}
+    return hz.fit(MODEL, ONE.assign(deflection=y), "none", simulator=bends, priors=known, **SETTINGS)
+
+
+def test_a_single_experiment_has_its_modulus_its_discrepancy_and_its_predictions(fit):
+    table = VERBS.modulus(fit)
+    assert table["E_eti89_lb"].item() < 70 < table["E_eti89_ub"].item()
+    asked = ONE.head(2).assign(position=[0.45, 0.8], load=[10.0, 15.0])
+    said = VERBS.reality(fit, asked, simulator=bends)
+    np.testing.assert_allclose(said["simulator"] + said["discrepancy"], said["reality"], rtol=1e-9)
+    assert said["reality"].iloc[1] == pytest.approx(fit["constant_data"]["deflection"].values[-1], abs=0.2)
+    assert (said["sd"] < said["sd_of_discrepancy"] / 2).all()
+    curve = VERBS.discrepancy(fit, [0.45, 0.8], simulator=bends)
+    size = said["sd_of_discrepancy"].iloc[0] / np.sqrt(1000 * efficiency(fit))
+    assert curve["discrepancy"].iloc[0] == pytest.approx(said["discrepancy"].iloc[0], abs=5 * size)
+    assert curve["simulator"].iloc[1] == pytest.approx(
+        bends(np.array([[0.8, 10.0, 1.0, 30.0, 10.0, fit["posterior"]["b"].mean().item()]])).item(), rel=0.01
+    )
+
+
+def test_a_simulator_that_is_not_given_again_is_shown_where_it_ran(fit):
+    table = VERBS.discrepancy(fit, [0.45, 0.8])
+    assert table["simulator"].isna().tolist() == [True, False]
+    given = VERBS.discrepancy(fit, [0.45, 0.8], simulator=bends)
+    np.testing.assert_allclose(table["simulator"].iloc[1], given["simulator"].iloc[1], rtol=1e-9)
+    with pytest.raises(ValueError, match="is not the simulator of the fit"):
+        VERBS.reality(fit, ONE.head(1), simulator=lambda points: 1.01 * bends(points))
+    with pytest.raises(ValueError, match="give it again as 'simulator'"):
+        VERBS.reality(fit, ONE.head(1))
+
+
+def test_the_simulator_taken_for_the_truth_bends_as_well(fit):
+    """Without a discrepancy the posterior is that of least squares with the prior: far softer."""
+    found = VERBS.taken_for_the_truth(fit)
+    h = xr.Dataset({name: ("sample", [value]) for name, value in (("m", 1 / 70), ("s", 0.03 / 70), ("ell", 1.0))})
+    sigma = found["posterior"]["sigma"].mean().item()
+    data = fit["constant_data"].to_dataset()
+    alone = MODEL.under(discrepancy="apart").group_level.conditional(
+        h.assign(a=("sample", [0.0]), sigma=("sample", [sigma])), data
+    )
+    assert 1 / alone.mean.item() < 68 < VERBS.modulus(fit)["E"].item()
+    assert sigma > 5 * fit["posterior"]["sigma"].mean().item()
+
+
+BAD = {
+    "a step": (lambda p: np.where(p[:, -1] > 0.02, 1.0, 0.5) * bends(p), FrameError, "smooth function .* runs miss by"),
+    "a kink": (lambda p: bends(p) * (1 + 30 * abs(p[:, -1] - 0.02)), FrameError, "nearer moduli as 'softest'"),
+    "chance": (lambda p: bends(p) + np.random.default_rng().normal(0, 1, len(p)), FrameError, "smooth function"),
+    "NaN": (lambda p: np.where(p[:, 1] > 10, np.nan, bends(p)), FrameError, "one finite deflection .* got nan"),
+    "infinite": (lambda p: bends(p) / (p[:, 0] > 0.15), FrameError, "one finite deflection"),
+    "two numbers": (lambda p: np.stack([bends(p), bends(p)], axis=1), FrameError, "got 2 of each"),
+    "too few": (lambda p: bends(p)[:-1], ValueError, "expected to answer each of"),
+    "text": (lambda p: ["much"] * len(p), ValueError, "gave no numbers"),
+    "no function": (3.0, FrameError, "to be a function of points"),
+    "metres": (lambda p: bends(p) / 1e3, FrameError, "nearest to an end of the moduli"),
+    "nothing": (lambda p: 0 * bends(p), FrameError, "has no reading under a load"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_simulator_is_refused(name):
+    simulator, error, sentence = BAD[name]
+    with pytest.raises(error, match=sentence):
+        MODEL.under(discrepancy="apart").data(ONE, simulator=simulator)
+
+
+def test_a_table_that_is_nearly_too_coarse_is_told():
+    def nearly(points):
+        return bends(points) + 0.02 * np.cos(4e3 * points[:, -1])
+
+    with pytest.warns(FrameWarning, match="Between its runs the simulator is known to .* of the scatter"):
+        data = MODEL.under(discrepancy="apart").data(ONE, simulator=nearly, stiffest=150.0, softest=30.0)
+    assert data.attrs["table_error"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stiffest": 20.0, "softest": 60.0}, "more than 'softest', got 20 and 60"),
+        ({"stiffest": -1.0}, "'stiffest' expected a modulus above 0"),
+        ({"softest": True}, "'softest' expected a modulus above 0"),
+    ],
+)
+def test_moduli_that_cannot_be_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MODEL.under(discrepancy="apart").data(ONE, **options)
+
+
+def test_a_prior_beyond_the_runs_is_refused():
+    with pytest.raises(ValueError, match=r"has \d+% beyond: give other moduli"):
+        hz.fit(MODEL, ONE, "none", priors={"b": Prior("Normal", mu=0.03, sigma=0.01)}, **SETTINGS)
+
+
+DESIGN, _ = MODEL.simulate(np.random.default_rng(3), specimens=1, positions=(0.2, 0.4, 0.6, 0.8), loads=(5.0, 10.0))
+
+
+@pytest.mark.slow
+def test_a_single_experiment_is_calibrated():
+    many = {"simulations": 200, "draws": 250, "random_seed": 1, "progressbar": False}
+    result = hz.calibrate(MODEL, DESIGN, "none", discrepancy="apart", simulator=bends, **many)
+    assert result.table["p_holm"].min() > 0.01
+    assert result.failed <= 10
