@@ -26,6 +26,8 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
 LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
+#: Components that a mixture is given where its weights prove too little.
+MORE_PARTS = 6
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
@@ -96,19 +98,33 @@ def weighted(
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
-    Their worth alone says how many: k-hat is looked at once. ``exact(x)`` is the log posterior where that of the
-    densities has coarser integrals.
+    Their worth alone says how many: k-hat is looked at once. Where they prove too little, as along a curve, the mixture
+    gets more components by them, and others are drawn. ``exact(x)`` is the log posterior where that of the densities
+    has coarser integrals.
     """
-    target, mixture = exact or posterior, fitted(posterior, found, rng)
-    least = LEAST_INTEGRATED if exact else LEAST_PROPOSALS
-    batch, points, log_ratios = max(2 * draws, least), [], []
-    for _ in range(MOST_BATCHES):
-        points.append(mixture.sample(batch, rng))
-        log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
-        result = Weighted(np.concatenate(points), np.concatenate(log_ratios), found.tops)
-        if result.ess >= max(ESS_LEAST, draws / 2):
-            break
-    return result
+    mixture, target = fitted(posterior, found, rng), exact or posterior
+    batch = max(2 * draws, LEAST_INTEGRATED if exact else LEAST_PROPOSALS)
+
+    def proposed(mixture: Mixture) -> Weighted:
+        points, log_ratios = [], []
+        for _ in range(MOST_BATCHES):
+            points.append(mixture.sample(batch, rng))
+            log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
+            result = Weighted(np.concatenate(points), np.concatenate(log_ratios), found.tops)
+            if result.ess >= max(ESS_LEAST, draws / 2):
+                break
+        return result
+
+    first = proposed(mixture)
+    hopeful = first.failures and first.ess > 0
+    return proposed(along(posterior, mixture, first, rng)) if hopeful else first
+
+
+def along(posterior: LogPosterior, mixture: Mixture, seen: Weighted, rng: np.random.Generator) -> Mixture:
+    """The mixture with more components where what was seen of the posterior is too large for it, fitted to it once."""
+    grown = mixture.grown(seen.x, seen.log_ratios, MORE_PARTS)
+    x = grown.sample(ROUNDS * OF_A_ROUND, rng)
+    return grown.fitted(x, posterior(x) - grown.log_density(x))
 
 
 def resampled(weights: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
