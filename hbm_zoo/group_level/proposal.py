@@ -22,7 +22,7 @@ from hbm_zoo.group_level.student import log_student, student_points
 from hbm_zoo.group_level.weighted import MultivariateNormal
 
 NEAR, WIDER, FLATTEST = 0.7, 1.5, 0.2
-STARTS, STEP, FEW_STEPS = 64, 0.01, 5
+STARTS, FEW_STARTS, STEP, FEW_STEPS = 64, 16, 0.01, 5
 
 
 def standard_points(dimensions: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,10 +54,10 @@ def proposed(
     """Nodes [curve, node, deviate] of the proposal of each curve; log q and log f there [curve, node].
 
     ``points`` are as of `standard_points`, with a leading axis of one for all curves or one each.
-    ``roughly``: a few steps towards the mode will do.
+    ``roughly``: a few steps towards the mode, from the best of fewer points, will do.
     """
     student, normal, near = points[0], points[1], points[2] < NEAR
-    start = _start(log_f, curves, normal)
+    start = _start(log_f, curves, normal[:, : FEW_STARTS if roughly else STARTS])
     mode, curvature = climb(log_f, start, STEP, FEW_STEPS) if roughly else modes(log_f, start, STEP)
     values, vectors = np.linalg.eigh(curvature)
     axes = WIDER * vectors / np.sqrt(np.maximum(values, FLATTEST))[:, None, :]
@@ -70,6 +70,6 @@ def proposed(
 
 def _start(log_f: Callable, curves: int, normal: np.ndarray) -> np.ndarray:
     """The best of some points of the defence and its middle: a likelihood may have several tops."""
-    starts = np.concatenate([np.zeros_like(normal[:, :1]), WIDER * normal[:, :STARTS]], axis=1)
+    starts = np.concatenate([np.zeros_like(normal[:, :1]), WIDER * normal], axis=1)
     starts = np.broadcast_to(starts, (curves, *starts.shape[1:]))
     return starts[np.arange(curves), log_f(starts).argmax(axis=1)]

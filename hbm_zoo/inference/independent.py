@@ -26,8 +26,9 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
 LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
-#: Components that a mixture is given where its weights prove too little.
-MORE_PARTS = 6
+#: Where the weights of a mixture prove too little: how often it grows at most, by how many components and proposals, and
+#: the most that one of these weighs, over the mean, where it need not grow further.
+TURNS, MORE_PARTS, OF_A_TURN, EVEN = 16, 2, 4000, 5.0
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
@@ -121,10 +122,20 @@ def weighted(
 
 
 def along(posterior: LogPosterior, mixture: Mixture, seen: Weighted, rng: np.random.Generator) -> Mixture:
-    """The mixture with more components where what was seen of the posterior is too large for it, fitted to it once."""
-    grown = mixture.grown(seen.x, seen.log_ratios, MORE_PARTS)
-    x = grown.sample(ROUNDS * OF_A_ROUND, rng)
-    return grown.fitted(x, posterior(x) - grown.log_density(x))
+    """The mixture with more components where it is too thin, fitted to the posterior each time; first by what was seen.
+
+    A few at a time: the thin ends of a curve are seen from the parts that lie nearest to them.
+    """
+    x, log_density = seen.x, seen.log_ratios + mixture.log_density(seen.x)
+    for _ in range(TURNS):
+        mixture = mixture.grown(x, log_density, MORE_PARTS)
+        x = mixture.sample(OF_A_TURN, rng)
+        log_density = posterior(x)
+        log_ratios = log_density - mixture.log_density(x)
+        mixture = mixture.fitted(x, log_ratios)
+        if softmax(log_ratios).max() * OF_A_TURN < EVEN:
+            break
+    return mixture
 
 
 def resampled(weights: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:

@@ -61,20 +61,21 @@ class Mixture:
             np.concatenate([roots, self.roots[-1:]]),
         )
 
-    def grown(self, x: np.ndarray, log_ratios: np.ndarray, parts: int) -> Mixture:
+    def grown(self, x: np.ndarray, log_posterior: np.ndarray, parts: int) -> Mixture:
         """More components, one after the other where the posterior is largest beside all so far.
 
         Each lies at a point and is as wide as its neighbours, by their weights (incremental mixture importance
         sampling; Raftery & Bao 2010, Biometrics 66:1162-1173): so a mixture follows a curve.
         """
-        mixture, log_posterior = self, log_ratios + self.log_density(x)
-        precision = np.linalg.inv(np.cov(x.T, aweights=softmax(log_ratios) + 1 / len(x)).reshape(2 * x.shape[1:]))
+        mixture, every = self, 1 / len(x)
+        weight = softmax(log_posterior - self.log_density(x)) + every
+        precision = np.linalg.inv(np.cov(x.T, aweights=weight).reshape(2 * x.shape[1:]))
         for _ in range(parts):
             beside = log_posterior - mixture.log_density(x)
             away = x - x[beside.argmax()]
             near = np.argsort(np.einsum("ki,ij,kj->k", away, precision, away))[: int(NEIGHBOURS * len(x))]
-            share = softmax(beside)[near] + 1 / len(x)
-            covariance = (share * away[near].T) @ away[near] / share.sum()
+            weight = softmax(beside)[near] + every
+            covariance = (weight * away[near].T) @ away[near] / weight.sum()
             mixture = mixture._with(x[beside.argmax()], np.linalg.cholesky(covariance * (FREEDOM - 2) / FREEDOM))
         return mixture
 
