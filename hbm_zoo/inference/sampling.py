@@ -104,7 +104,10 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
 def _independently(
     record, data, pooling, priors, posterior: LogPosterior, few: LogPosterior, found: Places, settings, fine: bool
 ) -> xr.DataTree:
-    """Independent draws, ``fine`` by the finest integrals, and the weighted proposals, of which leaving out makes use."""
+    """Independent draws, and the proposals with their weights, of which leaving out makes use.
+
+    ``fine``: by finer integrals than those that are sampled.
+    """
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]
 
