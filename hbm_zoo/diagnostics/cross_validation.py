@@ -196,11 +196,10 @@ def _without(
     A bridge between the posteriors with it and without it; where they hardly overlap, one from
     each to a normal.
     """
-    draws = None if record.group_level.cells(prepared(fit)) <= CELLS_OF_A_REFIT else DRAWS_A_REFIT
-    ends = refit(fit, others, seed, record, draws), fit
-    others_only, all_of_them = map(hyperparameters, ends)
-    draws = others_only, thinned(all_of_them, others_only.sizes["sample"])
-    reff, reff_of_all = map(efficiency, ends)
+    few = None if record.group_level.cells(prepared(fit)) <= CELLS_OF_A_REFIT else DRAWS_A_REFIT
+    again = refit(fit, others, seed, record, few)
+    known, reff, reff_of_all = hyperparameters(again), efficiency(again), efficiency(fit)
+    draws = known, thinned(hyperparameters(fit), known.sizes["sample"])
     without, including = (log_density(h).values.ravel() for h in draws)
     elpd, mcse = bridge(without, including, (reff, reff_of_all))
     if not mcse > LEAST_OVERLAP:

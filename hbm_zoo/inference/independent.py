@@ -26,7 +26,7 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
 LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
-#: Where the weights of a mixture prove too little: how often it grows at most, by how many components and proposals; the
+#: Where the weights of a mixture prove too little: how often it grows at most, by so many components and proposals; the
 #: most that one of these weighs, over the mean, where it need not grow further.
 TURNS, MORE_PARTS, OF_A_TURN, EVEN = 16, 2, 4000, 5.0
 
