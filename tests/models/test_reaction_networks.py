@@ -265,6 +265,16 @@ def test_rates_are_known_from_oneself_and_from_others(fit):
     assert only["prior"].to_numpy() == pytest.approx(np.sqrt(3) * prior, rel=1e-2)
 
 
+def test_others_are_empty_beyond_the_limit_of_the_draws(fit, monkeypatch):
+    """The limit of 400 draws is 0.62; k-hat of the modules as they are, and of none that may be trusted."""
+    table = hz.reaction_networks.identifiability(fit, ["k1"])
+    assert (table["others"].isna() == (table["k_hat"] > 1 - 1 / np.log10(400))).all()
+    monkeypatch.setattr("hbm_zoo.diagnostics.reaction_networks.k_hat_threshold", lambda draws: -np.inf)
+    doubted = hz.reaction_networks.identifiability(fit, ["k1"])
+    assert doubted[["others", "from_others"]].isna().all(axis=None)
+    assert doubted["all"].notna().all()
+
+
 def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
     table = hz.reaction_networks.directions(fit)
     assert (table.loc["M01", "ordered"] == "").all()
