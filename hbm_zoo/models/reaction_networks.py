@@ -302,4 +302,4 @@ MODEL = HierarchicalModel(
 )
 build = MODEL.build
 simulate = MODEL.simulate
-__getattr__ = verbs_of("reaction_networks", "identifiability", "directions")
+__getattr__ = verbs_of("reaction_networks", "identifiability", "directions", "resolution")

@@ -159,6 +159,17 @@ def _known(table: pd.DataFrame) -> str:
     )
 
 
+def _resolved(table: pd.DataFrame) -> str:
+    """Down to which spreads the nodes that were made once do."""
+    spreads = [name for name in table if name.startswith("omega_")]
+    error = f"the log likelihood is known within {table['error'].max():.2f} nats"
+    if not table["resolved"].any():
+        return f"the nodes that were made once resolve no spread of modules; on those that move {error}"
+    least = table[table["resolved"]].iloc[-1]
+    down_to = ", ".join(f"{name} {least[name]:.2g}" for name in spreads)
+    return f"nodes that were made once resolve spreads of modules down to {down_to}; below, they move, and {error}"
+
+
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -237,6 +248,18 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "where they leave more doubt than there was.",
                 "from_others": "Share of it that the other modules take off by themselves.",
                 "k_hat": "Of the weights by which the module's own data are left out.",
+            },
+        ),
+        Answer(
+            verb="resolution",
+            heading="Which spreads are resolved",
+            word="Resolved",
+            sentence=_resolved,
+            meanings={
+                "share": "Of the posterior means of the spreads.",
+                "off": "Log likelihood on the nodes that were made once less that on nodes that move [nats].",
+                "error": "Standard error of the latter [nats].",
+                "resolved": "Whether the nodes made once are right within a nat, here and at all larger spreads.",
             },
         ),
     ),

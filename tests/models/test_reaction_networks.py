@@ -284,6 +284,18 @@ def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
     assert table.loc["M01", "left"].iloc[0] < 0.05
 
 
+def test_the_smallest_spread_that_nodes_resolve_is_reported(fit):
+    """Nodes that were made once fail as spreads go to 0; where they hold, the likelihood is that of brute force."""
+    table = hz.reaction_networks.resolution(fit)
+    assert table["resolved"].iloc[0]
+    assert not table["resolved"].iloc[-2:].any()
+    assert table["resolved"].is_monotonic_decreasing
+    assert table.loc[0.0, [f"omega_{name}" for name in NAMES]].eq(0).all()
+    assert table.loc[0.0, "error"] < 1e-9
+    assert (abs(table.loc[table["resolved"], "off"]) <= 1).all()
+    assert table["error"].max() < 0.6
+
+
 @pytest.mark.parametrize("text", ["k1 + km * k2", "k9"])
 def test_a_combination_that_cannot_be_read_is_refused(fit, text):
     with pytest.raises(ValueError, match=re.escape(text)):
