@@ -67,6 +67,15 @@ def simulated_rig() -> pd.DataFrame:
     return frame.assign(true_b=truth["b"].sel(specimen=frame["specimen"].to_numpy()).values).round(6)
 
 
+def simulated_network() -> pd.DataFrame:
+    """Twelve modules A <-> B -> C: three show B and C at 8 times, nine C alone at 4; noise .03."""
+    rng = np.random.default_rng(20240116)
+    frame, truth = hz.reaction_networks.simulate(rng, mu=np.log([1.0, 0.6, 0.5]), omega=0.4, sigma=0.03)
+    theta = truth["theta"].sel(module=frame["module"].to_numpy())
+    rates = {f"true_theta_{name}": theta.sel(coefficient=name).values for name in theta.coefficient.values}
+    return frame.assign(**rates).round(4)
+
+
 MAKERS = (
     simulated_readmissions,
     simulated_discharges,
@@ -75,6 +84,7 @@ MAKERS = (
     simulated_alloy,
     simulated_half_sibs,
     simulated_rig,
+    simulated_network,
 )
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ class HierarchicalModel:
         What is known of a group given the hyperparameters.
     alternatives
         Options that change the model: option, then value, then ``change(record)``, the record that
-        holds for it. The first value is this record, and changes nothing.
+        holds for it. The first value is this record, and changes nothing; `inputs.Freely` where they cannot be listed.
     simulate, datasets
         A frame like the real one with its truth; shipped data by name.
     extras
@@ -318,8 +318,7 @@ class HierarchicalModel:
         chosen = self.chosen
         for name, value in options.items():
             known = self.alternatives[choose(name, self.alternatives, f"option of {self.name}")]
-            by_word = {str(one).lower(): one for one in known}  # True is written true where all is text
-            chosen[name] = by_word[choose(str(value).lower(), by_word, name)]
+            chosen[name] = inputs.value_of(name, known, value)
         if placing := again(moderators):
             chosen[OPTION] = placing  # the last, so that it changes what the others have made
         return _under(self.base or self, tuple(chosen.items()))

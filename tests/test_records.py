@@ -30,6 +30,7 @@ FEW = {
     "hospital_readmission": {"hospitals": 6},
     "spike_slab_genes": {"genes": 12},
     "population_pk": {"patients": 4},
+    "reaction_networks": {"modules": 2, "rich": 1},
     "variance_components": {"sites": 2, "sires": (6, 9), "offspring": (2, 5)},
     "selection_gradients": {"traits": 4, "years": 6},
     "selection_gradients-exact": {"years": 4, "animals": (12, 30)},
@@ -378,7 +379,9 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
             value.broadcast_like(before.sd).transpose(record.group, ...).values.reshape(copies, -1)
             for value in (level.reliability(h, seen), 1 - (level.conditional(h, seen).sd / before.sd) ** 2)
         )
-        assert ((kappa.mean(axis=0) >= 0) & (kappa.mean(axis=0) <= 1)).all()
+        # A kappa next to 0 is beside it by the error of its nodes.
+        unsure = 4 * kappa.std(axis=0) / np.sqrt(copies) if level.nodes else 0.0
+        assert ((kappa.mean(axis=0) >= -unsure) & (kappa.mean(axis=0) <= 1)).all()
         if level.kappa.startswith("1 - "):
             off = kappa - removed
             assert (abs(off.mean(axis=0)) <= 4 * off.std(axis=0) / np.sqrt(copies) + 1e-9).all()

@@ -34,6 +34,7 @@ QUADRATURE_ERROR = 0.01
 LEAST_OVERLAP = 0.05  # Monte Carlo error of a bridge [nats] beyond which its two ends are too far apart
 SPLITS = 20
 DRAWS_A_SPLIT = 250
+DRAWS_A_REFIT = 250  # Of each chain, where a likelihood has many nodes.
 DRAWS_OF_MANY_GROUPS = 100
 CELLS_A_SPLIT = 2_000_000
 #: What of a fit its refits need.
@@ -195,8 +196,10 @@ def _without(
     A bridge between the posteriors with it and without it; where they hardly overlap, one from
     each to a normal.
     """
-    ends = refit(fit, others, seed, record), fit
-    draws, (reff, reff_of_all) = [hyperparameters(end) for end in ends], (efficiency(end) for end in ends)
+    few = None if record.group_level.cells(prepared(fit)) <= CELLS_OF_A_REFIT else DRAWS_A_REFIT
+    again = refit(fit, others, seed, record, few)
+    known, reff, reff_of_all = hyperparameters(again), efficiency(again), efficiency(fit)
+    draws = known, thinned(hyperparameters(fit), known.sizes["sample"])
     without, including = (log_density(h).values.ravel() for h in draws)
     elpd, mcse = bridge(without, including, (reff, reff_of_all))
     if not mcse > LEAST_OVERLAP:

@@ -1,8 +1,9 @@
-"""What a model takes beside its frame: a second frame, or a simulator."""
+"""What a model takes beside its frame: a second frame, a simulator, or an option that changes it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,58 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames.rules import FrameError, Rule, check
-from hbm_zoo.words import plural
+from hbm_zoo.words import choose, plural
 
 SIMULATOR = "simulator"
 Input = Mapping[str, Rule] | str
 REMEMBERED = 10
+
+
+@dataclass(frozen=True)
+class Freely(Mapping):
+    """The values of an option that is written freely, a formula say, in the place of a mapping of those that there are.
+
+    Attributes
+    ----------
+    first
+        The value of the record itself; what is listed.
+    read
+        ``read(value)``: its one spelling, by which a fit knows it, or a ValueError.
+    change
+        ``change(value)``: the change of a record, for a value so spelt.
+    """
+
+    first: str
+    read: Callable[[Any], str]
+    change: Callable[[str], Callable]
+
+    def __getitem__(self, value: str) -> Callable:
+        return self.change(value)
+
+    def __iter__(self) -> Iterator[str]:
+        yield self.first
+
+    def __len__(self) -> int:
+        return 1
+
+
+def value_of(option: str, known: Mapping[Any, Any], value: Any) -> Any:
+    """The value of an option that changes a model, as the model spells it; what is true is written true as text.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the nearest is given.
+
+    Examples
+    --------
+    >>> value_of("exact", {False: None, True: None}, "TRUE")
+    True
+    """
+    if isinstance(known, Freely):
+        return known.read(value)
+    by_word = {str(one).lower(): one for one in known}
+    return by_word[choose(str(value).lower(), by_word, option)]
 
 
 class Remembered:

@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
+from hbm_zoo.group_level.adapted import adapted
 from hbm_zoo.group_level.features import features, log_normal
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically, summed
 from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
@@ -62,6 +63,13 @@ class Cloud:
         As of `GroupLevel`.
     size
         Nodes a group, a power of 2: 1024 where data are rich, 4096 where a group has fewer rows than coefficients.
+    moving_size
+        Nodes that move, a power of 2 and no more than that: fewer where each is a simulation, for they lie better.
+        Default: as many.
+    rounds
+        How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
+    roughly
+        Whether nodes that move lie where a few steps towards the top lead: so where each step is many simulations.
 
     Examples
     --------
@@ -93,6 +101,9 @@ class Cloud:
     estimand: Callable | None = None
     at: Callable = GroupLevel.at
     size: int = 1024
+    moving_size: int | None = None
+    rounds: int = 0
+    roughly: bool = False
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
@@ -191,7 +202,8 @@ class Cloud:
         if not (self.population(self.at(rough, data)).sd > 0).all():  # complete pooling has no spread to look for
             rough = self.rough(data, priors)
         at, seed = self.at(rough, data), int(rng.integers(2**31))
-        made = nodes(partial(self._finite, h=at, data=data), self.population(at), data[self.group], self.size, seed)
+        log_likelihood, population = partial(self._finite, h=at, data=data), self.population(at)
+        made = nodes(log_likelihood, population, data[self.group], self.size, seed, self.rounds)
         return made.assign(predicted=self._predict(made.theta, data), features=features(made))
 
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
@@ -205,7 +217,10 @@ class Cloud:
 
     def _portions(self, flat: xr.Dataset, data: xr.Dataset) -> list[xr.Dataset]:
         """States of the hyperparameters, as many at once as memory allows."""
-        step = max(1, CELLS_AT_ONCE // max(data.theta.size, data.predicted.size))
+        held = max(data.theta.size, data.predicted.size)
+        if not self.population(flat).cholesky.any():  # a group has one node
+            held = -(-held // data.sizes["node"])
+        step = max(1, CELLS_AT_ONCE // held)
         return [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
 
     def _table(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
@@ -252,7 +267,9 @@ class Cloud:
         """The same, with nodes that move where too few of the fixed ones are effective."""
         theta = (data.theta * xr.ones_like(h.state, dtype=float)).transpose(*log_f.dims, "coefficient").copy()
         for here, moved in self._moved(h, data, found):
-            theta[here], log_f[here] = moved.theta.isel({self.group: 0}).transpose("state", ...), moved.log_f
+            again = np.arange(log_f.sizes["node"]) % moved.sizes["node"]  # fewer nodes stand for as many, each as often
+            every = moved.isel({self.group: 0, "node": again}, missing_dims="ignore")
+            theta[here], log_f[here] = every.theta.transpose("state", ...), every.log_f
             for name in INTEGRAL:
                 found[name][here] = moved[name]
         return theta, log_f, found
@@ -266,12 +283,25 @@ class Cloud:
                 some = h.isel({"state": states, self.group: [j]}, missing_dims="ignore")
                 population = self.population(some).over(some.state).over(xr.ones_like(one.seed, dtype=float))
                 log_likelihood = partial(self._finite, h=some, data=one)
-                moved = moving(log_likelihood, population, data.sizes["node"], one.seed.item())
+                every = data.sizes["node"]
+                size = min(self.moving_size or every, every)
+                moved = moving(log_likelihood, population, size, one.seed.item(), self.roughly)
                 yield {"state": states, self.group: j}, moved
 
 
 def _defined(population: MultivariateNormal) -> xr.DataArray:
     return (population.mean + population.sd).notnull().all("coefficient")
+
+
+def on_nodes(formula: Callable, theta: xr.DataArray, one: xr.Dataset) -> xr.DataArray:
+    """``formula(theta)`` of one group at its nodes: once at those of the fit, and where they moved."""
+    if "sample" not in theta.dims or theta.sizes["node"] != one.sizes["node"]:  # without a spread there is one
+        return formula(theta)
+    moved = (theta != one.theta).any([dim for dim in theta.dims if dim != "sample"])
+    found = formula(one.theta).expand_dims(sample=theta.sizes["sample"]).copy()
+    if moved.any():
+        found[{"sample": moved.values}] = formula(theta.isel(sample=moved.values))
+    return found
 
 
 def flattened(h: xr.Dataset, group: str) -> tuple[xr.Dataset, Callable]:
@@ -309,16 +339,20 @@ def integral(log_f: xr.DataArray) -> xr.Dataset:
         return xr.Dataset({"log_marginal": top + np.log(total / size), "error": error, "effective": effective})
 
 
-def moving(log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int) -> xr.Dataset:
+def moving(
+    log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int, roughly: bool = False
+) -> xr.Dataset:
     """Nodes of one group that move with the population, and its integral, at each state of the hyperparameters.
+
+    They lie around the top, or where a few steps towards it lead.
 
     With w = f/q and v = N(z; 0, I)/q in units of their means, log m = log mean f/q - b log mean N/q, b the slope of w
     on v; its error is that of w - b v.
     """
     log_f = standardised(log_likelihood, population, "state")
     states, coefficients = population.mean.sizes["state"], population.mean.sizes["coefficient"]
-    points = tuple(part[None] for part in standard_points(coefficients, size, seed))
-    z, log_q, height = proposed(log_f, states, points)
+    points = standard_points(coefficients, size, seed)
+    z, log_q, height = proposed(log_f, states, tuple(part[None] for part in points), roughly)
     log_w, log_v = height - log_q, log_standard_normal(z) - log_q
     (log_mean, w), (log_mean_v, v) = _in_units_of_mean(log_w), _in_units_of_mean(log_v)
     slope = (w * v).mean(axis=1, keepdims=True) / (v**2).mean(axis=1, keepdims=True)
@@ -342,7 +376,12 @@ def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nodes(
-    log_likelihood: Callable, pilot: MultivariateNormal, groups: xr.DataArray, size: int = 1024, seed: int = 0
+    log_likelihood: Callable,
+    pilot: MultivariateNormal,
+    groups: xr.DataArray,
+    size: int = 1024,
+    seed: int = 0,
+    rounds: int = 0,
 ) -> xr.Dataset:
     """The cloud of each group: scrambled Sobol points of the proposal around a rough fit (`proposal`).
 
@@ -358,6 +397,8 @@ def nodes(
         Nodes a group, a power of 2.
     seed : int
         Of the points.
+    rounds : int
+        Of `adapted`.
 
     Returns
     -------
@@ -379,7 +420,8 @@ def nodes(
     points = [standard_points(pilot.mean.sizes["coefficient"], size, seed) for seed in seeds]
     each: Any = pilot.over(ones)
     stacked = tuple(np.stack(part) for part in zip(*points, strict=True))
-    z, log_q, log_f = proposed(standardised(log_likelihood, each, group), len(seeds), stacked)
+    standard = standardised(log_likelihood, each, group)
+    z, log_q, log_f = adapted(standard, proposed(standard, len(seeds), stacked), seeds, rounds)
     lost = ~np.isfinite(log_f).any(axis=1)
     if lost.any():
         raise ValueError(f"The likelihood is 0 at every node of {group} {groups.values[lost].tolist()}.")

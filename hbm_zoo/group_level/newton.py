@@ -56,7 +56,7 @@ def modes(log_f: Callable, start: np.ndarray, step: float = STEP) -> tuple[np.nd
     return x, curvature
 
 
-def climb(log_f: Callable, x: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+def climb(log_f: Callable, x: np.ndarray, step: float, most_steps: int = MOST_STEPS) -> tuple[np.ndarray, np.ndarray]:
     """Uphill along each axis of the curvature, no farther than a radius that learns.
 
     It ends where Newton's decrement, the way that is left in standard deviations (Boyd & Vandenberghe 2004, Convex
@@ -64,7 +64,7 @@ def climb(log_f: Callable, x: np.ndarray, step: float) -> tuple[np.ndarray, np.n
     """
     value, gradient, curvature = derivatives(log_f, x, step)
     radius = np.ones(len(x))
-    for _ in range(MOST_STEPS):
+    for _ in range(most_steps):
         values, vectors = np.linalg.eigh(curvature)
         slope = (vectors.mT @ gradient[..., None])[..., 0]
         along = slope / np.maximum(np.abs(values), step**4)

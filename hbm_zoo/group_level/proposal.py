@@ -17,19 +17,19 @@ import xarray as xr
 from scipy import special
 from scipy.stats import qmc
 
-from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.newton import climb, modes
 from hbm_zoo.group_level.student import log_student, student_points
 from hbm_zoo.group_level.weighted import MultivariateNormal
 
 NEAR, WIDER, FLATTEST = 0.7, 1.5, 0.2
-STARTS, STEP = 64, 0.01
+STARTS, FEW_STARTS, STEP, FEW_STEPS = 64, 16, 0.01, 5
 
 
 def standard_points(dimensions: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of a t and of a normal [node, deviate], and which nodes are near the mode [node]: scrambled Sobol."""
+    """Points of a t and of a normal [node, deviate], and a share [node] below `NEAR` near the mode: scrambled Sobol."""
     u = qmc.Sobol(dimensions + 2, rng=seed).random(size)
     normal = special.ndtri(np.clip(u[:, :dimensions], 1e-12, 1 - 1e-12))
-    return student_points(u[:, :-1]), normal, u[:, -1] < NEAR
+    return student_points(u[:, :-1]), normal, u[:, -1]
 
 
 def standardised(log_likelihood: Callable, population: MultivariateNormal, curve: str) -> Callable:
@@ -48,13 +48,17 @@ def log_standard_normal(z: np.ndarray) -> np.ndarray:
     return -(z**2 + np.log(2 * np.pi)).sum(axis=-1) / 2
 
 
-def proposed(log_f: Callable, curves: int, points: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def proposed(
+    log_f: Callable, curves: int, points: tuple, roughly: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes [curve, node, deviate] of the proposal of each curve; log q and log f there [curve, node].
 
     ``points`` are as of `standard_points`, with a leading axis of one for all curves or one each.
+    ``roughly``: a few steps towards the mode, from the best of fewer points, will do.
     """
-    student, normal, near = points
-    mode, curvature = modes(log_f, _start(log_f, curves, normal), STEP)
+    student, normal, near = points[0], points[1], points[2] < NEAR
+    start = _start(log_f, curves, normal[:, : FEW_STARTS if roughly else STARTS])
+    mode, curvature = climb(log_f, start, STEP, FEW_STEPS) if roughly else modes(log_f, start, STEP)
     values, vectors = np.linalg.eigh(curvature)
     axes = WIDER * vectors / np.sqrt(np.maximum(values, FLATTEST))[:, None, :]
     z = np.where(near[..., None], mode[:, None] + student @ axes.mT, WIDER * normal)
@@ -66,6 +70,6 @@ def proposed(log_f: Callable, curves: int, points: tuple) -> tuple[np.ndarray, n
 
 def _start(log_f: Callable, curves: int, normal: np.ndarray) -> np.ndarray:
     """The best of some points of the defence and its middle: a likelihood may have several tops."""
-    starts = np.concatenate([np.zeros_like(normal[:, :1]), WIDER * normal[:, :STARTS]], axis=1)
+    starts = np.concatenate([np.zeros_like(normal[:, :1]), WIDER * normal], axis=1)
     starts = np.broadcast_to(starts, (curves, *starts.shape[1:]))
     return starts[np.arange(curves), log_f(starts).argmax(axis=1)]

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.optimize import least_squares
 
 from hbm_zoo.group_level import dosing, one_compartment
-from hbm_zoo.group_level.cloud import Cloud
+from hbm_zoo.group_level.cloud import Cloud, on_nodes
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.residual_error import BELOW, MEASURED, log_density, residual_error
 from hbm_zoo.group_level.weighted import MultivariateNormal
@@ -168,22 +168,13 @@ class Route:
         if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
             self._last[:] = h, data, j, self.cloud.conditional(h, one)
         known = self._last[3]
-        f = self._expected_on_nodes(known.theta, one, one.isel(row=[row]))
+        at = one.isel(row=[row])
+        f = on_nodes(lambda theta: self.expected(theta, at).isel(row=0), known.theta, one)
         scatter = _error(data).sd(f, h.sigma_add, h.sigma_prop)
         below = one.used.values[0, row] == BELOW
         of_row = xr.apply_ufunc(log_density, data.concentration.values[i], f, scatter, below)
         left_out = -known.log_expectation(-of_row.where(known.weight > 0, 0.0))
         return left_out.isel(patient=0, drop=True)
-
-    def _expected_on_nodes(self, theta: xr.DataArray, one: xr.Dataset, at: xr.Dataset) -> xr.DataArray:
-        """F of one row at nodes: those of the fit once, and again only for the draws for which they moved."""
-        if "sample" not in theta.dims or theta.sizes["node"] != one.sizes["node"]:  # without a spread there is one
-            return self.expected(theta, at).isel(row=0)
-        moved = (theta != one.theta).any([dim for dim in theta.dims if dim != "sample"])
-        f = self.expected(one.theta, at).isel(row=0).expand_dims(sample=theta.sizes["sample"]).copy()
-        if moved.any():
-            f[{"sample": moved.values}] = self.expected(theta.isel(sample=moved.values), at).isel(row=0)
-        return f
 
     def without_row(self, data: xr.Dataset, i: int) -> xr.Dataset:
         """The data without one sample; the nodes stay, and what is expected of the others there."""

@@ -140,11 +140,13 @@ def fit(
 def placed_nodes(record, data, pooling, parameterization, priors, settings) -> xr.Dataset:
     """The nodes of numerical integrals, where there are any: first rough ones, then, by a short fit, better placed.
 
-    Nodes that are no coarser than the integrals can be are of the data alone, and placed once.
+    Nodes that are no coarser than the integrals can be are of the data alone, and placed once; so are those of complete
+    pooling, which has no spread to place them by.
     """
     seen = with_nodes(record, data, priors, settings["seed"])
     if (
         seen is data
+        or pooling == "complete"
         or record.group_level.log_sampled is None
         or set(record.fixed[pooling](priors, data)) >= set(record.parameters)
     ):

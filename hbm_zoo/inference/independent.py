@@ -26,6 +26,9 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
 LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
+#: Where the weights of a mixture prove too little: how often it grows at most, by so many components and proposals; the
+#: most that one of these weighs, over the mean, where it need not grow further.
+TURNS, MORE_PARTS, OF_A_TURN, EVEN = 16, 2, 4000, 5.0
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
@@ -96,19 +99,43 @@ def weighted(
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
-    Their worth alone says how many: k-hat is looked at once. ``exact(x)`` is the log posterior where that of the
-    densities has coarser integrals.
+    Their worth alone says how many: k-hat is looked at once. Where they prove too little, as along a curve, the mixture
+    gets more components by them, and others are drawn. ``exact(x)`` is the log posterior where that of the densities
+    has coarser integrals.
     """
-    target, mixture = exact or posterior, fitted(posterior, found, rng)
-    least = LEAST_INTEGRATED if exact else LEAST_PROPOSALS
-    batch, points, log_ratios = max(2 * draws, least), [], []
-    for _ in range(MOST_BATCHES):
-        points.append(mixture.sample(batch, rng))
-        log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
-        result = Weighted(np.concatenate(points), np.concatenate(log_ratios), found.tops)
-        if result.ess >= max(ESS_LEAST, draws / 2):
+    mixture, target = fitted(posterior, found, rng), exact or posterior
+    batch = max(2 * draws, LEAST_INTEGRATED if exact else LEAST_PROPOSALS)
+
+    def proposed(mixture: Mixture) -> Weighted:
+        points, log_ratios = [], []
+        for _ in range(MOST_BATCHES):
+            points.append(mixture.sample(batch, rng))
+            log_ratios.append(target(points[-1]) - mixture.log_density(points[-1]))
+            result = Weighted(np.concatenate(points), np.concatenate(log_ratios), found.tops)
+            if result.ess >= max(ESS_LEAST, draws / 2):
+                break
+        return result
+
+    first = proposed(mixture)
+    hopeful = first.failures and first.ess > 0
+    return proposed(along(posterior, mixture, first, rng)) if hopeful else first
+
+
+def along(posterior: LogPosterior, mixture: Mixture, seen: Weighted, rng: np.random.Generator) -> Mixture:
+    """The mixture with more components where it is too thin, fitted to the posterior each time; first by what was seen.
+
+    A few at a time: the thin ends of a curve are seen from the parts that lie nearest to them.
+    """
+    x, log_density = seen.x, seen.log_ratios + mixture.log_density(seen.x)
+    for _ in range(TURNS):
+        mixture = mixture.grown(x, log_density, MORE_PARTS)
+        x = mixture.sample(OF_A_TURN, rng)
+        log_density = posterior(x)
+        log_ratios = log_density - mixture.log_density(x)
+        mixture = mixture.fitted(x, log_ratios)
+        if softmax(log_ratios).max() * OF_A_TURN < EVEN:
             break
-    return result
+    return mixture
 
 
 def resampled(weights: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:

@@ -10,8 +10,8 @@ from scipy.special import logsumexp, softmax
 from hbm_zoo.group_level.student import FREEDOM, log_student
 
 #: The share of the last component, the defence; the least share of another, so that a small top is not forgotten;
-#: points that a component needs to be fitted.
-DEFENCE, LEAST_SHARE, LEAST_POINTS = 0.05, 0.01, 20
+#: points that a component needs to be fitted; the share of all points that are the neighbours of one.
+DEFENCE, LEAST_SHARE, LEAST_POINTS, NEIGHBOURS = 0.05, 0.01, 20, 0.1
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,32 @@ class Mixture:
             np.append((1 - DEFENCE) * shares / shares.sum(), DEFENCE),
             np.concatenate([centres, self.centres[-1:]]),
             np.concatenate([roots, self.roots[-1:]]),
+        )
+
+    def grown(self, x: np.ndarray, log_posterior: np.ndarray, parts: int) -> Mixture:
+        """More components, one after the other where the posterior is largest beside all so far.
+
+        Each lies at a point and is as wide as its neighbours, by their weights (incremental mixture importance
+        sampling; Raftery & Bao 2010, Biometrics 66:1162-1173): so a mixture follows a curve.
+        """
+        mixture, every = self, 1 / len(x)
+        weight = softmax(log_posterior - self.log_density(x)) + every
+        precision = np.linalg.inv(np.cov(x.T, aweights=weight).reshape(2 * x.shape[1:]))
+        for _ in range(parts):
+            beside = log_posterior - mixture.log_density(x)
+            away = x - x[beside.argmax()]
+            near = np.argsort(np.einsum("ki,ij,kj->k", away, precision, away))[: int(NEIGHBOURS * len(x))]
+            weight = softmax(beside)[near] + every
+            covariance = (weight * away[near].T) @ away[near] / weight.sum()
+            mixture = mixture._with(x[beside.argmax()], np.linalg.cholesky(covariance * (FREEDOM - 2) / FREEDOM))
+        return mixture
+
+    def _with(self, centre: np.ndarray, root: np.ndarray) -> Mixture:
+        """One more component, of an equal share, before the defence."""
+        *others, defence = self.shares
+        size = len(others)
+        return Mixture(
+            np.array([*np.array(others) * size / (size + 1), (1 - defence) / (size + 1), defence]),
+            np.insert(self.centres, size, centre, axis=0),
+            np.insert(self.roots, size, root, axis=0),
         )

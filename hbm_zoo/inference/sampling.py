@@ -88,7 +88,8 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
     if found is not None:
         why = "asked for"
         if engine != "nuts":
-            tree = _independently(record, data, pooling, priors, posterior, few, found, settings)
+            fine = _to_be_made_fine(record, parameterization, settings)
+            tree = _independently(record, data, pooling, priors, posterior, few, found, settings, fine)
             why = "; ".join(failures(tree.attrs["k_hat"], tree.attrs["effective_proposals"], tree.attrs["proposals"]))
             if engine == "independent" or not why:
                 tree.attrs["parameterization"] = parameterization
@@ -101,9 +102,12 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
 
 
 def _independently(
-    record, data, pooling, priors, posterior: LogPosterior, few: LogPosterior, found: Places, settings
+    record, data, pooling, priors, posterior: LogPosterior, few: LogPosterior, found: Places, settings, fine: bool
 ) -> xr.DataTree:
-    """Independent draws, and the proposals with their weights, of which leaving out makes use."""
+    """Independent draws, and the proposals with their weights, of which leaving out makes use.
+
+    ``fine``: by finer integrals than those that are sampled.
+    """
     rng, fixed = np.random.default_rng(settings["seed"]), record.fixed[pooling](priors, data)
     free = [name for name in record.parameters if name not in fixed]
 
@@ -114,7 +118,7 @@ def _independently(
         return log_prior + log_joint_above(record, h, data, least)
 
     shape = settings["chains"], settings["draws"]
-    points = weighted(posterior, found, np.prod(shape), rng, exact if _to_be_made_fine(record, settings) else None)
+    points = weighted(posterior, found, np.prod(shape), rng, exact if fine else None)
     chosen, worth = resampled(points.weights, np.prod(shape), rng)
     drawn = posterior.variables(points.x[chosen])
     posterior_draws = {name: (("chain", "draw"), value.values.reshape(shape)) for name, value in drawn.items()}
@@ -128,9 +132,10 @@ def _independently(
     return tree
 
 
-def _to_be_made_fine(record: HierarchicalModel, settings) -> bool:
-    """Whether the integrals that were sampled are coarser than they could be, and the draws not only a pilot's."""
-    return record.group_level.log_sampled is not None and not settings.get("pilot", False)
+def _to_be_made_fine(record: HierarchicalModel, parameterization: str, settings) -> bool:
+    """Whether there are integrals in what is sampled that could be finer, and the draws are not only a pilot's."""
+    integrated = parameterization == "marginalized" and record.group_level.log_sampled is not None
+    return integrated and not settings.get("pilot", False)
 
 
 def _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
@@ -143,7 +148,7 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
         tree.attrs["target_accept"] = target
         if not tree["sample_stats"]["diverging"].any():
             break
-    if parameterization == "marginalized" and _to_be_made_fine(record, settings):
+    if _to_be_made_fine(record, parameterization, settings):
         fixed = record.fixed[pooling](priors, data)
         tree.attrs["k_hat"] = reweighted(record, tree, data, fixed, settings["seed"])
     return tree

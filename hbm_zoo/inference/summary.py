@@ -74,6 +74,8 @@ def group_summary(
     """
     cells = data.sizes[model.group] * model.group_level.cells(data)
     some, few = affordable(h, cells), affordable(h, cells, CELLS_AT_ONCE)  # h itself, if there are no more
+    if few.sizes == some.sizes:
+        few = some  # what was computed of it is kept
     plug_in = some.mean("sample").expand_dims("sample")
     points = affordable(h if proposals is None else proposals, cells, CELLS_LEFT_OUT)
     known = each_group(model, data, some.sizes["sample"], partial(_summarise, model, some, few, plug_in))

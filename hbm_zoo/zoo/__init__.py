@@ -17,6 +17,7 @@ NAMES = (
     "material_batches",
     "model_discrepancy",
     "population_pk",
+    "reaction_networks",
     "reaction_norms",
     "selection_gradients",
     "spike_slab_genes",

@@ -54,10 +54,15 @@ def _alternatives(model: str) -> dict[str, str]:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ALTERNATIVES":
             names, values = node.value.keys, node.value.values  # type: ignore[attr-defined]
             return {
-                name.value: " or ".join(str(value.value) for value in which.keys)
+                name.value: " or ".join(str(value.value) for value in _values(which))
                 for name, which in zip(names, values, strict=True)
             }
     return {}
+
+
+def _values(which: ast.expr) -> list:
+    """The keys of a dict, or the first argument of `Freely`."""
+    return which.keys if isinstance(which, ast.Dict) else which.args[:1]  # type: ignore[attr-defined]
 
 
 def _asked_by_prepare(model: str) -> dict[str, str]:

@@ -273,8 +273,9 @@ def test_resampled_draws_are_of_the_weights_and_worth_what_they_say():
     assert resampled(np.full(500, 1 / 500), 500, rng)[1] == pytest.approx(500)
 
 
-def test_where_proposals_are_worth_little_more_are_made():
+def test_where_proposals_are_worth_little_more_are_made(monkeypatch):
     """A narrow crescent, of which a few ellipses explain little; a normal density needs no more than asked for."""
+    monkeypatch.setattr(independent, "along", lambda posterior, mixture, seen, rng: mixture)
 
     def crescent(x):
         return -(x[:, 0] ** 2) / 2 - (x[:, 1] - x[:, 0] ** 2) ** 2 / 0.002
@@ -310,3 +311,40 @@ def test_settings_of_steps_are_refused_by_name():
         hz.fit("vaccine_clinics", frame, engine="independent", parameterization="centered")
     with pytest.raises(ValueError, match="independent"):
         hz.fit("vaccine_clinics", frame, engine="independant")
+
+
+def along_a_parabola(x):
+    """Log density: x_0 is normal, x_1 is its square but for a tenth, x_2 is by itself."""
+    middle = np.column_stack([0 * x[:, 0], x[:, 0] ** 2, 0 * x[:, 0]])
+    return stats.norm(middle, [1.5, 0.1, 0.3]).logpdf(x).sum(axis=1)
+
+
+def test_a_mixture_grows_along_a_curve_that_it_did_not_cover():
+    """The mean of x_1, the variance of x_0, lies far out on both arms; a mixture that does not grow is refused."""
+    density = Density(along_a_parabola, 3)
+    found, rng = places(density), np.random.default_rng(1)
+
+    def proposed(mixture):
+        x = mixture.sample(8000, rng)
+        return Weighted(x, density(x) - mixture.log_density(x), found.tops)
+
+    mixture = independent.fitted(density, found, rng)
+    first = proposed(mixture)
+    grown = proposed(independent.along(density, mixture, first, rng))
+    mean = grown.weights @ grown.x[:, 1]
+    error = np.sqrt(grown.weights**2 @ (grown.x[:, 1] - mean) ** 2)
+    assert first.failures
+    assert not grown.failures
+    assert grown.ess > 4000
+    assert mean == pytest.approx(1.5**2, abs=4 * error)
+    assert error < 0.06
+
+
+def test_a_part_that_a_mixture_grows_lies_where_it_was_too_thin():
+    mixture = around(Places(np.zeros((1, 2)), np.eye(2)[None], np.zeros(1), 1))
+    x = np.random.default_rng(1).normal([5.0, -3.0], [0.5, 0.2], (2000, 2))
+    grown = mixture.grown(x, stats.norm([5.0, -3.0], [0.5, 0.2]).logpdf(x).sum(axis=1), 1)
+    assert grown.shares.sum() == pytest.approx(1)
+    assert grown.shares[-1] == mixture.shares[-1]
+    np.testing.assert_allclose(grown.centres[-2], [5.0, -3.0], atol=2)
+    np.testing.assert_array_equal(grown.centres[-1], mixture.centres[-1])

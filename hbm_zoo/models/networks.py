@@ -1,0 +1,213 @@
+"""What a frame of modules must have, what its readers must know, and modules that never were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level.kinetics import CELL, ROW, Kinetics
+from hbm_zoo.group_level.network import Network, conserved
+from hbm_zoo.words import choose, listed, plural
+
+#: Times what there is at the beginning, beyond which values are in another unit.
+FARTHEST = 5.0
+#: Points at which the slopes of rates are taken, their spread, and the least singular value over the largest by which
+#: data are said to tell the rates.
+POINTS, SPREAD, TOLD = 8, 0.5, 1e-6
+
+
+def beginning(network: Network, text: str) -> np.ndarray:
+    """What there is of each species at time 0 [species], from ``A=1, B=0.2``; by default 1 of the first.
+
+    Raises
+    ------
+    FrameError
+        If a species is unknown, or an amount is no number, or negative.
+
+    Examples
+    --------
+    >>> from hbm_zoo.group_level.network import network
+    >>> beginning(network("A <-> B; B -> C"), "A=2, B=0.5").tolist()
+    [2.0, 0.5, 0.0]
+    """
+    found = np.zeros(len(network.species))
+    if not text:
+        found[0] = 1.0
+    for part in text.split(",") if text else []:
+        name, _, amount = (piece.strip() for piece in part.partition("="))
+        try:
+            choose(name, network.species, "species in start")
+            value = float(amount)
+        except ValueError as reason:
+            why = str(reason) if name not in network.species else f"got {part.strip()!r}"
+            raise FrameError(f"reaction_networks expected start as 'A=1, B=0.2': {why}.".replace("..", ".")) from None
+        if not 0 <= value < np.inf:
+            raise FrameError(f"reaction_networks expected amounts at time 0 of 0 or above, got {part.strip()!r}.")
+        found[network.species.index(name)] = value
+    if not found.any():
+        raise FrameError("reaction_networks expected some amount at time 0, got nothing of any species.")
+    return found
+
+
+def check_species(frame: pd.DataFrame, network: Network) -> None:
+    """Refuse rows of species that the network has not."""
+    unknown = ~frame["species"].isin(network.species)
+    if unknown.any():
+        got = frame["species"][unknown].iloc[0]
+        try:
+            choose(got, network.species, "species")
+        except ValueError as reason:
+            raise FrameError(f"reaction_networks, column 'species', row {frame.index[unknown][0]}: {reason}") from None
+
+
+def check_whole(network: Network, data: xr.Dataset):
+    """A sentence of modules that say nothing, and of rates that no module tells.
+
+    Raises
+    ------
+    FrameError
+        If no row is after time 0, no value is above 0, or values are far beyond what there can be.
+    """
+    time = data.time.values[data.of_module.values, data.of_instant.values]
+    if not (time > 0).any():
+        raise FrameError("reaction_networks: column 'time' expected rows after time 0, got none: rates show over time.")
+    if not (data.value > 0).any():
+        raise FrameError("reaction_networks: column 'value' expected values above 0, got none.")
+    _check_unit(network, data)
+    silent = data["module"].values[~((data.rows > 0) & (data.time > 0)).any(CELL).values]
+    if silent.size:
+        which = f"{plural('Module', silent.size)} {listed(map(str, silent[:5]))}"
+        has = "have" if silent.size > 1 else "has"
+        yield f"{which} {has} no row after time 0: only the others tell of their rates."
+    yield from untold(Kinetics(network), data)
+
+
+def _check_unit(network: Network, data: xr.Dataset) -> None:
+    """Refuse values that no amount at the beginning can have become."""
+    weights = conserved(network)
+    if not weights.size:
+        return
+    most = (data.start @ xr.DataArray(weights, dims="species")).values[data.of_module.values]
+    most = most / weights[data.of_species.values]
+    beyond = data.value.values / most
+    middle = float(np.median(np.sort(beyond)[-max(1, beyond.size // 4) :]))
+    if middle > FARTHEST:
+        raise FrameError(
+            f"reaction_networks: column 'value' has values {middle:.3g} times all that there is at time 0: are they in "
+            "the unit of start? Give start, such as 'A=100'."
+        )
+
+
+def untold(kinetics: Kinetics, data: xr.Dataset):
+    """A sentence if the rates cannot be told apart by all modules together, were all alike: then no pooling can.
+
+    The slopes of what is expected of the rows, in the log rates, have as many independent columns as there are
+    functions of the rates that data tell (Jacquez & Greif 1985, Math Biosci 77:201-227); at some points at random.
+    """
+    rng, names = np.random.default_rng(0), kinetics.names
+    middle = np.array([*kinetics.typical(data).values()])
+    ranks = [_rank(kinetics, data, middle + SPREAD * rng.standard_normal(middle.size)) for _ in range(POINTS)]
+    rank = max(ranks)
+    if rank < len(names):
+        shown = (data.rows.sum(["module", "instant"]) > 0).values
+        unseen = [one for one, is_shown in zip(kinetics.network.species, shown, strict=True) if not is_shown]
+        because = f": no module shows {' or '.join(unseen)}" if unseen else ""
+        yield (
+            f"These data tell {rank} {plural('function', rank)} of the {len(names)} rates {listed(names)}, and not "
+            f"each{because}. However many modules are watched, and however long, only the priors tell the rest, and "
+            "pooling cannot help."
+        )
+
+
+def _rank(kinetics: Kinetics, data: xr.Dataset, theta: np.ndarray) -> int:
+    """How many functions of the rates all rows tell at a point."""
+    h = 1e-4
+    steps = xr.DataArray(np.eye(theta.size), dims=("step", "coefficient"))
+    at = xr.DataArray(theta, dims="coefficient")
+    slopes = (kinetics.expected(at + h * steps, data) - kinetics.expected(at - h * steps, data)) / (2 * h)
+    of_rows = slopes.transpose("step", "module", *CELL).values[:, data.rows.values > 0]
+    told = np.linalg.svd(of_rows, compute_uv=False)
+    return int((told > TOLD * told[0]).sum()) if told[0] > 0 else 0
+
+
+def simulated(
+    kinetics,
+    prepare,
+    rng,
+    *,
+    modules=12,
+    rich=3,
+    mu=None,
+    omega=0.4,
+    sigma=0.03,
+    times=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0),
+    sparse_times=(1.0, 2.0, 4.0, 8.0),
+    start="",
+):
+    """A frame like the real one and the truth that made it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    modules, rich : int
+        Number of modules, and how many of them are richly seen: all species but the first. Of the others the last
+        alone is seen.
+    mu : sequence of float, optional
+        Mean log rates. Default: 0, -0.5 and -0.7, again and again.
+    omega : float
+        Spread of the modules' log rates.
+    sigma : float
+        Error of a measurement, sd.
+    times, sparse_times : tuple of float
+        When rich and other modules are seen.
+    start : str
+        What there is at time 0.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        Columns module, time, species, value.
+    truth : xarray.Dataset
+        The hyperparameters and theta [module, coefficient].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import hbm_zoo as hz
+    >>> frame, truth = hz.reaction_networks.simulate(np.random.default_rng(1), modules=3, rich=1)
+    >>> len(frame), truth.theta.dims
+    (24, ('module', 'coefficient'))
+    """
+    names, species = kinetics.names, kinetics.network.species
+    middle = np.resize([0.0, -0.5, -0.7], len(names)) if mu is None else np.broadcast_to(mu, len(names))
+    h = {f"mu_{name}": float(m) for name, m in zip(names, middle, strict=True)}
+    h |= {f"omega_{name}": float(omega) for name in names} | {"sigma": float(sigma)}
+    truth, labels = xr.Dataset(h), [f"M{j + 1:02d}" for j in range(modules)]
+    theta = kinetics.population(truth.expand_dims(module=labels)).sample(rng).transpose("module", "coefficient")
+    seen = {True: (times, species[1:] or species), False: (sparse_times, species[-1:])}
+    rows = [(one, t, s, 0.0) for j, one in enumerate(labels) for s in seen[j < rich][1] for t in seen[j < rich][0]]
+    frame = pd.DataFrame(rows, columns=["module", "time", "species", "value"])
+    data = prepare(frame, start=start)
+    frame["value"] = kinetics.replicate(rng, theta, truth, data).values
+    return frame, truth.assign(theta=theta)
+
+
+def side_by_side(frame: pd.DataFrame, network: Network, start: np.ndarray) -> xr.Dataset:
+    """Rows by module, instant and species; instants [module, instant] are as many as the module with most has."""
+    of, modules = pd.factorize(frame["module"])
+    time, where = frame["time"].to_numpy(float), np.empty(len(frame), np.int64)
+    instants = [np.unique(time[of == j]) for j in range(len(modules))]
+    arrays = np.zeros((len(modules), max(map(len, instants))))
+    for j, own in enumerate(instants):
+        arrays[j, : len(own)] = own
+        where[of == j] = np.searchsorted(own, time[of == j])
+    species = pd.Index(network.species).get_indexer(frame["species"])
+    rows = (frame["value"].to_numpy(float), of.astype(np.int64), where, species.astype(np.int64))
+    return xr.Dataset(
+        {"time": (("module", "instant"), arrays), "start": (("module", "species"), np.tile(start, (len(modules), 1)))}
+        | {name: ("observation", value) for name, value in zip(ROW, rows, strict=True)},
+        coords={"module": np.asarray(modules), "species": [*network.species]},
+    )

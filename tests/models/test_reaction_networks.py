@@ -1,0 +1,354 @@
+"""Reaction networks: densities, integrals by brute force, no spread, what data cannot tell, bad frames."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+from scipy.special import logsumexp
+from scipy.stats import qmc
+
+import hbm_zoo as hz
+from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.priors import moments
+
+MODEL = hz.reaction_networks.MODEL
+NAMES = ("k1", "km", "k2")
+H = {"mu_k1": 0.1, "mu_km": -0.4, "mu_k2": -0.6, "omega_k1": 0.5, "omega_km": 0.3, "omega_k2": 0.4, "sigma": 0.05}
+#: A module that shows B and C, one that shows C, and one that shows C once; a row that is there twice.
+SMALL = pd.DataFrame(
+    [
+        ("rich", t, s, y)
+        for t, b, c in [(0.5, 0.3, 0.1), (1, 0.36, 0.2), (3, 0.25, 0.6)]
+        for s, y in [("B", b), ("C", c)]
+    ]
+    + [("sparse", t, "C", y) for t, y in [(1.0, 0.25), (2.0, 0.45), (2.0, 0.5), (6.0, 0.9)]]
+    + [("once", 2.0, "C", 0.3)],
+    columns=["module", "time", "species", "value"],
+)
+
+
+def motif(theta, t):
+    """A, B and C of A <-> B -> C by the closed form [..., 3]."""
+    k1, km, k2 = (np.exp(theta[..., k]) for k in range(3))
+    S = k1 + km + k2
+    d = np.sqrt(S**2 - 4 * k1 * k2)
+    slow = (S - d) / 2
+    bend = np.exp(-slow * t) * (1 - np.exp(-d * t)) / d
+    B, C = k1 * bend, 1 - np.exp(-slow * t) - slow * bend
+    return np.stack([1 - B - C, B, C], axis=-1)
+
+
+def log_likelihood(theta, module, sigma=H["sigma"], frame=SMALL):
+    """Of the rows of one module at log rates [..., rate]."""
+    rows = frame[frame["module"] == module].itertuples()
+    return sum(
+        stats.norm(motif(theta, row.time)[..., "ABC".index(row.species)], sigma).logpdf(row.value) for row in rows
+    )
+
+
+def test_each_form_has_the_density_of_the_page():
+    rng = np.random.default_rng(1)
+    theta, z = rng.normal(-0.3, 0.4, (3, 3)), rng.normal(size=(3, 3))
+    mu, omega = (np.array([H[f"{what}_{name}"] for name in NAMES]) for what in ("mu", "omega"))
+    data = MODEL.data(SMALL)
+    priors = MODEL.priors(data)
+    T, Y = np.median(SMALL["time"]), np.median(SMALL["value"])
+    of_mu = stats.norm(-np.log(T), 1.5).logpdf(mu).sum()
+    of_omega, of_sigma = stats.halfnorm(scale=0.5).logpdf(omega).sum(), stats.halfnorm(scale=0.3 * Y).logpdf(0.05)
+    of_theta = sum(
+        stats.norm(m, np.sqrt(v)).logpdf(theta[:, k]).sum()
+        for k, (m, v) in enumerate(moments(f"theta_{name}", priors[f"theta_{name}"]) for name in NAMES)
+    )
+    modules = data["module"].values
+    forms = {
+        ("none", "centered"): (theta, of_theta + of_sigma),
+        ("complete", "centered"): (np.tile(mu, (3, 1)), of_mu + of_sigma),
+        ("partial", "noncentered"): (mu + omega * z, of_mu + of_omega + of_sigma + stats.norm.logpdf(z).sum()),
+    }
+    values = H | {f"theta_{name}": theta[:, k] for k, name in enumerate(NAMES)} | {"z": z}
+    for (pooling, form), (of_modules, total) in forms.items():
+        model = MODEL.build(SMALL, pooling, form)
+        total += sum(log_likelihood(of_modules[j], module) for j, module in enumerate(modules))
+        point = {v.name: np.asarray(_on_line(v.name, values)) for v in model.value_vars}
+        found = float(model.compile_logp(jacobian=False, mode="FAST_COMPILE")(point))
+        assert found == pytest.approx(total, rel=1e-8), (pooling, form)
+
+
+def _on_line(name, values):
+    return np.log(values[name.removesuffix("_log__")]) if name.endswith("_log__") else values[name]
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """The small frame with nodes around a rough fit."""
+    data = MODEL.data(SMALL)
+    return with_nodes(MODEL, data, MODEL.priors(data), 1, xr.Dataset(H).expand_dims(sample=1))
+
+
+def brute_force(module, h, power=17):
+    """Log p(y_j | h) and its error over randomised quasi-Monte Carlo points of the population, by eight parts."""
+    mu, omega = (np.array([h[f"{what}_{name}"] for name in NAMES]) for what in ("mu", "omega"))
+    each = []
+    for seed in range(8):
+        z = stats.norm.ppf(qmc.Sobol(3, rng=seed).random_base2(power - 3))
+        each.append(logsumexp(log_likelihood(mu + omega * z, module, h["sigma"])) - np.log(len(z)))
+    shares = np.exp(np.array(each) - max(each))
+    return max(each) + np.log(shares.mean()), shares.std(ddof=1) / shares.mean() / np.sqrt(8)
+
+
+@pytest.mark.parametrize("module", ["rich", "sparse", "once"])
+@pytest.mark.parametrize("spread", [1.0, 0.2, 0.02])
+def test_integrals_over_modules_are_brute_force(seen, module, spread):
+    """With many rows, few and one; at spreads for which nodes stay, and for which they move."""
+    h = H | {name: spread * value for name, value in H.items() if name.startswith("omega")}
+    exact, error = brute_force(module, h)
+    j = list(seen["module"].values).index(module)
+    known = MODEL.group_level.log_left_out.__self__.integrate(xr.Dataset(h), seen).isel(module=j)
+    assert abs(float(known.log_marginal) - exact) < 4 * np.hypot(error, float(known.error)) + 1e-4
+    assert float(known.error) < 0.15
+    assert error < 0.02
+
+
+def test_without_spread_every_module_has_the_typical_rates(seen):
+    h = H | {name: 0.0 for name in H if name.startswith("omega")}
+    found = MODEL.group_level.log_left_out(xr.Dataset(h).expand_dims(sample=2), seen)
+    mu = np.array([h[f"mu_{name}"] for name in NAMES])
+    for j, module in enumerate(seen["module"].values):
+        np.testing.assert_allclose(found.isel(module=j), log_likelihood(mu, module), rtol=1e-10)
+
+
+def test_the_sampler_s_density_is_that_of_the_fixed_nodes(seen):
+    model = MODEL.write(seen, "partial", "marginalized", MODEL.priors(seen, pooling="partial"))
+    point = {v.name: np.asarray(_on_line(v.name, H)) for v in model.value_vars}
+    found = float(model.compile_logp(vars=model.observed_RVs, mode="FAST_COMPILE")(point))
+    assert found == pytest.approx(float(MODEL.group_level.log_sampled(xr.Dataset(H), seen)), rel=1e-8)
+
+
+def test_a_row_left_out_is_brute_force(seen):
+    """p(y_i | the other rows of its module) is a ratio of two integrals."""
+    h = xr.Dataset(H).expand_dims(sample=1)
+    found = MODEL.group_level.leave_row_out(h, seen, np.arange(len(SMALL)))
+    for i, module in enumerate(SMALL["module"]):
+        without = SMALL.drop(index=i)
+        z = stats.norm.ppf(qmc.Sobol(3, rng=5).random_base2(16))
+        theta = np.array([H[f"mu_{n}"] for n in NAMES]) + np.array([H[f"omega_{n}"] for n in NAMES]) * z
+        of_all, of_others = (logsumexp(log_likelihood(theta, module, frame=f) + 0 * z[:, 0]) for f in (SMALL, without))
+        assert abs(float(found.isel(observation=i).item()) - (of_all - of_others)) < 0.12, i
+
+
+def test_without_a_row_the_data_are_those_of_the_others(seen):
+    for i in (0, 7, 9):
+        others = MODEL.group_level.without_row(seen, i)
+        frame = SMALL.drop(index=i)
+        if len(others["module"]) == frame["module"].nunique():
+            again = MODEL.data(frame)
+            for name in ("within", "value"):
+                np.testing.assert_allclose(others[name], again[name], atol=1e-12)
+        theta = xr.DataArray(np.zeros((3, 3)), dims=("module", "coefficient"))
+        found = MODEL.group_level.log_likelihood(theta, xr.Dataset(H), others)
+        exact = [log_likelihood(np.zeros(3), module, frame=frame) for module in seen["module"].values]
+        np.testing.assert_allclose(found, exact, atol=1e-9)
+
+
+def test_hours_or_seconds_and_grams_or_milligrams_give_the_same_prior_of_what_is_seen():
+    slow = SMALL.assign(time=3600 * SMALL["time"], value=1000 * SMALL["value"])
+    here, there = MODEL.data(SMALL), MODEL.data(slow, start="A=1000")
+    for name in NAMES:
+        apart = MODEL.priors(here)[f"mu_{name}"].parameters["mu"] - MODEL.priors(there)[f"mu_{name}"].parameters["mu"]
+        assert apart == pytest.approx(np.log(3600))
+    assert MODEL.priors(there)["sigma"].parameters["sigma"] == pytest.approx(
+        1000 * MODEL.priors(here)["sigma"].parameters["sigma"]
+    )
+
+
+def test_own_estimates_are_least_squares_where_there_is_a_least():
+    frame, truth = MODEL.simulate(np.random.default_rng(3), modules=4, rich=2, sigma=1e-5)
+    own = MODEL.own(MODEL.data(frame))
+    np.testing.assert_allclose(own[:2], truth.theta[:2], atol=0.01)
+    assert np.isnan(own[2:]).all()  # C alone: k1 and k2 may be exchanged, and more
+
+
+def test_that_no_module_tells_the_rates_is_said_before_the_fit():
+    only_c = SMALL[SMALL["species"] == "C"]
+    with pytest.warns(FrameWarning, match=r"tell 2 functions of the 3 rates k1, km and k2.*no module shows A or B"):
+        MODEL.data(only_c)
+    MODEL.data(SMALL)
+
+
+NETWORK = "A -> B : ka; B -> C : kb; A -> D : kd"
+
+
+def test_another_network_is_another_record():
+    record = MODEL.under(network=NETWORK)
+    assert [name for name in record.parameters if name.startswith("mu_")] == ["mu_ka", "mu_kb", "mu_kd"]
+    assert record is MODEL.under(network=" A->B:ka;B -> C : kb ; A -> D : kd")
+    assert MODEL.under(network="A<->B;B->C") is MODEL
+    frame, truth = record.simulate(np.random.default_rng(1), modules=3, rich=1)
+    data = record.data(frame)
+    theta = truth.theta
+    found = record.group_level.log_likelihood(theta, truth, data)
+    assert np.isfinite(found).all()
+    assert record.location == "mu_ka"
+
+
+def changed(**columns):
+    """The small frame with another value in its third row."""
+    frame = SMALL.copy().astype({"value": object, "time": object})
+    for name, value in columns.items():
+        frame.loc[2, name] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "said"),
+    [
+        (changed(time=-1.0), {}, "'time'.*a finite number, 0 or above"),
+        (changed(time=np.nan), {}, "'time'.*a finite number"),
+        (changed(value="much"), {}, "'value'.*a finite number"),
+        (changed(value=np.inf), {}, "'value'.*a finite number"),
+        (changed(species="BB"), {}, "'species', row 2.*'BB'.*A, B, C"),
+        (changed(module=None), {}, "'module'.*a label"),
+        (SMALL.drop(columns="species"), {}, "species"),
+        (SMALL.assign(time=0.0), {}, "'time' expected rows after time 0"),
+        (SMALL.assign(value=0.0), {}, "'value' expected values above 0"),
+        (SMALL.assign(value=1000 * SMALL["value"]), {}, "times all that there is at time 0"),
+        (SMALL[SMALL["module"] == "rich"], {}, "at least 2 modules"),
+        (SMALL, {"start": "A"}, "expected start as 'A=1, B=0.2'"),
+        (SMALL, {"start": "X=1"}, "species in start.*'X'"),
+        (SMALL, {"start": "A=-1"}, "amounts at time 0 of 0 or above"),
+        (SMALL, {"start": "A=0"}, "some amount at time 0"),
+        (SMALL, {"network": "A -> B -> C"}, "one arrow"),
+        (SMALL, {"network": 3}, "A network is written as"),
+        (SMALL, {"netwrok": "A -> B"}, "network"),
+    ],
+)
+def test_bad_input_is_refused_in_words(frame, options, said):
+    with pytest.raises((FrameError, ValueError), match=said):
+        MODEL.build(frame, **options)
+
+
+def test_a_silent_module_is_named():
+    silent = pd.concat([SMALL, pd.DataFrame([("silent", 0.0, "C", 0.01)], columns=SMALL.columns)], ignore_index=True)
+    with pytest.warns(FrameWarning, match="Module silent has no row after time 0"):
+        MODEL.data(silent)
+
+
+# What a module's own data and the others tell.
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """Three modules, one of them richly seen."""
+    frame, _ = MODEL.simulate(np.random.default_rng(5), modules=3, rich=1)
+    return hz.fit(MODEL, frame, "partial", draws=100, random_seed=1, progressbar=False)
+
+
+def test_rates_are_known_from_oneself_and_from_others(fit):
+    table = hz.reaction_networks.identifiability(fit)
+    rates = table.loc[[name for name in table.index if name[1] in NAMES]]
+    prior = np.sqrt(1.5**2 + 0.5**2)
+    assert rates["prior"].to_numpy() == pytest.approx(prior, rel=1e-2)
+    assert (table[["others", "alone", "all"]].max(axis=1) < 1.1 * table["prior"] + 0.3).all()
+    rich, sparse = table.loc["M01"], table.loc["M03"]
+    assert rich.loc["k2", "alone"] < 0.2 < sparse.loc["k2", "alone"]
+    # C alone knows k1 k2 better than k1.
+    assert sparse.loc["k1 * k2", "alone"] < 0.7 * sparse.loc["k1", "alone"]
+    assert (table["all"] < 1.05 * table["alone"]).all()
+    assert (table["mcse"] < 0.2 * table["all"]).all()
+    only = hz.reaction_networks.identifiability(fit, ["k1 * k2 / km"])
+    assert only.index.get_level_values("function").unique().tolist() == ["k1 * k2 / km"]
+    assert only["prior"].to_numpy() == pytest.approx(np.sqrt(3) * prior, rel=1e-2)
+
+
+def test_others_are_empty_beyond_the_limit_of_the_draws(fit, monkeypatch):
+    """The limit of 400 draws is 0.62; k-hat of the modules as they are, and of none that may be trusted."""
+    table = hz.reaction_networks.identifiability(fit, ["k1"])
+    assert (table["others"].isna() == (table["k_hat"] > 1 - 1 / np.log10(400))).all()
+    monkeypatch.setattr("hbm_zoo.diagnostics.reaction_networks.k_hat_threshold", lambda draws: -np.inf)
+    doubted = hz.reaction_networks.identifiability(fit, ["k1"])
+    assert doubted[["others", "from_others"]].isna().all(axis=None)
+    assert doubted["all"].notna().all()
+
+
+def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
+    table = hz.reaction_networks.directions(fit)
+    assert (table.loc["M01", "ordered"] == "").all()
+    assert (table.loc["M03", "ordered"] == "k1 > k2").all()
+    for module in ("M01", "M03"):
+        assert table.loc[module, "left"].is_monotonic_increasing
+    assert table.loc["M01", "left"].iloc[0] < 0.05
+
+
+def test_the_smallest_spread_that_nodes_resolve_is_reported(fit):
+    """Nodes that were made once fail as spreads go to 0; where they hold, the likelihood is that of brute force."""
+    table = hz.reaction_networks.resolution(fit)
+    assert table["resolved"].iloc[0]
+    assert not table["resolved"].iloc[-2:].any()
+    assert table["resolved"].is_monotonic_decreasing
+    assert table.loc[0.0, [f"omega_{name}" for name in NAMES]].eq(0).all()
+    assert table.loc[0.0, "error"] < 1e-9
+    assert (abs(table.loc[table["resolved"], "off"]) <= 1).all()
+    assert table["error"].max() < 0.6
+
+
+@pytest.mark.parametrize("text", ["k1 + km * k2", "k9"])
+def test_a_combination_that_cannot_be_read_is_refused(fit, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        hz.reaction_networks.identifiability(fit, [text])
+
+
+def smallest(modules=3, seed=1):
+    """A <-> B where both are seen: two rates, few rows."""
+    record = MODEL.under(network="A <-> B")
+    times = (0.5, 1.5, 4.0)
+    frame, _ = record.simulate(np.random.default_rng(seed), modules=modules, rich=modules, times=times, sigma=0.05)
+    return record, frame
+
+
+@pytest.mark.slow
+def test_a_module_left_out_is_a_refit_without_it():
+    """Its density under a fit of the others, against importance sampling from the fit of all."""
+    record, frame = smallest(6)
+    how = {"random_seed": 1, "progressbar": False, "network": "A <-> B", "draws": 500}
+    priors = record.priors(record.data(frame), pooling="partial")
+    of_all = hz.fit(MODEL, frame, priors=priors, **how)["group_summary"].dataset
+    for j, module in enumerate(of_all["module"].values[:3]):
+        others = hz.fit(MODEL, frame[frame["module"] != module], priors=priors, **how)
+        h = others["posterior"].dataset[[*record.parameters]].stack(sample=("chain", "draw"), create_index=False)
+        data = record.data(frame)
+        seen = with_nodes(record, data, priors, 2, h).isel(module=[j])
+        log_m = record.group_level.log_left_out(h, seen).isel(module=0).values
+        exact = logsumexp(log_m) - np.log(log_m.size)
+        w = np.exp(log_m - exact)
+        error = np.hypot(w.std() / np.sqrt(0.5 * w.size), float(of_all.elpd_mcse[j]))
+        assert abs(float(of_all.elpd[j]) - exact) < 4 * error + 0.02, module
+        assert error < 0.25
+
+
+CALIBRATED = {"draws": 100, "random_seed": 1, "progressbar": False}
+
+
+@pytest.mark.slow
+def test_the_smallest_network_is_calibrated():
+    """200 simulations of three modules."""
+    _, frame = smallest()
+    result = hz.calibrate(MODEL, frame, network="A <-> B", simulations=200, **CALIBRATED)
+    assert result.table["p_holm"].min() > 0.01, result.table
+
+
+@pytest.mark.slow
+def test_calibration_sees_modules_that_were_watched_twice_as_long():
+    """Truths of rows at twice the time, fitted as if at theirs."""
+    record, frame = smallest()
+
+    def replicate(rng, theta, h, new, seen):
+        late = new.assign(time=2 * new.time)
+        return record.group_level.replicate(rng, theta, h, late, late)
+
+    fast = replace(record, group_level=replace(record.group_level, replicate=replicate))
+    assert hz.calibrate(fast, frame, simulations=50, **CALIBRATED).table["p_holm"].min() < 0.01
