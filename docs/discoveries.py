@@ -113,7 +113,7 @@ def top(record, posterior, fixed):
 
 
 def evidence(record, h, data, priors, free):
-    """As of `discoveries` [nats], against no slab and a t; averages of log likelihoods, half a nat a number below tops."""
+    """As of `discoveries` [nats], over no slab and over a t, half a nat a free number below the top."""
     z = data.effect / data.standard_error
     nothing = record.fixed["complete"](priors, data) | {record.location: 0.0}
     no_slab = population_fixed_at(nothing | {"delta0": float(z.mean()), "sigma0": float(z.std())})

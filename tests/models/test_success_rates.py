@@ -14,7 +14,7 @@ from pytensor.compile.mode import Mode
 from scipy import special, stats
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics import cross_validation
+from hbm_zoo.diagnostics import cross_validation, replicas
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.fits import hyperparameters, thinned
 from hbm_zoo.inference.sampling import refit
@@ -292,10 +292,12 @@ def batters(request):
 
 @pytest.fixture(scope="module")
 def written(batters, tmp_path_factory):
-    """The report and its comparisons by question: a few halves of the data are fitted again once."""
+    """The report and its comparisons by question: of few halves and replicates, which are looked at elsewhere."""
     _, fits, _ = batters
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cross_validation, "SPLITS", 3)
+        for name in ("LEAST", "MOST_A_CHECK"):
+            patch.setattr(replicas, name, 2)
         folder = hz.report(fits, tmp_path_factory.mktemp("batters") / "report")
     table = pd.read_csv(folder / "comparison.csv", index_col=["question", "pooling"])
     return folder, {question: table.loc[question] for question in ("new_group", "new_observation")}
