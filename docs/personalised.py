@@ -15,6 +15,7 @@ import xarray as xr
 from scipy import optimize, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.person import on_nodes
 from hbm_zoo.diagnostics.updating import smoothed
 from hbm_zoo.group_level.routes import IV, ORAL
 from hbm_zoo.group_level.weighted import Weighted
@@ -29,9 +30,15 @@ ROWS = {
     "samples 5 and 10 (about 2 h and 12 h)": (4, 9),
     "sample 10 (about 12 h)": (9,),
 }
-PATIENTS, AT_ONCE, BY_THE_VERB = 300, 10, 20
+OF_FEW_SAMPLES = "| samples of theophylline | Laplace, rms [nats] | worst | FOCE, rms [nats] | worst |"
+OF_A_PERSON = (
+    "| samples of a new patient | holds | width [log] | alone: holds | width [log] | narrower than alone "
+    "| largest k-hat |"
+)
+PATIENTS, AT_ONCE, BY_THE_VERB = 300, 25, 10
 RECORD = hz.population_pk.MODEL.under(route="iv")
-TIMES = {0: (), 1: (6.0,), 2: (1.0, 12.0), 4: (0.5, 2.0, 6.0, 12.0), 8: (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0)}
+TIMES = {0: (), 1: (6.0,), 2: (1.0, 12.0), 4: (0.5, 2.0, 6.0, 12.0)}
+OF_COHORT = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0)
 
 
 # Log m_j at given hyperparameters, of theophylline.
@@ -103,8 +110,8 @@ def of_theophylline():
 @cache
 def cohort(pooling):
     """Twelve simulated patients, a bolus each, fitted."""
-    frame, _ = RECORD.simulate(np.random.default_rng(1), patients=12, times=TIMES[8], fewest=4)
-    settings = {"random_seed": 1, "progressbar": False, "route": "iv", "draws": 100} | RECORD.extras.simulated
+    frame, _ = RECORD.simulate(np.random.default_rng(1), patients=12, times=OF_COHORT, fewest=4)
+    settings = {"random_seed": 1, "progressbar": False, "route": "iv", "draws": 50} | RECORD.extras.simulated
     return hz.fit("population_pk", frame, pooling, **settings), frame[frame["patient"] == frame["patient"].iloc[0]]
 
 
@@ -145,10 +152,17 @@ def piece_of_work(piece):
     log_m = level.log_left_out(h, data).transpose("patient", "sample").values
     after, known = [smoothed(row, fits.efficiency(fit)) for row in log_m], level.conditional(h, data)
     weight = known.weight * xr.DataArray([one.weight for one in after], dims=("patient", "sample"))
-    log_CL = known.theta.isel(coefficient=0, drop=True) * xr.ones_like(weight)
-    pooled = Weighted(*(v.stack(of=("sample", "node"), create_index=False).rename(of="node") for v in (log_CL, weight)))
-    ends = {name: pooled.ppf(p).drop_vars("patient") for name, p in (("lower", 0.055), ("upper", 0.945))}
-    return xr.DataTree.from_dict({"log_CL": xr.Dataset(ends | {"k_hat": ("patient", [one.k_hat for one in after])})})
+    each = [known_ends(Weighted(*(part.isel(patient=[j]) for part in (known.theta, weight)))) for j in range(len(who))]
+    lower, upper = np.transpose(each)
+    found = {"lower": lower, "upper": upper, "k_hat": [one.k_hat for one in after]}
+    return xr.DataTree.from_dict({"log_CL": xr.Dataset({name: ("patient", value) for name, value in found.items()})})
+
+
+def known_ends(known):
+    """The ends of the 89 % interval of log CL of one patient, draws weighted."""
+    theta, weight = on_nodes(known)
+    log_CL = Weighted(xr.DataArray(theta[:, 0], dims="node"), xr.DataArray(weight, dims="node"))
+    return [log_CL.ppf(p).item() for p in (0.055, 0.945)]
 
 
 def intervals(folder, pooling, samples):
@@ -206,15 +220,11 @@ def with_error(width):
 def main(folder):
     """Write both tables after the words of the page."""
     warnings.simplefilter("ignore")
-    for head, lines in (
-        ("| samples of theophylline |", of_theophylline),
-        ("| samples of a new patient |", lambda: of_patients(folder)),
-    ):
-        made, text = lines(), PAGE.read_text()
-        start = text.index(head)
-        rule = text.index("\n", text.index("\n", start) + 1) + 1
-        end = text.find("\n\n", rule - 1) + 1 or len(text)
-        PAGE.write_text(text[:rule] + "\n".join(made) + "\n" + text[end:])
+    for head, lines in (OF_FEW_SAMPLES, of_theophylline), (OF_A_PERSON, lambda: of_patients(folder)):
+        made, text = [head, "|" + " --- |" * (head.count("|") - 1), *lines()], PAGE.read_text()
+        start = text.index(head.split(" | ")[0])
+        end = text.find("\n\n", start) + 1 or len(text)
+        PAGE.write_text(text[:start] + "\n".join(made) + "\n" + text[end:])
 
 
 if __name__ == "__main__":

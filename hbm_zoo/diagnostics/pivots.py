@@ -57,12 +57,12 @@ def by_coefficient(scores: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
         yield str(name), scores.sel(coefficient=name, drop=True)
 
 
-def compared(check: Check, scores: np.ndarray, efficiency: float, rng: np.random.Generator) -> Compared:
+def compared(check: Check, scores: np.ndarray, reff: float, rng: np.random.Generator) -> Compared:
     """A statistic of the groups' scores [draw, group] with that of as many independent standard normals."""
     drawn = np.array([check.statistic(None, None, z) for z in rng.standard_normal((SETS, scores.shape[1]))])
     seen = np.array([check.statistic(None, None, z) for z in scores])
     beyond = {"more": drawn >= seen[:, None], "fewer": drawn <= seen[:, None]}
-    worth, p, error = max(1.0, efficiency * seen.size), {}, {}
+    worth, p, error = max(1.0, reff * seen.size), {}, {}
     for side, is_beyond in beyond.items():
         p[side] = min(1.0, 2 * float((1 + is_beyond.sum() / seen.size) / (1 + SETS)))
         error[side] = 2 * float(np.sqrt(is_beyond.mean(axis=1).var() / worth + is_beyond.mean(axis=0).var() / SETS))
