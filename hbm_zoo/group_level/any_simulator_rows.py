@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.polynomial.chebyshev import chebder, chebval
 from scipy import optimize
 
 from hbm_zoo.group_level import discrepancy_rows
@@ -43,7 +44,7 @@ def said_by(answers):
 
 def at(said, b, ends):
     """What the polynomials say at b, between the ends [row, b]."""
-    return np.polynomial.chebyshev.chebval((2 * np.atleast_1d(b) - sum(ends)) / (ends[1] - ends[0]), said.T)
+    return chebval((2 * np.atleast_1d(b) - sum(ends)) / (ends[1] - ends[0]), said.T)
 
 
 def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
@@ -67,10 +68,10 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     of, said = rows["of_specimen"].values, rows["said"].values
     y, seen = rows["deflection"].values, rows["seen"].values
     b_hat = np.array([_least_squares(said[of == j], y[of == j], seen[of == j], ends) for j in range(labels.size)])
-    own = b_hat[of]
-    f = np.array([at(said[[i]], own[i], ends)[0, 0] for i in range(of.size)]) / own
+    own, unit = b_hat[of], (2 * b_hat[of] - ends.sum()) / np.ptp(ends)
+    f = chebval(unit, said.T, tensor=False) / own
     data = discrepancy_rows.of_rows(rows[[n for n in ROWS if n != "f"]].assign(f=("row", f)), labels)
-    slopes = np.array([_slope(said[i], own[i], ends) for i in range(of.size)]) * seen
+    slopes = chebval(unit, chebder(said.T), tensor=False) * 2 / np.ptp(ends) * seen
     ff = np.bincount(of, slopes**2, minlength=labels.size)
     W = np.zeros((of.size, data.sizes["point"]))
     W[np.arange(of.size), data["point_index"].values] = rows["w"].values
@@ -91,21 +92,15 @@ def _least_squares(said, y, seen, ends):
     """The b between the ends that rows are nearest to; the middle if none is seen."""
     if not seen.any():
         return float(np.mean(ends))
-    off = np.polynomial.chebyshev.chebval(GRID, said.T) - y[:, None]
+    off = chebval(GRID, said.T) - y[:, None]
     best = int((seen[:, None] * off**2).sum(axis=0).argmin())
 
     def misfit(x):
-        return (seen * (np.polynomial.chebyshev.chebval(x, said.T) - y) ** 2).sum()
+        return (seen * (chebval(x, said.T) - y) ** 2).sum()
 
     around = GRID[max(best - 1, 0)], GRID[min(best + 1, GRID.size - 1)]
     found = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-10})
     return float(_from_unit(found.x, ends))
-
-
-def _slope(said, b, ends):
-    """Of the polynomials of one row at b [mm GPa]."""
-    x = (2 * b - sum(ends)) / (ends[1] - ends[0])
-    return np.polynomial.chebyshev.chebval(x, np.polynomial.chebyshev.chebder(said)) * 2 / (ends[1] - ends[0])
 
 
 def _of_group(W, y, said, seen):

@@ -29,7 +29,6 @@ TOLD, TOO_COARSE = 0.01, 0.1
 
 def apart(record):
     """The record of specimens that are alone with their discrepancies, and of any smooth simulator."""
-
     return replace(
         record,
         prepare=preparing(record),

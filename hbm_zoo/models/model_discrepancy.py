@@ -57,8 +57,9 @@ itself; ``support="free"`` may have. ``typical_load`` [N] is the median load by 
 
 ``simulator=`` is one of your own in place of the finite elements: a function of points [point, (position, load,
 length, width, thickness, compliance)] that gives deflections [mm] in proportion to the compliance; one that is not
-is refused, since nothing here would be exact: ``discrepancy="apart"`` takes any that is smooth. It runs once for each place, load and geometry; the fit keeps what it
-said there, and it is asked again, and whether it is the same, where new places are predicted.
+is refused, since nothing here would be exact: ``discrepancy="apart"`` takes any that is smooth. It runs once for each
+place, load and geometry; the fit keeps what it said there, and it is asked again, and whether it is the same, where
+new places are predicted.
 
 No pooling gives each specimen the same wide normal of b in advance; complete pooling is s = 0: one material.
 The rig is the same in all three: a discrepancy is no pooling, it is an option. One specimen alone can be

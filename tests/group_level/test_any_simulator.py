@@ -145,12 +145,12 @@ def test_what_is_sampled_is_what_is_asked_and_has_its_gradient():
 def test_discrepancies_and_realities_are_drawn_as_they_are_known():
     """Mean and sd of v over draws of b and v are those of `rig`; a reality between the sensors has all its parts."""
     data, h = data_of(SMALL[SMALL["specimen"] == "S1"], simulator=bends), h_of(*POINTS["usual"])
-    many, rng = h.isel(sample=np.zeros(20_000, int)), np.random.default_rng(4)
+    many, rng = h.isel(sample=np.zeros(4_000, int)), np.random.default_rng(4)
     b = any_simulator.conditional(many, data).over(xr.ones_like(many.m)).sample(rng)
     v = any_simulator.discrepancies(rng, b, many, data).isel(specimen=0)
     known = any_simulator.rig(h, data)
-    assert (abs(v.mean("sample") - known.mean[0]) < 4.5 * known.sd[0] / np.sqrt(20_000)).all()
-    np.testing.assert_allclose(v.std("sample"), known.sd[0], rtol=0.03)
+    assert (abs(v.mean("sample") - known.mean[0]) < 4.5 * known.sd[0] / np.sqrt(4_000)).all()
+    np.testing.assert_allclose(v.std("sample"), known.sd[0], rtol=0.06)
     F, of_v = any_simulator.realities(rng, b, many, data, data)
     y = (F + of_v).mean("sample").values
     assert (abs(y - data["deflection"].values) < 4 * 0.1).all()

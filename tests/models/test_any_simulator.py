@@ -32,6 +32,7 @@ def fit():
     return hz.fit(MODEL, ONE.assign(deflection=y), "none", simulator=bends, priors=known, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_single_experiment_has_its_modulus_its_discrepancy_and_its_predictions(fit):
     table = VERBS.modulus(fit)
     assert table["E_eti89_lb"].item() < 70 < table["E_eti89_ub"].item()
@@ -48,6 +49,7 @@ def test_a_single_experiment_has_its_modulus_its_discrepancy_and_its_predictions
     )
 
 
+@pytest.mark.slow
 def test_a_simulator_that_is_not_given_again_is_shown_where_it_ran(fit):
     table = VERBS.discrepancy(fit, [0.45, 0.8])
     assert table["simulator"].isna().tolist() == [True, False]
@@ -59,6 +61,7 @@ def test_a_simulator_that_is_not_given_again_is_shown_where_it_ran(fit):
         VERBS.reality(fit, ONE.head(1))
 
 
+@pytest.mark.slow
 def test_the_simulator_taken_for_the_truth_bends_as_well(fit):
     """Without a discrepancy the posterior is that of least squares with the prior: far softer."""
     found = VERBS.taken_for_the_truth(fit)
