@@ -22,7 +22,7 @@ from hbm_zoo.inference.free_parameters import FreeParameters, left_out, log_evid
 from hbm_zoo.inference.loo import bridge, k_hat_threshold, leave_one_out
 from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
-from hbm_zoo.inference.summary import CELLS_LEFT_OUT, LEAST_DRAWS, most_draws
+from hbm_zoo.inference.summary import CELLS_LEFT_OUT, LEAST_DRAWS, affordable, most_draws
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.workers.run import run
 
@@ -34,7 +34,8 @@ QUADRATURE_ERROR = 0.01
 LEAST_OVERLAP = 0.05  # Monte Carlo error of a bridge [nats] beyond which its two ends are too far apart
 SPLITS = 20
 DRAWS_A_SPLIT = 250
-DRAWS_A_REFIT = 250  # Of each chain, where a likelihood has many nodes.
+#: Where a likelihood has many nodes: draws of each chain of a refit; cells, draws x rows x nodes, of leaving rows out.
+DRAWS_A_REFIT, CELLS_OF_ROWS = 250, 100_000_000
 DRAWS_OF_MANY_GROUPS = 100
 CELLS_A_SPLIT = 2_000_000
 #: What of a fit its refits need.
@@ -221,6 +222,9 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: 
     level = record.ask("compare_poolings", "leave_row_out")
     leave_row_out, cells = level.leave_row_out, level.cells(data)
     row = next(dim for dim in leave_row_out(h.isel(sample=[0]), data, np.arange(1)).dims if dim != "sample")
+    if cells > CELLS_OF_A_REFIT:
+        h = affordable(h, data.sizes[row] * cells, CELLS_OF_ROWS)
+        log_ratios = h.get("log_ratio")
     chosen, of_row = np.arange(data.sizes[row]), cells if level.cells_of_row is None else level.cells_of_row(data)
     if chosen.size > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MOST_ROWS, replace=False))
