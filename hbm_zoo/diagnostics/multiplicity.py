@@ -116,11 +116,8 @@ def discoveries(
         table.insert(table.columns.get_loc("lfsr"), "p_within", _p_within(record, fit, data, min_effect))
     table = table.sort_values("p_within" if min_effect else "lfdr", kind="stable")
     table["bayesian_fdr"] = table["p_within" if min_effect else "lfdr"].expanding().mean()
-    with_slab = float(log_joint(record, thinned(hyperparameters(fit), DRAWS), data).mean())
-    evidence = with_slab - _without_slab(record, fit, data)
-    heavy, degrees = noise_from_a_t(data)
-    identified = evidence >= STRONG_EVIDENCE
-    found = table[(table["bayesian_fdr"] <= fdr) & identified]
+    evidence = _evidence(record, fit, data)
+    found = table[(table["bayesian_fdr"] <= fdr) & evidence["identified"]]
     found.attrs = {
         "fdr": fdr,
         "min_effect": min_effect,
@@ -130,13 +127,10 @@ def discoveries(
         "benjamini_hochberg": int((stats.false_discovery_control(p_value) <= fdr).sum()),
         "p_below_0.05": int((p_value < 0.05).sum()),
         "null": options(fit).get("null", "theoretical"),
-        "log_evidence": evidence,
-        "log_evidence_over_t": with_slab - heavy,
-        "t_degrees": degrees,
-        "identified": identified,
+        **evidence,
     }
     found.attrs["verdict"] = _verdict(found, word(fit, record.group))
-    if not identified:
+    if not evidence["identified"]:
         warnings.warn(found.attrs["verdict"], SlabNotIdentified, stacklevel=2)
     elif may_be_noise(found):
         warnings.warn(_rests_on_normal_noise(found), NoiseMayHaveHeavyTails, stacklevel=2)
@@ -202,6 +196,18 @@ def _p_within(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, siz
         return (posterior.cdf(size) - posterior.cdf(-size)).mean("sample")
 
     return each_group(record, data, h.sizes["sample"], within).values
+
+
+def _evidence(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> dict:
+    """Log likelihoods averaged over the posterior, less those of a wide null and of noise from a t [nats]."""
+    with_slab = float(log_joint(record, thinned(hyperparameters(fit), DRAWS), data).mean())
+    over_nothing, (heavy, degrees) = with_slab - _without_slab(record, fit, data), noise_from_a_t(data)
+    return {
+        "log_evidence": over_nothing,
+        "log_evidence_over_t": with_slab - heavy,
+        "t_degrees": degrees,
+        "identified": over_nothing >= STRONG_EVIDENCE,
+    }
 
 
 def _without_slab(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset) -> float:
