@@ -24,6 +24,7 @@ MODELS = {
     "model_discrepancy": {"discrepancy": "shared"},
     "model_discrepancy ": {"discrepancy": "none"},
     "model_discrepancy  ": {"discrepancy": "by specimen"},
+    "model_discrepancy   ": {"discrepancy": "apart"},
     "variance_components": {"population": "folded"},
     "variance_components ": {"population": "log-normal"},
     "selection_gradients": {"autocorrelation": False},

@@ -174,3 +174,17 @@ def test_beyond_the_runs_the_simulator_goes_on_in_a_straight_line():
     np.testing.assert_allclose(t[6] - t[5], t[5] - t[4], atol=1e-6)
     k = np.arange(any_simulator_rows.POWERS)
     np.testing.assert_allclose(t[2] - t[1], 0.1 * k**2, atol=1e-6)
+
+
+def test_a_group_that_is_alone_is_left_out_to_its_prior():
+    one, h = SMALL[SMALL["specimen"] == "S1"], h_of(*POINTS["usual"])
+    for record in (MODEL, MODEL.under(discrepancy="none"), APART_RECORD):
+        level, data = record.group_level, record.data(one)
+        others = level.without_group(data, "specimen", 0)
+        assert others["specimen"].values.tolist() == ["S1"]
+        np.testing.assert_allclose(level.log_joint(h, others), 0, atol=1e-12)
+        np.testing.assert_allclose(level.conditional(h, others).sd.squeeze(), h.s.squeeze(), rtol=1e-6)
+    both = APART_RECORD.group_level.without_group(CURVED, "specimen", 0)
+    np.testing.assert_allclose(
+        any_simulator.log_left_out(h, both), any_simulator.log_left_out(h, CURVED).isel(specimen=[1])
+    )
