@@ -13,6 +13,7 @@ import xarray as xr
 
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.free_parameters import means_of, on_path
 from hbm_zoo.inference.loo import k_hat_threshold, smoothed
 from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.model import HierarchicalModel
@@ -171,10 +172,9 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     True
     """
     record, data = _checked(fit, model, "resolution"), prepared(fit)
-    level, h = record.group_level, hyperparameters(fit).mean("sample")
-    share = xr.DataArray(np.array(SHARES), dims="sample")
-    spreads = record.extras.path(share, {str(name): float(value) for name, value in h.items()})
-    at = h.expand_dims(sample=share.size).assign(spreads)
+    level, means = record.group_level, means_of(hyperparameters(fit))
+    spreads = on_path(record, xr.DataArray(np.array(SHARES), dims="sample"), means)
+    at = xr.Dataset(means | spreads)
     error = np.sqrt((level.integration_error(at, data) ** 2).sum("module")).values
     with np.errstate(invalid="ignore", divide="ignore"):
         off = (level.log_sampled(at, data) - level.log_joint(at, data)).values

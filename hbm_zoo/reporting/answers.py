@@ -11,11 +11,10 @@ import xarray as xr
 
 import hbm_zoo as hz
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.reporting import of_networks
 from hbm_zoo.reporting.formatting import aligned, number
 
 CERTAIN, MOST_NAMED = 0.9, 5
-#: Sd of a log that is known within a factor of 2, in two of three cases and on either side of the middle by its root.
-KNOWN = 0.35
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,32 +143,6 @@ def _wrong(table: pd.DataFrame) -> str:
     return f"{said}, at the last not, for a softer material would do the same" if least < 0 < most else said
 
 
-def _known(table: pd.DataFrame) -> str:
-    """How many rates of modules are known alone and together, and where a module's own data tell next to nothing."""
-    rates = table[[not set("+*/") & set(name) for name in table.index.get_level_values("function")]]
-    alone, together = ((rates[column] < KNOWN).sum() for column in ("alone", "all"))
-    nothing = (rates["all"] / rates["others"]) ** 2 > CERTAIN
-    modules = rates.index.get_level_values("module")[nothing].unique()
-    said = f"of {len(rates)} rates of modules {alone} are known within a factor of 2 alone, {together} with all modules"
-    if not nothing.any():
-        return said
-    return (
-        f"{said}. Of {nothing.sum()} a module's own data take less than a tenth of the variance that the others leave"
-        f"{_some(modules)}: there what is typical of modules is as good a guess"
-    )
-
-
-def _resolved(table: pd.DataFrame) -> str:
-    """Down to which spreads the nodes that were made once do."""
-    spreads = [name for name in table if name.startswith("omega_")]
-    error = f"the log likelihood is known within {table['error'].max():.2f} nats"
-    if not table["resolved"].any():
-        return f"the nodes that were made once resolve no spread of modules; on those that move {error}"
-    least = table[table["resolved"]].iloc[-1]
-    down_to = ", ".join(f"{name} {least[name]:.2g}" for name in spreads)
-    return f"nodes that were made once resolve spreads of modules down to {down_to}; below, they move, and {error}"
-
-
 OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
     "material_batches": (
         Answer(
@@ -237,7 +210,7 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             verb="identifiability",
             heading="Which rates are known, and from whom",
             word="Rates",
-            sentence=_known,
+            sentence=of_networks.known,
             meanings={
                 "prior": "Sd of the log under the prior of one module.",
                 "others": "Sd of the log given the other modules only; empty where weights cannot say.",
@@ -254,7 +227,7 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             verb="resolution",
             heading="Which spreads are resolved",
             word="Resolved",
-            sentence=_resolved,
+            sentence=of_networks.resolved,
             meanings={
                 "share": "Of the posterior means of the spreads.",
                 "off": "Log likelihood on the nodes that were made once less that on nodes that move [nats].",
