@@ -24,7 +24,7 @@ DRAWS, PORTIONS = 400, 10
 #: How far the squares of a module may be from those with two rates exchanged, of their size, to be the same.
 SAME = 1e-6
 #: Of the spreads at their posterior means, those at which integrals are looked at; nats within which they are resolved.
-SHARES, RESOLVED = (1.0, *(0.5**k for k in range(1, 9)), 0.0), 1.0
+SHARES, RESOLVED = 0.5 ** np.arange(7), 1.0
 
 
 def identifiability(
@@ -152,8 +152,7 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     pandas.DataFrame
         By ``share``, of the posterior means of the spreads: the spreads, ``omega_`` by rate; ``off``, log likelihood of
         all modules on the nodes that were made once, less that on nodes that move where fewer than 100 of the former
-        are effective [nats]; ``error``, the standard error of the latter [nats], none without a spread; ``resolved``,
-        whether the nodes made once are right within a nat, at this and at all larger spreads.
+        are effective [nats]; ``error``, the standard error of the latter [nats]; ``resolved``, whether the nodes made once are right within a nat, at this and at all larger spreads.
 
     Raises
     ------
@@ -173,7 +172,7 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     """
     record, data = _checked(fit, model, "resolution"), prepared(fit)
     level, means = record.group_level, means_of(hyperparameters(fit))
-    spreads = on_path(record, xr.DataArray(np.array(SHARES), dims="sample"), means)
+    spreads = on_path(record, xr.DataArray(SHARES, dims="sample"), means)
     at = xr.Dataset(means | spreads)
     error = np.sqrt((level.integration_error(at, data) ** 2).sum("module")).values
     with np.errstate(invalid="ignore", divide="ignore"):

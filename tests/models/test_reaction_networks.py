@@ -295,8 +295,6 @@ def test_the_smallest_spread_that_nodes_resolve_is_reported(fit):
     assert table["resolved"].iloc[0]
     assert not table["resolved"].iloc[-2:].any()
     assert table["resolved"].is_monotonic_decreasing
-    assert table.loc[0.0, [f"omega_{name}" for name in NAMES]].eq(0).all()
-    assert table.loc[0.0, "error"] < 1e-9
     assert (abs(table.loc[table["resolved"], "off"]) <= 1).all()
     assert table["error"].max() < 0.6
 
