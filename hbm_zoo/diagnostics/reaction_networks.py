@@ -152,7 +152,8 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     pandas.DataFrame
         By ``share``, of the posterior means of the spreads: the spreads, ``omega_`` by rate; ``off``, log likelihood of
         all modules on the nodes that were made once, less that on nodes that move where fewer than 100 of the former
-        are effective [nats]; ``error``, the standard error of the latter [nats]; ``resolved``, whether the nodes made once are right within a nat, at this and at all larger spreads.
+        are effective [nats]; ``error``, the standard error of the latter [nats]; ``resolved``, whether the nodes made
+        once are right within a nat, at this and at all larger spreads.
 
     Raises
     ------
