@@ -13,6 +13,7 @@ import xarray as xr
 
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.free_parameters import means_of, on_path
 from hbm_zoo.inference.loo import k_hat_threshold, smoothed
 from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.model import HierarchicalModel
@@ -23,7 +24,7 @@ DRAWS, PORTIONS = 400, 10
 #: How far the squares of a module may be from those with two rates exchanged, of their size, to be the same.
 SAME = 1e-6
 #: Of the spreads at their posterior means, those at which integrals are looked at; nats within which they are resolved.
-SHARES, RESOLVED = (1.0, *(0.5**k for k in range(1, 9)), 0.0), 1.0
+SHARES, RESOLVED = 0.5 ** np.arange(7), 1.0
 
 
 def identifiability(
@@ -151,8 +152,8 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     pandas.DataFrame
         By ``share``, of the posterior means of the spreads: the spreads, ``omega_`` by rate; ``off``, log likelihood of
         all modules on the nodes that were made once, less that on nodes that move where fewer than 100 of the former
-        are effective [nats]; ``error``, the standard error of the latter [nats], none without a spread; ``resolved``,
-        whether the nodes made once are right within a nat, at this and at all larger spreads.
+        are effective [nats]; ``error``, the standard error of the latter [nats]; ``resolved``, whether the nodes made
+        once are right within a nat, at this and at all larger spreads.
 
     Raises
     ------
@@ -171,10 +172,9 @@ def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     True
     """
     record, data = _checked(fit, model, "resolution"), prepared(fit)
-    level, h = record.group_level, hyperparameters(fit).mean("sample")
-    share = xr.DataArray(np.array(SHARES), dims="sample")
-    spreads = record.extras.path(share, {str(name): float(value) for name, value in h.items()})
-    at = h.expand_dims(sample=share.size).assign(spreads)
+    level, means = record.group_level, means_of(hyperparameters(fit))
+    spreads = on_path(record, xr.DataArray(SHARES, dims="sample"), means)
+    at = xr.Dataset(means | spreads)
     error = np.sqrt((level.integration_error(at, data) ** 2).sum("module")).values
     with np.errstate(invalid="ignore", divide="ignore"):
         off = (level.log_sampled(at, data) - level.log_joint(at, data)).values

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from scipy.stats import qmc
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.reaction_networks import _functions as combinations_of
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.priors import moments
@@ -248,6 +249,7 @@ def fit():
     return hz.fit(MODEL, frame, "partial", draws=100, random_seed=1, progressbar=False)
 
 
+@pytest.mark.slow
 def test_rates_are_known_from_oneself_and_from_others(fit):
     table = hz.reaction_networks.identifiability(fit)
     rates = table.loc[[name for name in table.index if name[1] in NAMES]]
@@ -265,6 +267,7 @@ def test_rates_are_known_from_oneself_and_from_others(fit):
     assert only["prior"].to_numpy() == pytest.approx(np.sqrt(3) * prior, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_others_are_empty_beyond_the_limit_of_the_draws(fit, monkeypatch):
     """The limit of 400 draws is 0.62; k-hat of the modules as they are, and of none that may be trusted."""
     table = hz.reaction_networks.identifiability(fit, ["k1"])
@@ -275,6 +278,7 @@ def test_others_are_empty_beyond_the_limit_of_the_draws(fit, monkeypatch):
     assert doubted["all"].notna().all()
 
 
+@pytest.mark.slow
 def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
     table = hz.reaction_networks.directions(fit)
     assert (table.loc["M01", "ordered"] == "").all()
@@ -284,22 +288,21 @@ def test_directions_are_of_ordered_rates_where_the_product_alone_is_seen(fit):
     assert table.loc["M01", "left"].iloc[0] < 0.05
 
 
+@pytest.mark.slow
 def test_the_smallest_spread_that_nodes_resolve_is_reported(fit):
     """Nodes that were made once fail as spreads go to 0; where they hold, the likelihood is that of brute force."""
     table = hz.reaction_networks.resolution(fit)
     assert table["resolved"].iloc[0]
     assert not table["resolved"].iloc[-2:].any()
     assert table["resolved"].is_monotonic_decreasing
-    assert table.loc[0.0, [f"omega_{name}" for name in NAMES]].eq(0).all()
-    assert table.loc[0.0, "error"] < 1e-9
     assert (abs(table.loc[table["resolved"], "off"]) <= 1).all()
     assert table["error"].max() < 0.6
 
 
 @pytest.mark.parametrize("text", ["k1 + km * k2", "k9"])
-def test_a_combination_that_cannot_be_read_is_refused(fit, text):
+def test_a_combination_that_cannot_be_read_is_refused(text):
     with pytest.raises(ValueError, match=re.escape(text)):
-        hz.reaction_networks.identifiability(fit, [text])
+        combinations_of([*NAMES], [text])
 
 
 def smallest(modules=3, seed=1):
