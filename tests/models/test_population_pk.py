@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy import stats
+from scipy import special, stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
@@ -558,6 +558,49 @@ def test_where_the_draws_cannot_follow_the_cohort_is_fitted_again(cohort, small_
     assert person.attrs["personalised"].endswith("too few: the cohort was fitted again with the patient.")
     kept = fits.hyperparameters(cohort).mu_V
     assert fits.hyperparameters(person).mu_V.mean() < kept.mean() - kept.std()
+
+
+def intervals(fit, drawn, times, truths, h):
+    """Places of truths [patient] of log CL in what draws of a fit say after some samples; widths of 89 % intervals.
+
+    As `personalise` has it, all patients at once: each brings a dose and samples that its own truth and draw of h made.
+    """
+    record, rng, patients = record_of("iv"), np.random.default_rng(8), truths.sizes["patient"]
+    each = pd.DataFrame({"patient": 0, "time": [0.0, *times], "amount": [320.0] + [EMPTY] * len(times), "weight": 70.0})
+    rows = pd.concat([each.assign(patient=f"N{j:03d}") for j in range(patients)], ignore_index=True)
+    rows["concentration"] = np.where(rows["amount"].isna(), 1.0, EMPTY)
+    data = record.prepared(rows, **record.extras.simulated)
+    of_sample = h.isel(sample=xr.DataArray(data.of_patient.values, dims="observation"))
+    data = IV.with_response(data, IV.replicate(rng, truths, of_sample, data, data).values)
+    data = with_nodes(record, data, fits.priors_of(fit), 1, drawn)
+    log_m, known = record.group_level.log_left_out(drawn, data), record.group_level.conditional(drawn, data)
+    log_m = log_m.transpose("sample", "patient")
+    weight = known.weight * log_m.copy(data=special.softmax(log_m.values, axis=0))
+    log_CL = known.theta.isel(coefficient=0, drop=True)
+    true, places, widths = truths.isel(coefficient=0, drop=True).values, [], []
+    for j in range(patients):
+        w, x = (v.values.ravel() for v in xr.broadcast(weight.isel(patient=j), log_CL.isel(patient=j)))
+        reached, x = np.cumsum(w[np.argsort(x)]), np.sort(x)
+        places.append(np.interp(true[j], x, reached, left=0.0, right=1.0))
+        widths.append(np.diff(np.interp([0.055, 0.945], reached, x)).item())
+    return np.array(places), np.array(widths)
+
+
+@pytest.mark.slow
+def test_a_patient_s_interval_holds_as_often_as_it_says(cohort, monkeypatch):
+    """Truths of 300 patients from a hundred draws of the cohort's fit, and what these say after two samples.
+
+    Narrower than the population's.
+    """
+    monkeypatch.setitem(vars(IV.cloud), "size", 512)
+    drawn, rng = fits.thinned(fits.hyperparameters(cohort), 100), np.random.default_rng(9)
+    h = drawn.isel(sample=rng.integers(100, size=300))
+    truths = IV.population(h).over(h.mu_CL).sample(rng).rename(sample="patient")
+    places, widths = intervals(cohort, drawn, (1.0, 12.0), truths, h)
+    held = abs(places - 0.5) < 0.445
+    assert stats.kstest(places, "uniform").pvalue > 0.01
+    assert stats.binomtest(int(held.sum()), 300, 0.89).pvalue > 0.01
+    assert widths.mean() < truths.isel(coefficient=0).std().item() * 2 * stats.norm.ppf(0.945)
 
 
 #: Of patient 9 of theophylline, who absorbs faster than all others: which samples are at hand.
