@@ -5,10 +5,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.verdict.prediction import answer, prediction
+from hbm_zoo.diagnostics.verdict.pull import _why
 
 SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
 
@@ -338,3 +340,19 @@ def test_a_leader_is_named_once_and_another_anew(cases, first, second, leader):
     new, same = prediction(record, fit, dict(zip(("new_group", "new_observation"), tables, strict=True)))
     assert new.startswith(f"for a hospital not seen before {words(first)} leads {words(others[first])} clearly")
     assert same.startswith(f"for the same hospital again {leader} leads {words(others[second])} clearly")
+
+
+def test_the_weight_of_data_is_compared_with_those_that_have_an_estimate():
+    """Of five modules three have an estimate of their own; the lightest of these still weighs more than the others."""
+    of = {
+        "own": [1.0, 1.1, 2.0, np.nan, np.nan],
+        "mean": [0.98, 1.07, 1.6, 1.0, 1.0],
+        "kappa": [0.99, 0.98, 0.9, 0.1, 0.1],
+    }
+    of |= {"surprise": [0.5, 0.6, 0.7, np.nan, np.nan], "volume": [8.0, 8.0, 8.0, 4.0, 4.0]}
+    summary = xr.Dataset({name: ("module", values) for name, values in of.items()})
+    target = xr.DataArray(np.ones(5), dims="module")
+    said = _why("samples", summary, target, 2)
+    assert said == ": its data weigh less than those of most that have an estimate of their own (kappa 0.90; samples 8)"
+    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2)
+    assert every == ": its data weigh less than those of most (kappa 0.90; samples 8)"

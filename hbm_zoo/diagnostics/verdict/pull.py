@@ -80,7 +80,8 @@ def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
     if far > light:
         return f": it lies far out ({away})"
-    return f": its data weigh {'little' if kappa < 0.5 else 'less than those of most'} ({weight})"
+    most = "most" if np.isfinite(own).all() else "most that have an estimate of their own"
+    return f": its data weigh {'little' if kappa < 0.5 else f'less than those of {most}'} ({weight})"
 
 
 def _times_the_median(values: np.ndarray, j: int) -> float:
