@@ -353,8 +353,11 @@ def copied(record, frame, times):
 #: Groups of a series have no copies: what they weigh is tested with it.
 COPIED = [name for name, record in RECORDS.items() if record.group_level.independent or record.group_level.further]
 
+#: Each draw of data has nodes of its own.
+ON_NODES = [n for n, record in RECORDS.items() if record.group_level.nodes is not None or "apart" in n]
 
-@pytest.mark.parametrize("name", COPIED)
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in ON_NODES else n for n in COPIED])
 def test_kappa_averaged_over_data_is_a_share_of_variance(name):
     """In [0, 1] over data drawn at fixed h, and 1 - E[Var(theta | y, h)] / Var(theta | h) where it is defined so.
 

@@ -63,8 +63,8 @@ class Kinetics:
 
     def _by_rate(self, h: xr.Dataset, what: str) -> xr.DataArray:
         values = xr.broadcast(*(h[f"{what}_{name}"] for name in self.names))
-        stacked = np.stack([value.values for value in values], axis=-1)  # many times as fast as to concatenate
-        return xr.DataArray(stacked, {**values[0].coords, "coefficient": self.names}, (*values[0].dims, "coefficient"))
+        stacked = np.stack([value.values for value in values])  # many times as fast as to concatenate
+        return xr.DataArray(stacked, {**values[0].coords, "coefficient": self.names}, ("coefficient", *values[0].dims))
 
     # One module.
 

@@ -157,6 +157,7 @@ def zoomed(mu, tau, *counts):
     return special.logsumexp(log_f(z)) + np.log(z[1] - z[0]) - 0.5 * np.log(2 * np.pi)
 
 
+@pytest.mark.slow
 def test_large_counts_wherever_the_population_lies():
     """To 10^8 trials, the population from 1e-5 to 5 from the raw log odds, two data of one theta too.
 

@@ -283,7 +283,7 @@ class Grid:
         return np.array([-special.logsumexp(-each, b=self.weight) for each in self.each])
 
 
-@pytest.fixture(scope="module", params=POPULATIONS)
+@pytest.fixture(scope="module", params=["beta", pytest.param("logit-normal", marks=pytest.mark.slow)])
 def batters(request):
     population, settings = request.param, {"random_seed": 4, "progressbar": False}
     fits = hz.fit_poolings(rates, BATTERS, population=population, priors=PRIORS[population], **settings)
