@@ -27,8 +27,9 @@ ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
 LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
 #: Where the weights of a mixture prove too little: how often it grows at most, by so many components and proposals; the
-#: most that one of these weighs, over the mean, where it need not grow further.
-TURNS, MORE_PARTS, OF_A_TURN, EVEN = 16, 2, 4000, 5.0
+#: most that one of these weighs, over the mean, where it need not grow further, and beyond which it must grow at all:
+#: of posteriors along a curve k-hat may be 0.3 and a mean 10 errors off, and one proposal weighs as much as 20.
+TURNS, MORE_PARTS, OF_A_TURN, EVEN, THIN = 16, 2, 4000, 5.0, 15.0
 
 
 def fitted(posterior: LogPosterior, found: Places, rng: np.random.Generator) -> Mixture:
@@ -78,6 +79,11 @@ class Weighted:
         return failures(self.k_hat, self.ess, len(self.x))
 
 
+def heaviest(log_ratios: np.ndarray) -> float:
+    """The largest weight over the mean of all."""
+    return float(softmax(log_ratios).max()) * log_ratios.size
+
+
 def effective(weights: np.ndarray) -> float:
     """Effective number of weighted draws, 1 / sum of squared weights (Kong, Liu & Wong 1994, JASA 89:278-288)."""
     squares = float((weights**2).sum())
@@ -99,9 +105,9 @@ def weighted(
 ) -> Weighted:
     """Weighted proposals, at least twice as many as draws are wanted, more where they are worth less than half of them.
 
-    Their worth alone says how many: k-hat is looked at once. Where they prove too little, as along a curve, the mixture
-    gets more components by them, and others are drawn. ``exact(x)`` is the log posterior where that of the densities
-    has coarser integrals.
+    Their worth alone says how many: k-hat is looked at once. Where they prove too little, or one weighs too much, as
+    along a curve, the mixture gets more components by them, and others are drawn. ``exact(x)`` is the log posterior
+    where that of the densities has coarser integrals; these are too dear to grow by unless the proof fails.
     """
     mixture, target = fitted(posterior, found, rng), exact or posterior
     batch = max(2 * draws, LEAST_INTEGRATED if exact else LEAST_PROPOSALS)
@@ -117,8 +123,8 @@ def weighted(
         return result
 
     first = proposed(mixture)
-    hopeful = first.failures and first.ess > 0
-    return proposed(along(posterior, mixture, first, rng)) if hopeful else first
+    thin = first.failures or (exact is None and heaviest(first.log_ratios) > THIN)
+    return proposed(along(posterior, mixture, first, rng)) if thin and first.ess > 0 else first
 
 
 def along(posterior: LogPosterior, mixture: Mixture, seen: Weighted, rng: np.random.Generator) -> Mixture:
@@ -133,7 +139,7 @@ def along(posterior: LogPosterior, mixture: Mixture, seen: Weighted, rng: np.ran
         log_density = posterior(x)
         log_ratios = log_density - mixture.log_density(x)
         mixture = mixture.fitted(x, log_ratios)
-        if softmax(log_ratios).max() * OF_A_TURN < EVEN:
+        if heaviest(log_ratios) < EVEN:
             break
     return mixture
 

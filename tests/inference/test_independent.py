@@ -1,5 +1,6 @@
 """Independent draws: mixture, weights, tops; and planted conflicts of prior and data, none of which may pass."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -313,10 +314,29 @@ def test_settings_of_steps_are_refused_by_name():
         hz.fit("vaccine_clinics", frame, engine="independant")
 
 
-def along_a_parabola(x):
-    """Log density: x_0 is normal, x_1 is its square but for a tenth, x_2 is by itself."""
+def along_a_parabola(x, width=0.1):
+    """Log density: x_0 is normal, x_1 is its square but for some width, x_2 is by itself."""
     middle = np.column_stack([0 * x[:, 0], x[:, 0] ** 2, 0 * x[:, 0]])
-    return stats.norm(middle, [1.5, 0.1, 0.3]).logpdf(x).sum(axis=1)
+    return stats.norm(middle, [1.5, width, 0.3]).logpdf(x).sum(axis=1)
+
+
+def errors_of_the_mean(width):
+    """What fails of weighted proposals along a parabola, and how far its mean is off [standard errors]."""
+    density = Density(partial(along_a_parabola, width=width), 3)
+    found = independent.weighted(density, places(density), 4000, np.random.default_rng(2))
+    mean = found.weights @ found.x[:, 1]
+    return found.failures, (mean - 1.5**2) / np.sqrt(found.weights**2 @ (found.x[:, 1] - mean) ** 2)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.15, 0.25, 0.4, 0.7])
+def test_a_curve_is_followed_however_thin(width, monkeypatch):
+    """The planted fault is to grow only where k-hat says so: it passes, and the mean is many errors off."""
+    failures, z = errors_of_the_mean(width)
+    assert not failures
+    assert abs(z) < 4
+    monkeypatch.setattr(independent, "THIN", np.inf)
+    failures, z = errors_of_the_mean(width)
+    assert width == 0.1 or (not failures and abs(z) > 5)
 
 
 def test_a_mixture_grows_along_a_curve_that_it_did_not_cover():
