@@ -323,7 +323,9 @@ def line(folder, case, pooling, fault, frame, data_sets):
     """One line of the table."""
     record, options = settled(case, frame)
     same = {"case": case, "pooling": pooling, "fault": fault, "frame": frame}
-    same["priors"] = record.priors(record.data(frame, **options), KNOWN.get(case.split()[0]), pooling)
+    data = record.data(frame, **options)
+    priors = record.priors(data, KNOWN.get(case.split()[0]), pooling)
+    same["priors"] = {n: prior for n, prior in priors.items() if n not in record.extras.absent(data)}
     name = f"{case}-{pooling}-{fault or 'true'}"
     pieces = {f"{k}": {**same, "size": AT_ONCE, "seed": seed_of(1, f"{name} {k}")} for k in range(data_sets // AT_ONCE)}
     parts = run(piece_of_work, pieces, folder=Path(folder) / name, progressbar=False).values()
