@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+from pytensor.compile.mode import Mode, register_mode
 
 import hbm_zoo as hz
 import hbm_zoo.zoo
@@ -15,6 +16,10 @@ from hbm_zoo.command_line import cli
 def pytest_configure():
     """One thread of linear algebra a worker: matrices are small, and threads that wait for each other take longer."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
+
+# A density that is evaluated once is so in half the time that to rewrite it takes.
+register_mode("AS_WRITTEN", Mode(linker="py", optimizer=None))
 
 
 @pytest.fixture(scope="session")

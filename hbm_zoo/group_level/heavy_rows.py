@@ -250,11 +250,13 @@ class HeavyRows:
         h = h.isel({self.group: j}, drop=True, missing_dims="ignore")
         one = data[["row", "present", "marks"]].isel({self.group: [j]})
         _, theta, weight, _ = (each.squeeze(self.group, drop=True) for each in self._on_nodes(h, one))
+        with np.errstate(divide="ignore"):  # of nodes without any
+            log_weight = np.log(weight)
 
-        def log_density(y):
-            ratio = -_log_t(y - theta, h)
+        def log_density(y):  # far from all rows p(y_i | theta) may be so small that its inverse hides the others
+            ratio = log_weight - _log_t(y - theta, h)
             top = ratio.max("node")
-            return -top - np.log((weight * np.exp(ratio - top)).sum("node", skipna=False))
+            return -top - np.log(np.exp(ratio - top).sum("node", skipna=False))
 
         y = data[self.response][rows]
         return xr.concat([log_density(one) for one in y], y.dims[0])

@@ -108,7 +108,7 @@ def test_no_spread_is_exactly_binomial():
 def test_gradient_is_finite_at_no_spread():
     y, n, phi = pt.dvector(), pt.dvector(), pt.dscalar()
     total = beta_binomial.log_marginal(y, n, 0.3, phi).sum()
-    gradient = pytensor.function([y, n, phi], pytensor.grad(total, phi), mode="FAST_COMPILE")
+    gradient = pytensor.function([y, n, phi], pytensor.grad(total, phi), mode="AS_WRITTEN")
     assert gradient([0.0, 16.0, 3e6], [1.0, 40.0, 1e7], 0.0) == 0.0
 
 

@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_the_integral():
     held = data_of(ROWS)
     arrays = [pt.as_tensor(held[name].values) for name in ("row", "present", "marks")]
     total = heavy_rows.log_marginal(None, *arrays, *values).sum()
-    gradient = pytensor.function(values, pytensor.grad(total, values), mode="FAST_COMPILE")
+    gradient = pytensor.function(values, pytensor.grad(total, values), mode="AS_WRITTEN")
     for given in (GIVEN[0], GIVEN[2]):
         differences = []
         for k in range(4):

@@ -72,7 +72,7 @@ def test_gradient_is_that_of_the_dense_normal(size):
     numbers = [*b, *np.ones(size), *mean, *(S[p] for p in lower), *(T[p] for p in lower)]
     flat = [pt.dscalar() for _ in numbers]
     wanted = [*flat[2 * size : 3 * size], *flat[-len(lower) :]]
-    slopes = function(flat, grad(mv.log_density_of(size)(*flat), wanted), mode="FAST_COMPILE")(*numbers)
+    slopes = function(flat, grad(mv.log_density_of(size)(*flat), wanted), mode="AS_WRITTEN")(*numbers)
     a = np.linalg.solve(T + S, b - mean)
     of_T = np.outer(a, a) - np.linalg.inv(T + S)
     expected = [*a, *(of_T[i, j] / (2 if i == j else 1) for i, j in lower)]

@@ -70,7 +70,7 @@ def test_the_density_holds_where_the_integrand_bends_upwards():
 def test_the_gradient_is_that_of_the_integral():
     values = [pt.dscalar() for _ in range(7)]
     gradient = pytensor.function(
-        values, pytensor.grad(own_spreads.log_marginal(*values), values[3:]), mode="FAST_COMPILE"
+        values, pytensor.grad(own_spreads.log_marginal(*values), values[3:]), mode="AS_WRITTEN"
     )
     for case in CASES[:6]:
         differences = []

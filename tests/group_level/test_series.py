@@ -60,7 +60,7 @@ def test_gradient_in_phi_and_the_mean_is_that_of_the_dense_normal(s):
     L = h.factor.values[s]
     density = series.log_density(*map(pt.constant, arrays), mean, pt.constant(L), phi)
     at = h["mean"].values[s], PHI[s]
-    slopes = function([mean, phi], grad(density, [mean, phi]), mode="FAST_COMPILE")(*at)
+    slopes = function([mean, phi], grad(density, [mean, phi]), mode="AS_WRITTEN")(*at)
     i, b, S, centre, T = dense(data, h, s)
     C = (T + S)[np.ix_(i, i)]
     a = np.linalg.solve(C, (b - centre)[i])

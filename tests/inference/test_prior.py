@@ -11,7 +11,7 @@ from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.zoo import NAMES, record_of
 
 DRAWS = 1000
-QUIET = {"mode": "FAST_COMPILE"}
+QUIET = {"mode": "AS_WRITTEN"}
 VARIANTS = [(name, pooling) for name in NAMES for pooling in record_of(name).variants]
 FORMS = [
     (name, pooling, form)

@@ -28,7 +28,7 @@ FRAME = pd.DataFrame(
 )
 O, E, N = (FRAME[name].to_numpy() for name in ("observed", "expected", "discharges"))
 EXPECTED_ODDS = special.logit(E / N)
-QUIET = {"mode": "FAST_COMPILE"}
+QUIET = {"mode": "AS_WRITTEN"}
 
 
 def log_prior(mu, tau):

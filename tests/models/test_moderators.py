@@ -125,7 +125,7 @@ def test_a_group_is_that_of_the_model_without_moderators_at_its_own_location(nam
 def test_what_is_sampled_is_what_is_evaluated(name, pooling):
     record, data, h = moderated(name)
     model, fixed = written(record, data, pooling)
-    observed = model.compile_logp(model.observed_RVs, mode="FAST_COMPILE")
+    observed = model.compile_logp(model.observed_RVs, mode="AS_WRITTEN")
     for i in range(2):
         here = {n: float(v[i]) for n, v in h.items()} | fixed
         expected = float(record.group_level.log_joint(xr.Dataset(here).expand_dims("sample"), data).squeeze())
@@ -136,7 +136,7 @@ def test_what_is_sampled_is_what_is_evaluated(name, pooling):
 def test_the_gradient_of_what_is_sampled_is_its_slope(name):
     record, data, h = moderated(name)
     model, _ = written(record, data, "partial")
-    density, gradient = (f(mode="FAST_COMPILE") for f in (model.compile_logp, model.compile_dlogp))
+    density, gradient = (f(mode="AS_WRITTEN") for f in (model.compile_logp, model.compile_dlogp))
     point = at_point(model, {n: float(v[0]) for n, v in h.items()})
     x = np.array([float(v) for v in point.values()])
     slope = optimize.approx_fprime(x, lambda x: float(density(dict(zip(point, x, strict=True)))), 1e-7)
@@ -166,7 +166,7 @@ def test_the_centered_form_less_its_groups_is_the_form_without(name):
     record, data, h = moderated(name)
     model, h = record.write(data, "partial", "centered", record.priors(data)), h.isel(sample=[0])
     (own,) = (v for v in model.free_RVs if v.ndim)
-    joint = model.compile_logp([own, *model.observed_RVs], mode="FAST_COMPILE", jacobian=False)
+    joint = model.compile_logp([own, *model.observed_RVs], mode="AS_WRITTEN", jacobian=False)
     population = record.group_level.conditional(h, data)
     theta = (population.mean + 0.3 * population.sd).squeeze("sample")
     point = at_point(model, {n: v.item() for n, v in h.items()} | {own.name: theta.values})
@@ -182,7 +182,7 @@ def test_the_noncentered_form_is_at_the_location_where_nothing_deviates(name):
     point = at_point(model, {n: v.item() for n, v in h.items()} | {"z": z})
     own = "alpha" if "logit" in name else record.estimand
     (of_values,) = model.replace_rvs_by_values([model[own]])
-    at = model.compile_fn(of_values, inputs=model.value_vars, mode="FAST_COMPILE", on_unused_input="ignore")
+    at = model.compile_fn(of_values, inputs=model.value_vars, mode="AS_WRITTEN", on_unused_input="ignore")
     values = at(point)
     np.testing.assert_allclose(values, placed_by_hand(name, h, CASES[name][1], record)[0], rtol=1e-9)
 

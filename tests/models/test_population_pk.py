@@ -151,7 +151,7 @@ def test_each_form_has_the_density_of_the_page(route, error):
             total += stats.norm.logpdf(Z[:, :size]).sum()
         values = POINT | {f"theta_{name}": THETA[:, k] for k, name in enumerate(names)} | {"z": Z[:, :size]}
         point = {v.name: np.asarray(on_line(v.name, values)) for v in model.value_vars}
-        assert float(model.compile_logp(jacobian=False, mode="FAST_COMPILE")(point)) == pytest.approx(
+        assert float(model.compile_logp(jacobian=False, mode="AS_WRITTEN")(point)) == pytest.approx(
             total, rel=1e-8
         ), (pooling, form)
 
@@ -175,7 +175,7 @@ def test_of_a_sample_below_the_limit_only_that_is_known(error):
             MODEL.group_level.log_likelihood(theta, h, data), MODEL.group_level.log_likelihood(theta, h, plain)
         )
     model = MODEL.write(limited, "none", "centered", MODEL.priors(limited))
-    of_samples = model.compile_logp(vars=model.observed_RVs, jacobian=False, mode="FAST_COMPILE")
+    of_samples = model.compile_logp(vars=model.observed_RVs, jacobian=False, mode="AS_WRITTEN")
     values = POINT | {f"theta_{name}": THETA[:, k] for k, name in enumerate(ORAL.names)}
     unused = 2 * stats.norm.logpdf(0) if error == "proportional" else 0.0
     point = {v.name: np.asarray(on_line(v.name, values)) for v in model.value_vars}

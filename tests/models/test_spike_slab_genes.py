@@ -136,7 +136,7 @@ def likelihood_of(form, null, **values):
     """Log density of the data, and of the genes' own variables, at given values, as PyMC has it."""
     model = MODEL.build(FEW, parameterization=form, null=null)
     variables = [model["y"], *(model[name] for name in values if name in model.named_vars)]
-    logp = model.compile_logp(vars=variables, jacobian=False, mode="FAST_COMPILE")
+    logp = model.compile_logp(vars=variables, jacobian=False, mode="AS_WRITTEN")
     point = model.initial_point()
     for variable in model.free_RVs:
         value = values.get(variable.name, POINT.get(variable.name))

@@ -20,7 +20,7 @@ FRAME = pd.DataFrame(
 )
 Y, SE = FRAME["effect"].to_numpy(), FRAME["standard_error"].to_numpy()
 M0, S = Y.mean(), Y.std(ddof=1)
-QUIET = {"mode": "FAST_COMPILE"}
+QUIET = {"mode": "AS_WRITTEN"}
 
 
 def log_prior(mu, tau, nu_above_2):

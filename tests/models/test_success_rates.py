@@ -107,7 +107,7 @@ def test_each_variant_has_the_density_and_gradient_of_the_page(population, pooli
         if forward[variable.name] is not None:
             value = forward[variable.name](np.asarray(value, float), *variable.owner.inputs).eval()
         point[free[variable.name].name] = np.asarray(value)
-    logp = model.compile_logp(jacobian=False, mode="FAST_COMPILE")
+    logp = model.compile_logp(jacobian=False, mode="AS_WRITTEN")
     assert float(logp(point)) == pytest.approx(theirs(POINT[population]), rel=1e-8, abs=1e-7)
     # Rewritten and compiled where a loop looks for nodes; that of the Beta's integral is in test_beta_binomial.py.
     searches = (population, form) == ("logit-normal", "marginalized")

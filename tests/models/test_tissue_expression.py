@@ -63,7 +63,7 @@ INDEX = np.repeat([0, 1, 2], [4, 3, 1])
 
 def density(pooling, form, point, gradient=False):
     model = MODEL.build(SMALL, pooling, form, SMALL_PRIORS)
-    compiled = (model.compile_dlogp if gradient else model.compile_logp)(jacobian=False, mode="FAST_COMPILE")
+    compiled = (model.compile_dlogp if gradient else model.compile_logp)(jacobian=False, mode="AS_WRITTEN")
     return compiled({v.name: np.asarray(point[v.name]) for v in model.value_vars})
 
 

@@ -42,7 +42,7 @@ DRAWS = 2000
 
 def density(pooling, parameterization, point, gradient=False):
     model = MODEL.build(hz.load_data("bcg_vaccine"), pooling, parameterization, PRIORS["bcg_vaccine"])
-    compiled = (model.compile_dlogp if gradient else model.compile_logp)(jacobian=False, mode="FAST_COMPILE")
+    compiled = (model.compile_dlogp if gradient else model.compile_logp)(jacobian=False, mode="AS_WRITTEN")
     return compiled({v.name: np.asarray(point[v.name]) for v in model.value_vars})
 
 
