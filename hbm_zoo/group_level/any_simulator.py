@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 
 import numpy as np
 import pytensor.tensor as pt
@@ -39,8 +39,6 @@ KAPPA = "1 - Var(b | y, h) / s^2, the discrepancy not known; at the data at hand
 CLOSING, NODES = (96, 48, 48), 96
 NATS = 30.0
 LEAST_SPREAD = 1e-12
-#: Beside 1, where the arc cosine has no derivative.
-END = 1 - 1e-10
 AT_ONCE = 2_000_000
 COMMON = ("m", "s", "sigma", "a", "ell")
 #: What is known of groups and of points, and the dims of each.
@@ -58,10 +56,19 @@ PLACES = {"apart": ["point", "near"], "alike": ["point", "near"], "ends": ["end"
 
 
 def polynomials(b, ends, xp):
-    """Chebyshev's t_k [..., power] at b between the ends, and beyond them the straight lines that they end in."""
-    x, k = ((2 * b - ends[0] - ends[1]) / (ends[1] - ends[0]))[..., None], np.arange(POWERS)
-    inside = xp.clip(x, -END, END)
-    return xp.cos(k * xp.arccos(inside)) + (k % 2 + (1 - k % 2) * xp.sign(x)) * k**2 * (x - inside)
+    """Chebyshev's t_k [..., node, power] at b [..., node], and beyond the ends the straight lines that they end in.
+
+    By t_{n + k} = 2 t_n t_k - t_{n - k}, all k < n at once: a cosine each would cost ten times as much.
+    """
+    x, k = ((2 * b - ends[0] - ends[1]) / (ends[1] - ends[0]))[..., None, :], np.arange(POWERS)[:, None]
+    inside = xp.clip(x, -1, 1)
+    t, n = xp.concatenate([xp.ones_like(x), inside], axis=-2), 2
+    while n < POWERS:
+        next_one = 2 * t[..., n // 2 : n // 2 + 1, :] ** 2 - 1
+        t = xp.concatenate([t, 2 * next_one * t - xp.concatenate([next_one, t[..., :0:-1, :]], axis=-2)], axis=-2)
+        n *= 2
+    beyond = x - inside
+    return xp.swapaxes(t[..., :POWERS, :] + k**2 * (k % 2 * beyond + (1 - k % 2) * abs(beyond)), -1, -2)
 
 
 def whitened(sigma, a_root, n, towards, beside, V, xp):
@@ -186,6 +193,20 @@ def log_left_out(h, data):
     return _by_draw(integral, [[]], h, data)[0]
 
 
+def _kept(formula):
+    """The formula, whose last answer is kept, because it is asked many things."""
+    last = []
+
+    @wraps(formula)
+    def asked(h, data):
+        if not (last and last[0] is h and last[1] is data):
+            last[:] = h, data, formula(h, data)
+        return last[2]
+
+    return asked
+
+
+@_kept
 def _posterior(h, data):
     """The nodes of each group [..., node], their weights, and the log likelihood there."""
 
@@ -247,7 +268,8 @@ def realities(rng, theta, h, new, seen):
 def simulated(b, data):
     """What the simulator says of each row at a b, or at one each [..., row]."""
     b = xr.DataArray(b)
-    t = xr.DataArray(polynomials(b.values, data["ends"].values, np), dims=(*b.dims, "power"))
+    t = polynomials(b.values.reshape(-1), data["ends"].values, np).reshape(*b.shape, -1)
+    t = xr.DataArray(t, dims=(*b.dims, "power"))
     return xr.dot(t, xr.DataArray(data["said"].values, dims=("row", "power")), dim="power")
 
 
