@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property
 
 import numpy as np
 import pytensor.tensor as pt
@@ -28,6 +28,7 @@ import xarray as xr
 from pytensor.gradient import disconnected_grad
 
 from hbm_zoo.group_level.any_simulator_rows import POWERS, emptied, joined, without_group
+from hbm_zoo.group_level.checks import kept
 from hbm_zoo.group_level.discrepancy import posterior_factor, random_estimates, root, whitening
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.normal import LOG_2PI
@@ -131,7 +132,7 @@ def random(
 
 
 @dataclass(frozen=True)
-class _Given:
+class Given:
     """Some draws of the hyperparameters as arrays [draw, ...], and the data's [group, ...]."""
 
     m: np.ndarray
@@ -161,8 +162,8 @@ class _Given:
         return F, F @ np.swapaxes(F, -1, -2) @ Vt @ self.arrays["towards"] / variance
 
 
-def _by_draw(formula: Callable, inner, h: xr.Dataset, data: xr.Dataset, b: xr.DataArray | None = None):
-    """``formula(given, b)`` of portions of the draws: arrays [draw, group, *inner], labelled."""
+def by_draw(formula: Callable, inner, h: xr.Dataset, data: xr.Dataset, b: xr.DataArray | None = None):
+    """``formula(given, b)`` of portions of the draws: arrays [draw, *inner], labelled."""
     bare, arrays = [h[name].drop_vars(h[name].coords) for name in COMMON], {}
     points = (0.0 if b is None else b) * xr.ones_like(data["n"])
     points = points.drop_vars(points.coords)
@@ -175,10 +176,14 @@ def _by_draw(formula: Callable, inner, h: xr.Dataset, data: xr.Dataset, b: xr.Da
     for start in range(0, m.size, step):
         some = slice(start, start + step)
         a_root = a[some, None, None] * root(ell[some, None, None], arrays["apart"], arrays["alike"], np)
-        parts.append(formula(_Given(m[some], s[some], sigma[some], a_root, arrays), known[some]))
+        parts.append(formula(Given(m[some], s[some], sigma[some], a_root, arrays), known[some]))
     labels = {"specimen": data["specimen"]} if "specimen" in data.coords else {}
     return [
-        xr.DataArray(np.concatenate(v).reshape(*like.shape, *v[0].shape[1:]), labels, (*like.dims, "specimen", *dims))
+        xr.DataArray(
+            np.concatenate(v).reshape(*like.shape, *v[0].shape[1:]),
+            labels if "specimen" in dims else {},
+            (*like.dims, *dims),
+        )
         for v, dims in zip(zip(*parts, strict=True), inner, strict=True)
     ]
 
@@ -190,23 +195,10 @@ def log_left_out(h, data):
         log_f, _, step = given.nodes
         return (given.whitened[1] + log_integral(log_f, step, np),)
 
-    return _by_draw(integral, [[]], h, data)[0]
+    return by_draw(integral, [["specimen"]], h, data)[0]
 
 
-def _kept(formula):
-    """The formula, whose last answer is kept, because it is asked many things."""
-    last = []
-
-    @wraps(formula)
-    def asked(h, data):
-        if not (last and last[0] is h and last[1] is data):
-            last[:] = h, data, formula(h, data)
-        return last[2]
-
-    return asked
-
-
-@_kept
+@kept
 def _posterior(h, data):
     """The nodes of each group [..., node], their weights, and the log likelihood there."""
 
@@ -216,7 +208,7 @@ def _posterior(h, data):
         b = given.m[:, None, None] + given.s[:, None, None] * z
         return b, weight / weight.sum(axis=-1, keepdims=True), given.whitened[1][..., None] + log_f + z**2 / 2
 
-    return _by_draw(table, [["node"]] * 3, h, data)
+    return by_draw(table, [["specimen", "node"]] * 3, h, data)
 
 
 def conditional(h, data):
@@ -226,7 +218,8 @@ def conditional(h, data):
 
 def log_likelihood(theta, h, data):
     """Log density of each group's rows at b_j [nats]."""
-    return _by_draw(lambda given, b: (given.log_likelihood(b[..., None])[..., 0],), [[]], h, data, theta)[0]
+    at = [["specimen"]]
+    return by_draw(lambda given, b: (given.log_likelihood(b[..., None])[..., 0],), at, h, data, theta)[0]
 
 
 def expected_log_likelihood(h, data):
@@ -249,7 +242,7 @@ def discrepancies(rng, theta, h, data):
         z = rng.standard_normal((*b.shape, F.shape[-1]))
         return ((B @ t[..., None] + F @ z[..., None])[..., 0],)
 
-    return _by_draw(draw, [["point"]], h, data, theta)[0]
+    return by_draw(draw, [["specimen", "point"]], h, data, theta)[0]
 
 
 def realities(rng, theta, h, new, seen):
@@ -290,7 +283,7 @@ def rig(h, data):
         away = B @ np.swapaxes(t - middle[..., None, :], -1, -2)
         return (B @ middle[..., None])[..., 0], (F**2).sum(axis=-1) + (weight[..., None, :] * away**2).sum(axis=-1)
 
-    mean, variance = _by_draw(moments, [["point"]] * 2, h, data)
+    mean, variance = by_draw(moments, [["specimen", "point"]] * 2, h, data)
     return Normal(mean.mean("specimen"), np.sqrt(variance.sum("specimen")) / data.sizes["specimen"])
 
 

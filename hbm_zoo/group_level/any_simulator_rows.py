@@ -13,6 +13,8 @@ from hbm_zoo.group_level.discrepancy_rows import ROWS
 
 #: Runs of the simulator at each point, and as many of Chebyshev's polynomials.
 POWERS = 13
+#: What the integral over a group asks of it and of the points.
+INTEGRATED = ("n", "towards", "beside", "V", "b_hat", "apart", "alike", "ends")
 #: Where the least misfit of a group is looked for first.
 GRID = np.linspace(-1, 1, 401)
 
@@ -135,6 +137,29 @@ def emptied(data):
 def without_group(data, group, j):
     """The data without one group; a group that is alone is there, and nothing seen of it."""
     return emptied(data) if data.sizes[group] == 1 else data.isel({group: np.arange(data.sizes[group]) != j})
+
+
+def without_row(data, i):
+    """The data without one row; a group that had no other is gone."""
+    rows = data[[*ROWS, "said"]].drop_vars("specimen", errors="ignore").isel(row=np.arange(data.sizes["row"]) != i)
+    left, of = np.unique(rows["of_specimen"].values, return_inverse=True)
+    return of_rows(rows.assign(of_specimen=("row", of)), data["specimen"].values[left])
+
+
+def without_each(data, rows):
+    """The group of each of some rows without it, side by side in the place of the groups: what their integral asks."""
+    bare, every = data[[*ROWS, "said"]].drop_vars("specimen", errors="ignore"), np.arange(data.sizes["row"])
+    alone = bare.assign(of_specimen=xr.zeros_like(bare["of_specimen"]))
+    theirs = [bare["seen"] * (bare["of_specimen"] == bare["of_specimen"][i]) * (every != i) for i in rows]
+    each = [of_rows(alone.assign(seen=seen), np.zeros(1))[[*INTEGRATED]] for seen in theirs]
+    return xr.concat(each, dim="specimen", data_vars="minimal", compat="override", coords="minimal").drop_vars(
+        "specimen"
+    )
+
+
+def with_readings(data, deflection):
+    """The same rows with other readings."""
+    return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
 
 
 def joined(*parts):

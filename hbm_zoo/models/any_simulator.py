@@ -10,12 +10,13 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.group_level import any_simulator, any_simulator_rows
+from hbm_zoo.group_level import any_simulator, any_simulator_left_out, any_simulator_rows
 from hbm_zoo.group_level.any_simulator import log_density, polynomials, random
 from hbm_zoo.group_level.discrepancy import root
 from hbm_zoo.group_level.discrepancy_rows import ROWS
 from hbm_zoo.models import beam, rigs
 from hbm_zoo.models.beam import GEOMETRY, NAME
+from hbm_zoo.models.rig_checks import OF_ANY
 from hbm_zoo.models.rigs import PROPORTIONAL
 from hbm_zoo.priors import describe, moments
 
@@ -38,13 +39,18 @@ def apart(record):
             "complete": {"centered": complete_pooling, "marginalized": marginalized},
             "partial": {"noncentered": partial_pooling_noncentered, "marginalized": marginalized},
         },
-        group_level=any_simulator.group_level(),
+        group_level=any_simulator.group_level(
+            leave_row_out=any_simulator_left_out.leave_row_out,
+            row_tails=any_simulator_left_out.row_tails,
+            without_row=any_simulator_rows.without_row,
+            cells_of_row=any_simulator_left_out.cells_of_row,
+        ),
         datasets={},
         extras=replace(
             record.extras,
             check=check,
-            checks={},
-            with_response=None,
+            checks=OF_ANY,
+            with_response=any_simulator_rows.with_readings,
             contradiction=lambda data, priors: beyond(data, priors.get("b") or record.matched(priors)["b"]),
             left_out=type(record.extras)().left_out,
         ),

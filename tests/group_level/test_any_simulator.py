@@ -1,5 +1,7 @@
 """Any smooth simulator: the density against dense quadrature, limits, gradient, draws of the discrepancy, its table."""
 
+from functools import cache
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -8,7 +10,7 @@ import xarray as xr
 from scipy import integrate, stats
 
 import hbm_zoo as hz
-from hbm_zoo.group_level import any_simulator, any_simulator_rows, discrepancy_level
+from hbm_zoo.group_level import any_simulator, any_simulator_left_out, any_simulator_rows, discrepancy_level
 from hbm_zoo.group_level.any_simulator import GROUPS, PLACES
 from hbm_zoo.group_level.discrepancy import APART
 from hbm_zoo.models.beam import deflection
@@ -53,10 +55,11 @@ def extended(simulator, point, b):
     return at[1] + (at[2] - at[0]) / (2 * step) * (b - inside)
 
 
-def dense(values, simulator, which):
+@cache
+def dense(values, simulator, which, without=None):
     """Log density of a specimen's rows, and the mean and sd of b, by quadrature of the normal density of all rows."""
     m, s, sigma, a, ell = values
-    rows = SMALL[SMALL["specimen"] == which]
+    rows = SMALL[(SMALL["specimen"] == which) & (SMALL.index != without)]
     y, x, P = (rows[name].to_numpy() for name in ("deflection", "position", "load"))
     w = P / np.median(SMALL["load"]) * 2 * x
     C = np.exp(-(np.subtract.outer(x, x) ** 2) / (2 * ell**2))
@@ -99,6 +102,48 @@ def test_one_specimen_under_a_linear_simulator_is_the_exact_linear_model():
         exact, found = discrepancy_level.rig(h, linear), any_simulator.rig(h, tabled)
         np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(found.sd, exact.sd, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_a_row_given_all_others_is_dense_quadrature_with_it_and_without(name, monkeypatch):
+    """By the one table of its group, and by the integral of the group without it."""
+    h, rows = h_of(*POINTS[name]), np.array([9, 4])
+    exact = [
+        dense(POINTS[name], bends, which)[0] - dense(POINTS[name], bends, which, label)[0]
+        for label, which in SMALL["specimen"].iloc[rows].items()
+    ]
+    tails = any_simulator_left_out.row_tails(h, CURVED, rows)
+    for at_ends in (any_simulator_left_out.AT_ENDS, 0.0):
+        monkeypatch.setattr(any_simulator_left_out, "AT_ENDS", at_ends)
+        found = any_simulator_left_out.leave_row_out(h, CURVED, rows)
+        assert found.dims == ("sample", "row")
+        np.testing.assert_allclose(found.values[0], exact, rtol=1e-7, atol=3e-6)
+        for tail, again in zip(tails, any_simulator_left_out.row_tails(h, CURVED, rows), strict=True):
+            np.testing.assert_allclose(tail, again, rtol=1e-5, atol=1e-12)
+
+
+def test_rows_of_one_specimen_under_a_linear_simulator_are_the_exact_linear_model():
+    one = SMALL[SMALL["specimen"] == "S1"]
+    linear, tabled, rows = MODEL.data(one), data_of(one), np.arange(len(one))
+    for values in POINTS.values():
+        h = h_of(*values)
+        found = any_simulator_left_out.leave_row_out(h, tabled, rows)
+        np.testing.assert_allclose(found, discrepancy_level.leave_row_out(h, linear, rows), rtol=1e-6, atol=1e-6)
+        away, precision = discrepancy_level.given_others(h, linear, rows)
+        score, tails = (away * np.sqrt(precision)).values, any_simulator_left_out.row_tails(h, tabled, rows)
+        for side, tail in zip((1, -1), tails, strict=True):
+            np.testing.assert_allclose(tail, stats.norm.cdf(side * score), rtol=1e-4, atol=1e-12)
+
+
+def test_data_without_a_row_are_those_of_the_frame_without_it():
+    without = any_simulator_rows.without_row(CURVED, 3)
+    given = data_of(SMALL.drop(SMALL.index[3]), simulator=bends, typical_load=CURVED.attrs["typical_load"])
+    for name in ("n", "towards", "beside", "V", "b_hat"):
+        np.testing.assert_allclose(without[name], given[name], atol=1e-9, err_msg=name)
+    h = h_of(*POINTS["usual"])
+    left = any_simulator.log_left_out(h, CURVED).sum() - any_simulator.log_left_out(h, without).sum()
+    given_others = any_simulator_left_out.leave_row_out(h, CURVED, np.array([3])).item()
+    assert float(left) == pytest.approx(given_others, abs=1e-6)
 
 
 def test_specimens_that_are_alike_are_exactly_at_m():
