@@ -136,8 +136,9 @@ def discrepancy(
     pandas.DataFrame
         By position: ``discrepancy`` [mm], the posterior mean, with its interval and ``mcse``; ``simulator`` [mm], what
         the simulator says of the specimens' mean compliance, and ``share``, the former over the latter, NaN where a
-        simulator of one's own is not given and has not run; ``where``, "among the data" or "beyond the last sensor". Of
-        each mounting's own only what all share is in it.
+        simulator of one's own is not given and has not run; ``simulator_error`` [mm], how far the simulator is off
+        between its runs, 0 of one that is linear; ``where``, "among the data" or "beyond the last sensor". Of each
+        mounting's own only what all share is in it.
 
     Raises
     ------
@@ -177,7 +178,11 @@ def discrepancy(
         columns[f"discrepancy_{interval_name()}_{end}"] = quantile(of_rig, tail).values
     columns["mcse"] = of_rig.mean.std("sample").values / np.sqrt(h.sizes["sample"] * efficiency(fit))
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns |= {"simulator": simulated, "share": mean / simulated}
+        columns |= {
+            "simulator": simulated,
+            "simulator_error": data.attrs.get("table_error", 0.0),
+            "share": mean / simulated,
+        }
     columns["where"] = np.where(x > sensors.max(), BEYOND_SENSORS, INSIDE)
     return pd.DataFrame(columns, index=pd.Index(x, name="position"))
 

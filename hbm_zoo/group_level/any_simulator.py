@@ -228,6 +228,25 @@ def expected_log_likelihood(h, data):
     return (weight * level).sum("node", skipna=False)
 
 
+def integration_error(h, data):
+    """Standard error of each group's log density [nats], from what the simulator is off between its runs.
+
+    Its errors at the rows are taken for independent and as large as the largest that was seen: the error is that times
+    |V^-1 (y - F(b))|, V the covariance of the rows given b, at the mean of what is known of b.
+    """
+    middle = conditional(h, data).mean
+
+    def error(given, b):
+        R, _ = whitening(given.a_root[:, None], given.sigma, given.arrays["V"], np)
+        E, t = given.whitened[0], polynomials(b, given.arrays["ends"], np)[..., None]
+        points = given.arrays["V"].shape[-1]
+        towards, beside = np.swapaxes(R, -1, -2) @ (E[..., :points, :] @ t), E[..., points:, :] @ t
+        squares = (towards**2).sum(axis=(-2, -1)) + (beside**2).sum(axis=(-2, -1)) / given.sigma[:, None] ** 2
+        return (data.attrs["table_error"] * np.sqrt(squares),)
+
+    return by_draw(error, [["specimen"]], h, data, middle)[0]
+
+
 def reliability(h, data):
     """1 - Var(b_j | y, h) / s^2, 0 where s is 0."""
     return (1 - conditional(h, data).sd ** 2 / xr.where(h.s > 0, h.s, 1.0) ** 2).where(h.s > 0, 0.0)
@@ -305,6 +324,7 @@ def group_level(**formulas) -> GroupLevel:
         log_likelihood=log_likelihood,
         expected_log_likelihood=expected_log_likelihood,
         reliability=reliability,
+        integration_error=integration_error,
         replicate=replicate,
         without_group=without_group,
         emptied=emptied,

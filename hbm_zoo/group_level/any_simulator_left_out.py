@@ -18,7 +18,7 @@ import xarray as xr
 from scipy import special
 
 from hbm_zoo.group_level.any_simulator import Given, by_draw, polynomials
-from hbm_zoo.group_level.any_simulator_rows import POWERS, without_each
+from hbm_zoo.group_level.any_simulator_rows import without_each
 from hbm_zoo.group_level.normal import LOG_2PI
 
 #: The share of what the others know of b that may lie at an end of the nodes.
@@ -87,8 +87,3 @@ def _at_nodes(coefficients, t, which):
         here = which == j
         found[:, here] = coefficients[:, here] @ np.swapaxes(t[:, j], -1, -2)
     return found
-
-
-def cells_of_row(data) -> int:
-    """Numbers held for each row and draw."""
-    return POWERS

@@ -43,7 +43,6 @@ def apart(record):
             leave_row_out=any_simulator_left_out.leave_row_out,
             row_tails=any_simulator_left_out.row_tails,
             without_row=any_simulator_rows.without_row,
-            cells_of_row=any_simulator_left_out.cells_of_row,
         ),
         datasets={},
         extras=replace(

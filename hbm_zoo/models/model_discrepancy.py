@@ -118,8 +118,8 @@ b_j           ``b``                specimen  1/GPa       the specimen's complian
 For a simulator that is not proportional to the compliance: a beam that bends far, say. It runs at thirteen compliances
 for each place, load and geometry, between the moduli ``softest`` and ``stiffest`` [GPa], which the prior of m is about;
 by default these are 4/7 of, and four times, the modulus that the readings have by finite elements. Polynomials through
-the runs stand for it, and how far they are off halfway between the runs is the data's attribute ``table_error`` [mm];
-more than a tenth of the scatter of the readings is refused. Beyond the runs it goes on in straight lines, and a prior
+the runs stand for it, and how far they are off halfway between the runs is the data's attribute ``table_error`` [mm]:
+it is in the Monte Carlo error of elpd, and more than a tenth of the scatter of the readings is refused. Beyond the runs it goes on in straight lines, and a prior
 with more than 2 % of a specimen there is refused.
 
 Given b_j all is normal, and b_j is integrated out numerically (``group_level/any_simulator.py``). Specimens depend on

@@ -92,6 +92,8 @@ def wrong(table: pd.DataFrame) -> str:
     told = ((low > 0) | (high < 0)).sum()
     said = f"{mean:.2f} mm ({least:.2f} to {most:.2f}) at the last sensor, {x:g} m, under the typical load; told from "
     said += f"0 at {told} of {len(table)} sensors"
+    if (error := table["simulator_error"].max()) > 0:
+        said += f"; between its runs the simulator itself is known to {error:.2g} mm"
     return f"{said}, at the last not, for a softer material would do the same" if least < 0 < most else said
 
 

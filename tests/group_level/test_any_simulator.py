@@ -212,6 +212,17 @@ def test_the_table_is_the_simulator_and_knows_its_error():
     assert CURVED.attrs["table_error"] < 1e-7
 
 
+def test_what_the_table_is_off_is_in_the_error_of_the_density():
+    """As by readings that are off by as much, each one way or the other: the sd of the log density over these."""
+    h, rng, found = h_of(*POINTS["usual"]), np.random.default_rng(6), []
+    said = any_simulator.integration_error(h, CURVED.assign_attrs(table_error=1e-4))
+    for _ in range(60):
+        off = CURVED["deflection"].values + 1e-4 * rng.choice([-1, 1], CURVED.sizes["row"])
+        found.append(any_simulator.log_left_out(h, any_simulator_rows.with_readings(CURVED, off)).values[0])
+    np.testing.assert_allclose(np.std(found, axis=0), said.values[0], rtol=0.3)
+    assert (any_simulator.integration_error(h, CURVED) < 1e-5).all()
+
+
 def test_beyond_the_runs_the_simulator_goes_on_in_a_straight_line():
     ends = np.array([0.01, 0.03])
     t = any_simulator.polynomials(np.array([0.029, 0.03, 0.031, 0.032, 0.01, 0.009, 0.008]), ends, np)

@@ -6,8 +6,9 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.cross_validation import same_group_rows, without_row
 from hbm_zoo.frames.rules import FrameError, FrameWarning
-from hbm_zoo.inference.fits import efficiency
+from hbm_zoo.inference.fits import efficiency, model_of
 from hbm_zoo.models.beam import deflection
 
 MODEL = hz.model_discrepancy.MODEL
@@ -47,6 +48,28 @@ def test_a_single_experiment_has_its_modulus_its_discrepancy_and_its_predictions
     assert curve["simulator"].iloc[1] == pytest.approx(
         bends(np.array([[0.8, 10.0, 1.0, 30.0, 10.0, fit["posterior"]["b"].mean().item()]])).item(), rel=0.01
     )
+
+
+@pytest.mark.slow
+def test_each_reading_is_left_out_as_by_a_refit(fit):
+    """Two of them, by weights of one fit and by fits without them, within 4 errors of both."""
+    scores = same_group_rows(model_of(fit), fit, 1)
+    assert scores.max_k_hat < 0.7
+    for i in (3, 20):
+        elpd, mcse = without_row({"model": model_of(fit), "fit": fit, "left_out": i, "seed": 5})
+        assert abs(elpd - scores.elpd[i]) < 4 * np.hypot(mcse, scores.mcse[i])
+    table = hz.compare_poolings({"none": fit}, question="new_observation")
+    assert table.loc["none", "elpd"] == pytest.approx(scores.total)
+
+
+@pytest.mark.slow
+def test_a_discrepancy_of_another_kind_is_seen_and_one_of_its_kind_is_not(fit):
+    """A support that turns freely by an angle before it holds, where the model grows with the load."""
+    assert not hz.check_model(fit).attrs["rejected"]
+    y = bends(ONE[["position", "load", "length", "width", "thickness"]].assign(b=1 / 70).to_numpy())
+    gap = ONE.assign(deflection=y + 5 * ONE["position"] + np.random.default_rng(5).normal(0, 0.05, len(ONE)))
+    table = hz.check_model(hz.fit(MODEL, gap, "none", simulator=bends, **SETTINGS))
+    assert table.attrs["rejected"]["none"] == ["neighbours"]
 
 
 @pytest.mark.slow
