@@ -21,6 +21,7 @@ from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.inference.sampling import TUNE, sample
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.models.any_simulator import finite_elements
 from hbm_zoo.priors import moments, quantiles
 
 POPULATION = "all specimens"
@@ -168,10 +169,10 @@ def discrepancy(
     w = xr.DataArray(new["w"].values, dims="point")
     of_rig = formulas.rig(h, both)
     of_rig = Normal(*(value.isel(point=at) * w for value in (of_rig.mean, of_rig.sd)))
-    b = float(record.group_level.conditional(h, data).mean.mean())
-    simulated = formulas.simulated(b, new).values
+    b, on_average = float(record.group_level.conditional(h, data).mean.mean()), h.mean("sample")
+    simulated = formulas.simulated(b, on_average, new).values
     if simulator is None and "simulator.points" in data:
-        simulated = _where_it_ran(data, formulas.simulated(b, data).values, x)
+        simulated = _where_it_ran(data, formulas.simulated(b, on_average, data).values, x)
     mean = of_rig.mean.mean("sample").values
     columns = {"discrepancy": mean}
     for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
@@ -350,6 +351,7 @@ def _of_the_first(
     typical = float(data.attrs["typical_load"])
     frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
     options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
+    options |= {"simulator": finite_elements} if "rig_from" in options else {}
     if simulator is not None or "simulator.points" not in data:
         options = _options(record, fit, simulator)
     return record.prepared(frame.assign(**beam), **options)

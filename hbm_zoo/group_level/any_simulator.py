@@ -1,12 +1,13 @@
 """Groups whose simulator is wrong, each in its own way, and smooth in a parameter, not linear: one integral a group.
 
-    y_ji = F_ji(b_j) + w_ji v_jp + e_ji,    e ~ N(0, sigma^2),    p = p(j, i) the point that a row is of
+    y_ji = F_ji(b_j, r) + w_ji v_jp + e_ji,    e ~ N(0, sigma^2),    p = p(j, i) the point that a row is of
     b_j ~ N(m, s^2),  v_j ~ N(0, a^2 C),  C_pq = alike_pq exp(-apart_pq / (2 ell^2))
 
 F is what a simulator says, by Chebyshev's polynomials t_k through its runs between two ends, and in straight lines
-beyond them. Given b_j and h all is normal, and v_j is integrated out: with W_j = O_j V_j, the columns of O_j
-orthonormal, S_j = I + a^2 V_j C V_j' / sigma^2, and the polynomials' coefficients of O_j' (y_j - F_j), ``towards``, and
-of what is left of y_j - F_j beside O_j, ``beside``, both [.., power],
+beyond them; its second parameter r, if it has one, is one of h, and the coefficients are those at r. Given b_j and h
+all is normal, and v_j is integrated out: with W_j = O_j V_j, the columns of O_j orthonormal, S_j = I + a^2 V_j C V_j' /
+sigma^2, and the polynomials' coefficients of O_j' (y_j - F_j), ``towards``, and of what is left of y_j - F_j beside
+O_j, ``beside``, both [.., power],
 
     log p(y_j | b, h) = -1/2 (n log 2 pi sigma^2 + log|S_j| + |E_j t(b)|^2),  E_j = [S_j^-1/2 towards, beside] / sigma,
 
@@ -41,16 +42,16 @@ CLOSING, NODES = (96, 48, 48), 96
 NATS = 30.0
 LEAST_SPREAD = 1e-12
 AT_ONCE = 2_000_000
-COMMON = ("m", "s", "sigma", "a", "ell")
+COMMON = ("m", "s", "sigma", "a", "ell", "r")
 #: What is known of groups and of points, and the dims of each.
 GROUPS = {
     "n": [],
-    "towards": ["point", "power"],
-    "beside": ["also_power", "power"],
+    "towards": ["point", "power", "of_rig"],
+    "beside": ["also_power", "power", "of_rig"],
     "V": ["point", "near"],
     "b_hat": [],
 }
-PLACES = {"apart": ["point", "near"], "alike": ["point", "near"], "ends": ["end"]}
+PLACES = {"apart": ["point", "near"], "alike": ["point", "near"], "ends": ["end"], "rig_ends": ["end"]}
 
 
 # Of arrays: by NumPy with draws first [draw, group, ...], or by PyTensor for one h.
@@ -70,6 +71,12 @@ def polynomials(b, ends, xp):
         n *= 2
     beyond = x - inside
     return xp.swapaxes(t[..., :POWERS, :] + k**2 * (k % 2 * beyond + (1 - k % 2) * abs(beyond)), -1, -2)
+
+
+def of_rig(coefficients, r, rig_ends, xp):
+    """Coefficients [..., power, of_rig] at r, of one h or of each draw [draw, ..., power]."""
+    t = polynomials(r[..., None], rig_ends, xp)[..., 0, : coefficients.shape[-1]]
+    return (coefficients * t).sum(axis=-1) if xp is pt else np.tensordot(t, coefficients, (-1, -1))
 
 
 def whitened(sigma, a_root, n, towards, beside, V, xp):
@@ -114,18 +121,19 @@ def log_integral(log_f, step, xp):
     return top + xp.log(total) + xp.log(step[..., 0]) - 0.5 * LOG_2PI
 
 
-def log_density(value, n, towards, beside, V, b_hat, apart, alike, ends, m, s, sigma, a, ell, *of_line):
+def log_density(value, n, towards, beside, V, b_hat, apart, alike, ends, rig_ends, m, s, sigma, a, ell, r, *of_line):
     """Log density of each group's rows, a PyTensor formula of one h [nats]; its statistics stand for the rows."""
-    E, constant = whitened(sigma, a * root(ell, apart, alike, pt), n, towards, beside, V, pt)
+    off = (of_rig(coefficients, r, rig_ends, pt) for coefficients in (towards, beside))
+    E, constant = whitened(sigma, a * root(ell, apart, alike, pt), n, *off, V, pt)
     log_f, _, step = on_nodes(m, s, E, b_hat, ends, pt)
     return constant + log_integral(log_f, step, pt)
 
 
 def random(
-    n, towards, beside, V, b_hat, apart, alike, ends, m, s, sigma, a, ell, rest, q, design, T, rng=None, size=None
+    n, towards, beside, V, b_hat, apart, alike, ends, rig_ends, m, s, sigma, a, ell, r, *of_line, rng=None, size=None
 ):
     """Draw b_hat of each group, of a simulator that is straight beyond its own estimate."""
-    return random_estimates(n, rest, q, design, T, apart, alike, m, s, sigma, 0.0, ell, a, rng=rng, size=size)
+    return random_estimates(n, *of_line, apart, alike, m, s, sigma, 0.0, ell, a, rng=rng, size=size)
 
 
 # Of labelled hyperparameters and data.
@@ -138,12 +146,22 @@ class Given:
     m: np.ndarray
     s: np.ndarray
     sigma: np.ndarray
+    r: np.ndarray
     a_root: np.ndarray
     arrays: Mapping[str, np.ndarray]
 
+    def at_r(self, coefficients):
+        """Coefficients [..., power, of_rig] at each draw of r [draw, ..., power]."""
+        return of_rig(coefficients, self.r, self.arrays["rig_ends"], np)
+
+    @cached_property
+    def towards(self):
+        return self.at_r(self.arrays["towards"])
+
     @cached_property
     def whitened(self):
-        return whitened(self.sigma, self.a_root, *(self.arrays[name] for name in GROUPS if name != "b_hat"), np)
+        n, beside, V = (self.arrays[name] for name in ("n", "beside", "V"))
+        return whitened(self.sigma, self.a_root, n, self.towards, self.at_r(beside), V, np)
 
     @property
     def nodes(self):
@@ -159,7 +177,7 @@ class Given:
         """Of v_j given b: the factor F of its covariance F F', and B with the mean B t(b)."""
         Vt, variance = np.swapaxes(self.arrays["V"], -1, -2), self.sigma[:, None, None, None] ** 2
         F, _ = posterior_factor(Vt @ self.arrays["V"] / variance, self.a_root[:, None], np)
-        return F, F @ np.swapaxes(F, -1, -2) @ Vt @ self.arrays["towards"] / variance
+        return F, F @ np.swapaxes(F, -1, -2) @ Vt @ self.towards / variance
 
 
 def by_draw(formula: Callable, inner, h: xr.Dataset, data: xr.Dataset, b: xr.DataArray | None = None):
@@ -168,15 +186,16 @@ def by_draw(formula: Callable, inner, h: xr.Dataset, data: xr.Dataset, b: xr.Dat
     points = (0.0 if b is None else b) * xr.ones_like(data["n"])
     points = points.drop_vars(points.coords)
     like = xr.broadcast(*bare, points.max("specimen"))[0]
-    m, s, sigma, a, ell = (value.broadcast_like(like).transpose(*like.dims).values.ravel() for value in bare)
+    m, s, sigma, a, ell, r = (value.broadcast_like(like).transpose(*like.dims).values.ravel() for value in bare)
     known = points.broadcast_like(like).transpose(*like.dims, "specimen").values.reshape(m.size, data.sizes["specimen"])
     for name, dims in {**{name: ["specimen", *dims] for name, dims in GROUPS.items()}, **PLACES}.items():
         arrays[name] = data[name].transpose(*dims).values
-    step, parts = max(1, AT_ONCE // (1 + NODES * (arrays["towards"].size + arrays["beside"].size) // POWERS)), []
+    held = arrays["towards"].size + arrays["beside"].size
+    step, parts = max(1, AT_ONCE // (1 + NODES * held // (POWERS * arrays["towards"].shape[-1]))), []
     for start in range(0, m.size, step):
         some = slice(start, start + step)
         a_root = a[some, None, None] * root(ell[some, None, None], arrays["apart"], arrays["alike"], np)
-        parts.append(formula(Given(m[some], s[some], sigma[some], a_root, arrays), known[some]))
+        parts.append(formula(Given(m[some], s[some], sigma[some], r[some], a_root, arrays), known[some]))
     labels = {"specimen": data["specimen"]} if "specimen" in data.coords else {}
     return [
         xr.DataArray(
@@ -273,16 +292,19 @@ def realities(rng, theta, h, new, seen):
     of, point = (xr.DataArray(both[name].values[first:], dims="row") for name in ("of_specimen", "point_index"))
     w = xr.DataArray(new["w"].values, dims="row")
     each = theta.isel(specimen=xr.DataArray(new["of_specimen"].values, dims="row"))
-    predicted = simulated(each.drop_vars("specimen", errors="ignore"), new)
+    predicted = simulated(each.drop_vars("specimen", errors="ignore"), h, new)
     return predicted, w * delta.isel(specimen=of, point=point).drop_vars("specimen")
 
 
-def simulated(b, data):
-    """What the simulator says of each row at a b, or at one each [..., row]."""
-    b = xr.DataArray(b)
-    t = polynomials(b.values.reshape(-1), data["ends"].values, np).reshape(*b.shape, -1)
-    t = xr.DataArray(t, dims=(*b.dims, "power"))
-    return xr.dot(t, xr.DataArray(data["said"].values, dims=("row", "power")), dim="power")
+def simulated(b, h, data):
+    """What the simulator says of each row at a b, or at one each, and at the r of h [..., row]."""
+    each = []
+    for x, ends in ((xr.DataArray(b), "ends"), (h.r, "rig_ends")):
+        t = polynomials(x.values.reshape(-1), data[ends].values, np).reshape(*x.shape, -1)
+        each.append(xr.DataArray(t, dims=(*x.dims, "power")))
+    of_b, of_r = each[0], each[1].isel(power=slice(data.sizes["of_rig"])).rename(power="of_rig")
+    said = xr.DataArray(data["said"].values, dims=("row", "power", "of_rig"))
+    return xr.dot(of_b, xr.dot(of_r, said, dim="of_rig"), dim="power")
 
 
 def rig(h, data):

@@ -53,7 +53,7 @@ def _given_others(h, data, rows) -> xr.Dataset:
 def _asked(data, rows):
     """Of each row y - F as coefficients of the polynomials, w and the point."""
     left = -data["said"].values[rows]
-    left[:, 0] += data["deflection"].values[rows]
+    left[:, 0, 0] += data["deflection"].values[rows]
     return left, data["w"].values[rows], data["point_index"].values[rows]
 
 
@@ -67,7 +67,7 @@ def _answers(h, data, asked, which, told: bool) -> xr.Dataset:
         F, B = given.towards_v
         variance = given.sigma[:, None] ** 2
         spread = w**2 * (F**2).sum(axis=-1)[:, which, point]
-        off = _at_nodes(left - w[:, None] * B[:, which, point], t, which)
+        off = _at_nodes(given.at_r(left) - w[:, None] * B[:, which, point], t, which)
         precision = (1 - spread / variance) / variance if told else 1 / (variance + spread)
         off *= np.sqrt(precision)[..., None] / ((variance * precision)[..., None] if told else 1)
         log_density = 0.5 * (np.log(precision)[..., None] - LOG_2PI - off**2)
