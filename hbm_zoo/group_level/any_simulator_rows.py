@@ -87,8 +87,7 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     W = np.zeros((of.size, data.sizes["point"]))
     W[np.arange(of.size), data["point_index"].values] = rows["w"].values
     each = [_of_group(W[of == j], y[of == j], every[of == j], seen[of == j]) for j in range(labels.size)]
-    V, towards, beside = zip(*each, strict=True)
-    V, towards, beside = np.stack(V), np.stack(towards), np.stack(_as_long(beside))
+    V, towards, beside = (np.stack(_as_long(parts)) for parts in zip(*each, strict=True))
     return data.assign(
         said=(("row", "power", "of_rig"), every),
         b_hat=("specimen", b_hat),
@@ -142,7 +141,7 @@ def _of_group(W, y, said, seen):
 def _as_long(arrays):
     """Arrays with zeros at the end of the first axis, all as long as the longest."""
     longest = max(map(len, arrays))
-    return [np.pad(array, ((0, longest - len(array)), (0, 0), (0, 0))) for array in arrays]
+    return [np.pad(array, [(0, longest - len(array))] + [(0, 0)] * (array.ndim - 1)) for array in arrays]
 
 
 def _rows(data):
