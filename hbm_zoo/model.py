@@ -344,9 +344,8 @@ class HierarchicalModel:
         FrameError, ValueError
             If an option does not exist, the nearest is given; or a column is no moderator.
         """
-        known = self.with_alternatives(options).options
         for name in options:
-            choose(name, known, f"option of {self.name}")
+            choose(name, self.with_alternatives(options).options, f"option of {self.name}")
         changing = {name: value for name, value in options.items() if name in self.changing}
         if OPTION in changing:
             changing[OPTION] = self._of_frame(frame, changing[OPTION])

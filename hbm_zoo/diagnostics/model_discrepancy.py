@@ -21,7 +21,6 @@ from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.inference.sampling import TUNE, sample
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.models.any_simulator import finite_elements
 from hbm_zoo.priors import moments, quantiles
 
 POPULATION = "all specimens"
@@ -157,11 +156,7 @@ def discrepancy(
     record, data = checked(fit, model), prepared(fit)
     if "a" in record.extras.absent(data):
         raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
-    sensors = np.unique(data["position"].values)
-    x = sensors if positions is None else np.asarray(positions, float)
-    length = float(data.attrs["length"])
-    if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
-        raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
+    x = _places(data, positions)
     h = thinned(hyperparameters(fit), DRAWS)
     new, formulas = _of_the_first(record, fit, data, x, simulator), _formulas(record)
     both = formulas.joined(data, formulas.emptied(new))
@@ -184,8 +179,22 @@ def discrepancy(
             "simulator_error": data.attrs.get("table_error", 0.0),
             "share": mean / simulated,
         }
-    columns["where"] = np.where(x > sensors.max(), BEYOND_SENSORS, INSIDE)
+    columns["where"] = np.where(x > data["position"].values.max(), BEYOND_SENSORS, INSIDE)
     return pd.DataFrame(columns, index=pd.Index(x, name="position"))
+
+
+def _places(data: xr.Dataset, positions: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """Distances from the support, by default those of the sensors [m]."""
+    x = np.unique(data["position"].values) if positions is None else np.asarray(positions, float)
+    length = float(data.attrs["length"])
+    if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
+        raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
+    return x
+
+
+def _nothing(points: np.ndarray) -> np.ndarray:
+    """In the place of a simulator whose answers are not asked."""
+    return np.zeros(len(points))
 
 
 def reality(
@@ -351,7 +360,7 @@ def _of_the_first(
     typical = float(data.attrs["typical_load"])
     frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
     options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
-    options |= {"simulator": finite_elements} if "rig_from" in options else {}
+    options |= {"simulator": _nothing} if "rig_from" in options else {}
     if simulator is not None or "simulator.points" not in data:
         options = _options(record, fit, simulator)
     return record.prepared(frame.assign(**beam), **options)

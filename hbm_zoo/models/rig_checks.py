@@ -29,6 +29,15 @@ def own_slopes(h, data, _):
     return float((weight * (own - mean) ** 2).sum() / freedom / float(h.sigma) ** 2)
 
 
+SPREAD = Check(
+    compares="mean square of the {groups}' own compliances, 1 were there one and no discrepancy",
+    statistic=own_slopes,
+    more="{groups} differ by more than chance",
+    fewer="{groups} differ by less than chance: the noise is overstated",
+    poolings=("complete",),
+)
+
+
 def neighbours(z, data):
     """Correlation of what is left of readings of neighbouring sensors, of one specimen under one load."""
     of, load, place = (data[name].values for name in ("of_specimen", "load", "position"))
@@ -57,13 +66,7 @@ def of_rigs(scores, **alternative):
         return lambda h, data, _: statistic(scores(h, data), data)
 
     return {
-        "spread": Check(
-            compares="mean square of the {groups}' own compliances, 1 were there one and no discrepancy",
-            statistic=own_slopes,
-            more="{groups} differ by more than chance",
-            fewer="{groups} differ by less than chance: the noise is overstated",
-            poolings=("complete",),
-        ),
+        "spread": SPREAD,
         "neighbours": Check(
             compares="correlation of what is left of neighbouring sensors of one {group} under one load",
             statistic=of(neighbours),
