@@ -323,6 +323,10 @@ class HierarchicalModel:
             chosen[OPTION] = placing  # the last, so that it changes what the others have made
         return _under(self.base or self, tuple(chosen.items()))
 
+    def with_alternatives(self, options: Mapping[str, Any]) -> HierarchicalModel:
+        """The record under those of some options that are its alternatives: its data may take further ones."""
+        return self.under(**{name: value for name, value in options.items() if name in self.alternatives})
+
     @property
     def chosen(self) -> dict[str, Any]:
         """The options that hold in this record, of those that change it."""
@@ -341,7 +345,7 @@ class HierarchicalModel:
             If an option does not exist, the nearest is given; or a column is no moderator.
         """
         for name in options:
-            choose(name, self.options, f"option of {self.name}")
+            choose(name, self.with_alternatives(options).options, f"option of {self.name}")
         changing = {name: value for name, value in options.items() if name in self.changing}
         if OPTION in changing:
             changing[OPTION] = self._of_frame(frame, changing[OPTION])

@@ -125,8 +125,9 @@ class Source:
         takers = [taker for taker in (reader, record.prepare) if taker]
         options = parsing.options(self.options, takers, [*record.alternatives, *record.inputs])
         of_reader = _options_of(reader) if reader else []
+        known = record.with_alternatives(options).options
         for name in options:
-            choose(name, [*of_reader, *record.options, *OF_SAMPLER], f"option of {record.name}")
+            choose(name, [*of_reader, *known, *OF_SAMPLER], f"option of {record.name}")
         for name, kind in record.inputs.items():
             if name not in options:
                 continue

@@ -136,8 +136,9 @@ def discrepancy(
     pandas.DataFrame
         By position: ``discrepancy`` [mm], the posterior mean, with its interval and ``mcse``; ``simulator`` [mm], what
         the simulator says of the specimens' mean compliance, and ``share``, the former over the latter, NaN where a
-        simulator of one's own is not given and has not run; ``where``, "among the data" or "beyond the last sensor". Of
-        each mounting's own only what all share is in it.
+        simulator of one's own is not given and has not run; ``simulator_error`` [mm], how far the simulator is off
+        between its runs, 0 of one that is linear; ``where``, "among the data" or "beyond the last sensor". Of each
+        mounting's own only what all share is in it.
 
     Raises
     ------
@@ -155,11 +156,7 @@ def discrepancy(
     record, data = checked(fit, model), prepared(fit)
     if "a" in record.extras.absent(data):
         raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
-    sensors = np.unique(data["position"].values)
-    x = sensors if positions is None else np.asarray(positions, float)
-    length = float(data.attrs["length"])
-    if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
-        raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
+    x = _places(data, positions)
     h = thinned(hyperparameters(fit), DRAWS)
     new, formulas = _of_the_first(record, fit, data, x, simulator), _formulas(record)
     both = formulas.joined(data, formulas.emptied(new))
@@ -167,19 +164,37 @@ def discrepancy(
     w = xr.DataArray(new["w"].values, dims="point")
     of_rig = formulas.rig(h, both)
     of_rig = Normal(*(value.isel(point=at) * w for value in (of_rig.mean, of_rig.sd)))
-    b = float(record.group_level.conditional(h, data).mean.mean())
-    simulated = formulas.simulated(b, new).values
+    b, on_average = float(record.group_level.conditional(h, data).mean.mean()), h.mean("sample")
+    simulated = formulas.simulated(b, on_average, new).values
     if simulator is None and "simulator.points" in data:
-        simulated = _where_it_ran(data, formulas.simulated(b, data).values, x)
+        simulated = _where_it_ran(data, formulas.simulated(b, on_average, data).values, x)
     mean = of_rig.mean.mean("sample").values
     columns = {"discrepancy": mean}
     for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
         columns[f"discrepancy_{interval_name()}_{end}"] = quantile(of_rig, tail).values
     columns["mcse"] = of_rig.mean.std("sample").values / np.sqrt(h.sizes["sample"] * efficiency(fit))
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns |= {"simulator": simulated, "share": mean / simulated}
-    columns["where"] = np.where(x > sensors.max(), BEYOND_SENSORS, INSIDE)
+        columns |= {
+            "simulator": simulated,
+            "simulator_error": data.attrs.get("table_error", 0.0),
+            "share": mean / simulated,
+        }
+    columns["where"] = np.where(x > data["position"].values.max(), BEYOND_SENSORS, INSIDE)
     return pd.DataFrame(columns, index=pd.Index(x, name="position"))
+
+
+def _places(data: xr.Dataset, positions: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """Distances from the support, by default those of the sensors [m]."""
+    x = np.unique(data["position"].values) if positions is None else np.asarray(positions, float)
+    length = float(data.attrs["length"])
+    if x.ndim != 1 or not x.size or not ((x >= 0) & (x <= length)).all():
+        raise ValueError(f"positions must be distances from the support from 0 to {length:g} m, got {positions!r}.")
+    return x
+
+
+def _nothing(points: np.ndarray) -> np.ndarray:
+    """In the place of a simulator whose answers are not asked."""
+    return np.zeros(len(points))
 
 
 def reality(
@@ -345,6 +360,7 @@ def _of_the_first(
     typical = float(data.attrs["typical_load"])
     frame = pd.DataFrame({"specimen": data["specimen"].values[0], "position": x, "load": typical, "deflection": 0.0})
     options = {name: data.attrs[name] for name in record.options_of_data if name in data.attrs}
+    options |= {"simulator": _nothing} if "rig_from" in options else {}
     if simulator is not None or "simulator.points" not in data:
         options = _options(record, fit, simulator)
     return record.prepared(frame.assign(**beam), **options)

@@ -5,27 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.polynomial.chebyshev import chebder, chebval
+from numpy.polynomial.chebyshev import chebder, chebval, chebvander
 from scipy import optimize
 
 from hbm_zoo.group_level import discrepancy_rows
 from hbm_zoo.group_level.discrepancy_rows import ROWS
 
-#: Runs of the simulator at each point, and as many of Chebyshev's polynomials.
-POWERS = 13
+#: Runs of the simulator at each point, and as many of Chebyshev's polynomials; as many more in a second parameter.
+POWERS, RIG_POWERS = 13, 9
+#: The ends of a second parameter where there is none: it is 0.
+NO_RIG = (-1.0, 1.0)
+#: What the integral over a group asks of it and of the points.
+INTEGRATED = ("n", "towards", "beside", "V", "b_hat", "apart", "alike", "ends", "rig_ends")
 #: Where the least misfit of a group is looked for first.
-GRID = np.linspace(-1, 1, 401)
+GRID, RIG_GRID = np.linspace(-1, 1, 401), np.linspace(-1, 1, 41)
 
 
-def runs(ends):
+def runs(ends, size=POWERS):
     """Where a simulator runs between two ends: at Chebyshev's nodes."""
-    x = np.cos(np.pi * (np.arange(POWERS) + 0.5) / POWERS)
-    return _from_unit(x, ends)
+    return _from_unit(np.cos(np.pi * (np.arange(size) + 0.5) / size), ends)
 
 
-def held_out(ends):
+def held_out(ends, size=POWERS):
     """Halfway between the runs, and at the ends: where a table is farthest from them."""
-    return _from_unit(np.cos(np.pi * np.arange(POWERS + 1) / POWERS), ends)
+    return _from_unit(np.cos(np.pi * np.arange(size + 1) / size), ends)
 
 
 def _from_unit(x, ends):
@@ -34,17 +37,20 @@ def _from_unit(x, ends):
 
 
 def said_by(answers):
-    """The coefficients [row, power] of the polynomials through what a simulator said in its `runs` [row, run]."""
-    k = np.arange(POWERS)
-    nodes = np.cos(np.pi * np.outer(np.arange(POWERS) + 0.5, k) / POWERS)
-    coefficients = 2 / POWERS * answers @ nodes
-    coefficients[:, 0] /= 2
-    return coefficients
+    """The coefficients [row, power, ...] of the polynomials through what was said in the `runs` [row, run, ...]."""
+    for axis in range(1, answers.ndim):
+        size = answers.shape[axis]
+        k = np.arange(size)
+        nodes = np.cos(np.pi * np.outer(k + 0.5, k) / size) * np.where(k > 0, 2, 1) / size
+        answers = np.moveaxis(np.moveaxis(answers, axis, -1) @ nodes, -1, axis)
+    return answers
 
 
-def at(said, b, ends):
-    """What the polynomials say at b, between the ends [row, b]."""
-    return chebval((2 * np.atleast_1d(b) - sum(ends)) / (ends[1] - ends[0]), said.T)
+def at(said, b, ends, r, rig_ends):
+    """What the polynomials say at each b and r, between the ends [row, b, r]."""
+    powers = zip((b, r), (ends, rig_ends), said.shape[1:], strict=True)
+    of_b, of_r = (chebvander((2 * x - sum(e)) / (e[1] - e[0]), size - 1) for x, e, size in powers)
+    return np.einsum("ipq,bp,rq->ibr", said, of_b, of_r)
 
 
 def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
@@ -53,20 +59,25 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     Parameters
     ----------
     rows : xarray.Dataset
-        As there, but for f, and ``said`` [row, power]; attrs ``stiffest`` and ``softest`` too.
+        As there, but for f, and ``said`` [row, power, of_rig]; attrs ``stiffest``, ``softest``, ``rig_from`` and
+        ``rig_to`` too.
     labels : numpy.ndarray
         Of the groups.
 
     Returns
     -------
     xarray.Dataset
-        Also ``b_hat``, the group's own estimate between the ends, by least squares, and ``ff``, the squares of the
-        simulator's slopes there; ``V`` [specimen, point, near], ``towards`` [specimen, point, power] and ``beside``
-        [specimen, also, power]; ``ends`` [end] of the compliance [1/GPa].
+        Also ``b_hat``, the group's own estimate between the ends, by least squares, a second parameter where it suits
+        the group best, and ``ff``, the squares of the simulator's slopes there; ``V`` [specimen, point, near],
+        ``towards`` [specimen, point, power, of_rig] and ``beside`` [specimen, also_power, power, of_rig]; ``ends``
+        [end] of the compliance [1/GPa], and ``rig_ends``.
     """
     ends = np.array([1 / rows.attrs["stiffest"], 1 / rows.attrs["softest"]])
-    of, said = rows["of_specimen"].values, rows["said"].values
+    of, every = rows["of_specimen"].values, rows["said"].values
     y, seen = rows["deflection"].values, rows["seen"].values
+    said = every[..., 0].copy()  # at the second parameter that suits a group best
+    for j in range(labels.size) if every.shape[2] > 1 else ():
+        said[of == j] = _best_of_rig(every[of == j], y[of == j], seen[of == j])
     b_hat = np.array([_least_squares(said[of == j], y[of == j], seen[of == j], ends) for j in range(labels.size)])
     own, unit = b_hat[of], (2 * b_hat[of] - ends.sum()) / np.ptp(ends)
     f = chebval(unit, said.T, tensor=False) / own
@@ -75,17 +86,25 @@ def of_rows(rows: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     ff = np.bincount(of, slopes**2, minlength=labels.size)
     W = np.zeros((of.size, data.sizes["point"]))
     W[np.arange(of.size), data["point_index"].values] = rows["w"].values
-    each = [_of_group(W[of == j], y[of == j], said[of == j], seen[of == j]) for j in range(labels.size)]
-    V, towards, beside = (np.stack(parts) for parts in zip(*each, strict=True))
+    each = [_of_group(W[of == j], y[of == j], every[of == j], seen[of == j]) for j in range(labels.size)]
+    V, towards, beside = (np.stack(_as_long(parts)) for parts in zip(*each, strict=True))
     return data.assign(
-        said=(("row", "power"), said),
+        said=(("row", "power", "of_rig"), every),
         b_hat=("specimen", b_hat),
         ff=("specimen", ff),
         V=(("specimen", "point", "near"), V),
-        towards=(("specimen", "point", "power"), towards),
-        beside=(("specimen", "also_power", "power"), beside),
+        towards=(("specimen", "point", "power", "of_rig"), towards),
+        beside=(("specimen", "also_power", "power", "of_rig"), beside),
         ends=("end", ends),
+        rig_ends=("end", [rows.attrs.get(name, end) for name, end in zip(("rig_from", "rig_to"), NO_RIG, strict=True)]),
     )
+
+
+def _best_of_rig(every, y, seen):
+    """The coefficients [row, power] at the second parameter, of a few, that some b suits the rows best with."""
+    said = every @ chebvander(RIG_GRID, every.shape[2] - 1).T
+    off = chebvander(GRID, POWERS - 1) @ said - y[:, None, None]
+    return said[..., (seen[:, None, None] * off**2).sum(axis=0).min(axis=0).argmin()]
 
 
 def _least_squares(said, y, seen, ends):
@@ -106,17 +125,23 @@ def _least_squares(said, y, seen, ends):
 def _of_group(W, y, said, seen):
     """V, and the coefficients of y - F along the columns of W and beside them: rows in any order."""
     order = np.lexsort((y, *W.T))
-    W, off = W[order] * seen[order, None], -said[order] * seen[order, None]
+    powers = said.shape[1:]
+    W, off = W[order] * seen[order, None], -(said[order] * seen[order, None, None]).reshape(order.size, -1)
     off[:, 0] += y[order] * seen[order]
     O, V = np.linalg.qr(W)
-    towards, points = O.T @ off, W.shape[1]
-    beside = np.linalg.qr(off - O @ towards, mode="r")
-    missing, short = points - len(V), POWERS - len(beside)
+    towards, missing = O.T @ off, W.shape[1] - len(V)
+    beside = np.linalg.qr(off - O @ towards, mode="r").reshape(-1, *powers)
     return (
         np.pad(V, ((0, missing), (0, 0))),
-        np.pad(towards, ((0, missing), (0, 0))),
-        np.pad(beside, ((0, short), (0, 0))),
+        np.pad(towards, ((0, missing), (0, 0))).reshape(-1, *powers),
+        beside,
     )
+
+
+def _as_long(arrays):
+    """Arrays with zeros at the end of the first axis, all as long as the longest."""
+    longest = max(map(len, arrays))
+    return [np.pad(array, [(0, longest - len(array))] + [(0, 0)] * (array.ndim - 1)) for array in arrays]
 
 
 def _rows(data):
@@ -135,6 +160,29 @@ def emptied(data):
 def without_group(data, group, j):
     """The data without one group; a group that is alone is there, and nothing seen of it."""
     return emptied(data) if data.sizes[group] == 1 else data.isel({group: np.arange(data.sizes[group]) != j})
+
+
+def without_row(data, i):
+    """The data without one row; a group that had no other is gone."""
+    rows = data[[*ROWS, "said"]].drop_vars("specimen", errors="ignore").isel(row=np.arange(data.sizes["row"]) != i)
+    left, of = np.unique(rows["of_specimen"].values, return_inverse=True)
+    return of_rows(rows.assign(of_specimen=("row", of)), data["specimen"].values[left])
+
+
+def without_each(data, rows):
+    """The group of each of some rows without it, side by side in the place of the groups: what their integral asks."""
+    bare, every = data[[*ROWS, "said"]].drop_vars("specimen", errors="ignore"), np.arange(data.sizes["row"])
+    alone = bare.assign(of_specimen=xr.zeros_like(bare["of_specimen"]))
+    theirs = [bare["seen"] * (bare["of_specimen"] == bare["of_specimen"][i]) * (every != i) for i in rows]
+    each = [of_rows(alone.assign(seen=seen), np.zeros(1))[[*INTEGRATED]] for seen in theirs]
+    return xr.concat(each, dim="specimen", data_vars="minimal", compat="override", coords="minimal").drop_vars(
+        "specimen"
+    )
+
+
+def with_readings(data, deflection):
+    """The same rows with other readings."""
+    return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
 
 
 def joined(*parts):

@@ -275,11 +275,11 @@ def realities(rng, theta, h, new, seen):
     of, point = (xr.DataArray(both[name].values[first:], dims="row") for name in ("of_specimen", "point_index"))
     w = xr.DataArray(new["w"].values, dims="row")
     each = theta.isel(specimen=xr.DataArray(new["of_specimen"].values, dims="row"))
-    predicted = simulated(each.drop_vars("specimen", errors="ignore"), new)
+    predicted = simulated(each.drop_vars("specimen", errors="ignore"), h, new)
     return predicted, w * delta.isel(specimen=of, point=point).drop_vars("specimen")
 
 
-def simulated(b, data):
+def simulated(b, h, data):
     """What the simulator says of each row at a b, or at one each [..., row]."""
     return b * xr.DataArray(data["f"].values, dims="row")
 

@@ -35,17 +35,18 @@ def split(
     record: HierarchicalModel, given: Mapping[str, Any], frame: pd.DataFrame | None = None
 ) -> tuple[HierarchicalModel, dict, dict]:
     """The record under the options given, what is left of them for its data, and options of the sampler."""
+    known = record.with_alternatives(given).options
     for name in given:
-        if name in OTHER_WORDS and name not in record.options:
+        if name in OTHER_WORDS and name not in known:
             raise ValueError(f"Unknown option of {record.name} {name!r}: it is called {OTHER_WORDS[name]!r} here.")
-        if name in PREDICTORS and name not in record.options:
+        if name in PREDICTORS and name not in known:
             one_population = f"its {plural(record.group)} come from one population, which no predictor divides"
             why = UNMOVED.get(record.name, one_population)
-            if OPTION in record.options:
+            if OPTION in known:
                 why = f"columns by which {plural(record.group)} differ beforehand are called {OPTION!r} here"
             raise ValueError(f"Unknown option of {record.name} {name!r}: {why}.")
-        choose(name, [*record.options, *OF_SAMPLER], f"option of {record.name}")
-    record, options = record.split({name: value for name, value in given.items() if name in record.options}, frame)
+        choose(name, [*known, *OF_SAMPLER], f"option of {record.name}")
+    record, options = record.split({name: value for name, value in given.items() if name in known}, frame)
     return record, options, {name: value for name, value in given.items() if name in OF_SAMPLER}
 
 

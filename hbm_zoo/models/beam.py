@@ -98,15 +98,15 @@ def simulated(simulator, runs):
     return f[back.reshape(-1)]
 
 
-def answers(simulator, points, compliance):
-    """What a simulator says of each point at a compliance, or at one each [1/GPa]: one number, if it is one [mm].
+def answers(simulator, points, last):
+    """What a simulator says of each point and a last input, or one each: one number, if it is one [mm].
 
     Raises
     ------
     FrameError
         If it is none.
     """
-    said = simulator(np.column_stack([points, np.broadcast_to(compliance, len(points))])).reshape(len(points), -1)
+    said = simulator(np.column_stack([points, np.broadcast_to(last, len(points))])).reshape(len(points), -1)
     if said.shape[1] != 1 or not np.isfinite(said).all():
         bad = said[~np.isfinite(said).all(axis=1)][:1]
         got = f"{said.shape[1]} of each" if said.shape[1] != 1 else f"{bad.item()}"

@@ -100,17 +100,21 @@ they share, what is wrong in all of them would be averaged away.
 
 With discrepancy=apart
 ----------------------
-    y_ji | b_j, v_j  ~ N(F_ji(b_j) + w_ji v_j(x_ji), sigma^2)            the readings
-    b_j | m, s       ~ N(m, s^2)                                         the specimens
-    v_j | a, ell     ~ GP(0, a^2 exp(-(x - x')^2 / (2 ell^2)))           each specimen on its rig
+    y_ji | b_j, r, v_j  ~ N(F_ji(b_j, r) + w_ji v_j(x_ji), sigma^2)      the readings
+    b_j | m, s          ~ N(m, s^2)                                      the specimens
+    v_j | a, ell        ~ GP(0, a^2 exp(-(x - x')^2 / (2 ell^2)))        each specimen on its rig
     m ~ N((b0 + b1)/2, ((b1 - b0)/6)^2),  s ~ HalfNormal((b1 - b0)/20)
+    r ~ N((r0 + r1)/2, ((r1 - r0)/6)^2)                                  where there is one
 
 ============  ===================  ========  ==========  ==============================================
 on paper      in code              dims      unit        meaning
 ============  ===================  ========  ==========  ==============================================
 F             ``said``             row       mm          what the simulator says, any smooth function of
-                                                         b, by polynomials through its runs
+                                                         b and r, by polynomials through its runs
 b_0, b_1      ``ends``             end       1/GPa       the compliances between which it runs
+r             ``r``                          its own     a second parameter of the simulator: the rig's, the
+                                                         same for all specimens
+r_0, r_1      ``rig_ends``         end       its own     between which it runs
 v_j           ``v``                specimen  mm          the specimen's own discrepancy, at each sensor
 b_j           ``b``                specimen  1/GPa       the specimen's compliance, 1 / E_j
 ============  ===================  ========  ==========  ==============================================
@@ -118,15 +122,22 @@ b_j           ``b``                specimen  1/GPa       the specimen's complian
 For a simulator that is not proportional to the compliance: a beam that bends far, say. It runs at thirteen compliances
 for each place, load and geometry, between the moduli ``softest`` and ``stiffest`` [GPa], which the prior of m is about;
 by default these are 4/7 of, and four times, the modulus that the readings have by finite elements. Polynomials through
-the runs stand for it, and how far they are off halfway between the runs is the data's attribute ``table_error`` [mm];
-more than a tenth of the scatter of the readings is refused. Beyond the runs it goes on in straight lines, and a prior
-with more than 2 % of a specimen there is refused.
+the runs stand for it, and how far they are off halfway between the runs is the data's attribute ``table_error`` [mm]:
+it is in the Monte Carlo error of elpd, and more than a tenth of the scatter of the readings is refused. Beyond the runs
+it goes on in straight lines, and a prior with more than 2 % of a specimen there is refused.
 
-Given b_j all is normal, and b_j is integrated out numerically (``group_level/any_simulator.py``). Specimens depend on
-one another by nothing but the hyperparameters: what a rig does to all of them alike is in each v_j anew, so that
-their differences are known no better than they are themselves. With one specimen this is the calibration of a single
-experiment (Kennedy & O'Hagan 2001), without pooling, for any smooth simulator of one parameter. kappa_j of one data set
-may lie below 0.
+A simulator may have a second parameter, r, which belongs to the rig: how far its support turns, say. It is told by
+``rig_from`` and ``rig_to``, between which it runs at nine values for each of the thirteen compliances, and comes last
+in a point [point, (position, load, length, width, thickness, compliance, r)]. All poolings learn one r for all
+specimens. A support that turns and a soft material are told apart by two positions, and not by one, where r and b_j
+are known together only, each as well as its prior: look at their correlation before you believe either. A discrepancy
+that can bend as r does leaves r to its prior, too.
+
+Given b_j and r all is normal, and b_j is integrated out numerically (``group_level/any_simulator.py``). Specimens
+depend on one another by nothing but the hyperparameters: what a rig does to all of them alike is in each v_j anew, so
+that their differences are known no better than they are themselves. With one specimen this is the calibration of a
+single experiment (Kennedy & O'Hagan 2001), without pooling, for any smooth simulator of one or two parameters. kappa_j
+of one data set may lie below 0.
 
 What it assumes
 ---------------

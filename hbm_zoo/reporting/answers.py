@@ -97,7 +97,9 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "discrepancy": "Posterior mean of what the rig adds to the simulator under the typical load [mm].",
                 "mcse": "Monte Carlo error of the mean.",
                 "simulator": "What the simulator says of the specimens' mean compliance [mm].",
-                "share": "The former over the latter.",
+                "simulator_error": "How far the simulator is off between its runs [mm], the most that was seen; 0 of "
+                "one that is linear.",
+                "share": "The discrepancy over what the simulator says.",
                 "where": "Whether a sensor stood there or nearer to the tip.",
             },
             texts=("where",),

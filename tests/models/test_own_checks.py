@@ -169,16 +169,19 @@ def test_readings_given_others_are_those_of_a_dense_covariance(rig):
     K = 0.0005**2 * same * np.outer(f, f) + 0.2**2 * np.outer(w, w) * R + 0.05**2 * np.eye(f.size)
     P = np.linalg.inv(K)
     expected = (P @ (data.deflection.values - 0.0143 * f)) / np.sqrt(np.diag(P))
-    np.testing.assert_allclose(rig_checks.scores(h, data), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(rig_checks.in_closed_form(h, data), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_neighbours_are_of_one_specimen_under_one_load(rig):
     data, h = rig
-    z, frame = rig_checks.scores(h, data), pd.DataFrame({k: data[k] for k in ("of_specimen", "load", "position")})
+    z, frame = (
+        rig_checks.in_closed_form(h, data),
+        pd.DataFrame({k: data[k] for k in ("of_specimen", "load", "position")}),
+    )
     rows = frame.assign(z=z).sort_values("position").groupby(["of_specimen", "load"])["z"].agg(list)
     one, other = (np.concatenate([part[s] for part in rows]) for s in (slice(None, -1), slice(1, None)))
     expected = (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
-    assert rig_checks.neighbours(h, data, None) == pytest.approx(expected, rel=1e-9)
+    assert rig_checks.neighbours(z, data) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_discrepancy_that_the_model_has_not_is_seen_and_one_that_it_has_is_not():
@@ -192,9 +195,10 @@ def test_a_discrepancy_that_the_model_has_not_is_seen_and_one_that_it_has_is_not
     right = [of("clamped") for _ in range(SIMULATED)]
     wrong = of("rotational spring", share=0.1)
     noise = h.assign(sigma=float(np.sqrt((wrong.rest + (wrong.q**2).sum("term")).sum() / wrong.n.sum())))
-    drawn = [rig_checks.neighbours(h, data, None) for data in right]
-    assert rig_checks.neighbours(noise, wrong, None) > max(drawn)
-    assert abs(rig_checks.neighbours(h, right[0], None)) < 0.5
+    statistic = rig_checks.OF_BEAMS["neighbours"].statistic
+    drawn = [statistic(h, data, None) for data in right]
+    assert statistic(noise, wrong, None) > max(drawn)
+    assert abs(drawn[0]) < 0.5
 
 
 # Samples of a patient.
