@@ -151,9 +151,10 @@ def test_each_form_has_the_density_of_the_page(route, error):
             total += stats.norm.logpdf(Z[:, :size]).sum()
         values = POINT | {f"theta_{name}": THETA[:, k] for k, name in enumerate(names)} | {"z": Z[:, :size]}
         point = {v.name: np.asarray(on_line(v.name, values)) for v in model.value_vars}
-        assert float(model.compile_logp(jacobian=False, mode="AS_WRITTEN")(point)) == pytest.approx(
-            total, rel=1e-8
-        ), (pooling, form)
+        assert float(model.compile_logp(jacobian=False, mode="AS_WRITTEN")(point)) == pytest.approx(total, rel=1e-8), (
+            pooling,
+            form,
+        )
 
 
 @pytest.mark.filterwarnings("ignore::hbm_zoo.frames.rules.FrameWarning")
