@@ -64,7 +64,8 @@ def equations(
         points at once, each at a time of its own: ``t`` [point], ``state`` [species, point] and ``rates`` [rate,
         point], which are unpacked, ``A, B = state``, and reckoned with by NumPy.
     species : iterable of str
-        Names of the species. A known input of a module, a volume say, is one that does not change.
+        Names of the species. A known input of a module, a volume say, is one that does not change, whose
+        amount in each module ``initial`` gives.
     rates : iterable of str, or mapping of str to float
         Names of the rates; their logs are those of a module. Priors are around one over the typical time of the data,
         or around typical values, {"V": 0.2, "K": 3.0}, in the units of the function.

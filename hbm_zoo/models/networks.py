@@ -86,7 +86,35 @@ def beginning(network: Network | Equations, text: str) -> np.ndarray:
     return found
 
 
-def check_species(frame: pd.DataFrame, network: Network | Equations) -> None:
+def beginnings(
+    network: Network | Equations, text: str, initial: pd.DataFrame | None, modules: np.ndarray
+) -> np.ndarray:
+    """What there is in each module at time 0 [module, species]: by ``text``, and where ``initial`` says another amount.
+
+    Raises
+    ------
+    FrameError
+        As `beginning`; if ``initial`` names a species that is none, the same of a module twice, or leaves a module with
+        nothing.
+    """
+    if initial is None:
+        return np.tile(beginning(network, text), (len(modules), 1))
+    check_species(initial, network, "reaction_networks, 'initial'")
+    if (twice := initial.duplicated(["module", "species"])).any():
+        module, one = initial.loc[twice, ["module", "species"]].iloc[0]
+        raise FrameError(f"reaction_networks, 'initial': species {one} of module {module} is there twice.")
+    found = np.tile(beginning(network, text) if text else np.zeros(len(network.species)), (len(modules), 1))
+    j, s = pd.Index(modules).get_indexer(initial["module"]), pd.Index(network.species).get_indexer(initial["species"])
+    found[j[j >= 0], s[j >= 0]] = initial["amount"].to_numpy(float)[j >= 0]
+    if (nothing := ~found.any(axis=1)).any():
+        raise FrameError(
+            f"reaction_networks, 'initial': module {modules[nothing][0]} has nothing of any species at time 0; give "
+            "its amounts there, or those of all modules by start."
+        )
+    return found
+
+
+def check_species(frame: pd.DataFrame, network: Network | Equations, where: str = "reaction_networks") -> None:
     """Refuse rows of species that the network has not."""
     unknown = ~frame["species"].isin(network.species)
     if unknown.any():
@@ -94,7 +122,7 @@ def check_species(frame: pd.DataFrame, network: Network | Equations) -> None:
         try:
             choose(got, network.species, "species")
         except ValueError as reason:
-            raise FrameError(f"reaction_networks, column 'species', row {frame.index[unknown][0]}: {reason}") from None
+            raise FrameError(f"{where}, column 'species', row {frame.index[unknown][0]}: {reason}") from None
 
 
 def check_whole(network: Network | Equations, data: xr.Dataset):
@@ -103,8 +131,8 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
     Raises
     ------
     FrameError
-        If no row is after time 0, no value is above 0, values are far beyond what there can be, or there is no solution
-        at typical rates.
+        If no row is after time 0, no value is above 0, values are far beyond what there can be, ``initial`` names a
+        module that is none, or there is no solution at typical rates.
     """
     time = data.time.values[data.of_module.values, data.of_instant.values]
     if not (time > 0).any():
@@ -118,8 +146,20 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
         has = "have" if silent.size > 1 else "has"
         yield f"{which} {has} no row after time 0: only the others tell of their rates."
     kinetics = Kinetics(network)
+    _check_known(data)
     _check_solved(kinetics, data)
     yield from untold(kinetics, data)
+
+
+def _check_known(data: xr.Dataset) -> None:
+    """Refuse amounts at time 0 of modules that there are not: a name is misspelt, and another amount would stand."""
+    if "initial.module" not in data:
+        return
+    for module in data["initial.module"].values:
+        try:
+            choose(module, data["module"].values.tolist(), "module in 'initial'")
+        except ValueError as reason:
+            raise FrameError(f"reaction_networks: {reason}") from None
 
 
 def _check_solved(kinetics: Kinetics, data: xr.Dataset) -> None:
@@ -245,7 +285,9 @@ def simulated(
     return frame, truth.assign(theta=theta)
 
 
-def side_by_side(frame: pd.DataFrame, network: Network | Equations, start: np.ndarray) -> xr.Dataset:
+def side_by_side(
+    frame: pd.DataFrame, network: Network | Equations, start: str, initial: pd.DataFrame | None
+) -> xr.Dataset:
     """Rows by module, instant and species; instants [module, instant] are as many as the module with most has."""
     of, modules = pd.factorize(frame["module"])
     time, where = frame["time"].to_numpy(float), np.empty(len(frame), np.int64)
@@ -257,7 +299,8 @@ def side_by_side(frame: pd.DataFrame, network: Network | Equations, start: np.nd
     species = pd.Index(network.species).get_indexer(frame["species"])
     rows = (frame["value"].to_numpy(float), of.astype(np.int64), where, species.astype(np.int64))
     return xr.Dataset(
-        {"time": (("module", "instant"), arrays), "start": (("module", "species"), np.tile(start, (len(modules), 1)))}
+        {"time": (("module", "instant"), arrays)}
+        | {"start": (("module", "species"), beginnings(network, start, initial, np.asarray(modules)))}
         | {name: ("observation", value) for name, value in zip(ROW, rows, strict=True)},
         coords={"module": np.asarray(modules), "species": [*network.species]},
     )

@@ -46,7 +46,7 @@ mm(V, K)`` is saturated: its speed is V B/(K + B), as of an enzyme; log V and lo
 Every rate has a mu_ and an omega_ of its name. Priors of mu are about the log of 1/T, of V about the log of X/T and of
 K about that of X, the most that there is of a species at time 0, the median module's. T, X and Y are of the data, so
 that hours or seconds, grams or milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by
-default 1 of the first species.
+default 1 of the first species. Where modules differ, a second frame ``initial`` has it: module, species, amount.
 
 Any other right-hand side is a function of one's own (Python only), of t, what there is, and the rates, of many points
 at once: see `equations`. What is not linear is solved by steps, each point by its own (`steps.py`); rates without a
@@ -106,7 +106,7 @@ from hbm_zoo.group_level.equations import equations as equations
 from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
-from hbm_zoo.models.networks import beginning, check_species, check_whole, of, side_by_side, simulated, written
+from hbm_zoo.models.networks import check_species, check_whole, of, side_by_side, simulated, written
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -114,6 +114,11 @@ COLUMNS = {
     "time": not_negative("time since the beginning"),
     "species": label("which species was measured, by its name in the network"),
     "value": number("how much of it was measured [amount]"),
+}
+INITIAL = {
+    "module": label("the module"),
+    "species": label("a species, by its name in the network"),
+    "amount": not_negative("how much of it there was at time 0 [amount]"),
 }
 MOTIF = "A <-> B; B -> C"
 #: Prior sds: of mean log rates, of their spread among modules, and of the error in typical values.
@@ -145,7 +150,7 @@ def matched_prior(kinetics, priors):
     return matched
 
 
-def prepare(frame, start: str = ""):
+def prepare(frame, start: str = "", initial=None):
     """Rows of every module by instant and species, as many instants as the module with most has.
 
     Parameters
@@ -154,6 +159,9 @@ def prepare(frame, start: str = ""):
         Columns module, time, species, value.
     start : str
         What there is at time 0, such as ``A=1, B=0.2``, of each module. Default: 1 of the first species.
+    initial : pandas.DataFrame, optional
+        What there is of a species in a module at time 0, where modules differ, columns module, species, amount; without
+        ``start`` there is nothing else.
 
     Returns
     -------
@@ -163,15 +171,15 @@ def prepare(frame, start: str = ""):
     Raises
     ------
     FrameError
-        If a species is not in the network, or ``start`` cannot be read.
+        If a species is not in the network, ``start`` cannot be read, or a module has nothing at time 0.
     """
-    return prepared(Kinetics(network(MOTIF)), frame, start)
+    return prepared(Kinetics(network(MOTIF)), frame, start, initial)
 
 
-def prepared(kinetics, frame, start):
+def prepared(kinetics, frame, start, initial):
     """The same of any network."""
     check_species(frame, kinetics.network)
-    data = side_by_side(frame, kinetics.network, beginning(kinetics.network, start))
+    data = side_by_side(frame, kinetics.network, start, initial)
     time, size = frame["time"][frame["time"] > 0], abs(frame["value"][frame["value"] != 0])
     typical = {
         "typical_time": time.median() if len(time) else 1.0,
@@ -267,7 +275,7 @@ def of_network(spelt):
     def bound(formula):
         return wraps(formula)(lambda *arguments, **options: formula(kinetics, *arguments, **options))
 
-    of_frame = wraps(prepare)(lambda frame, start="": prepared(kinetics, frame, start))
+    of_frame = wraps(prepare)(lambda frame, start="", initial=None: prepared(kinetics, frame, start, initial))
     return {
         "location": f"mu_{kinetics.names[0]}",
         "heterogeneity": f"omega_{kinetics.names[0]}",
@@ -314,6 +322,7 @@ MODEL = HierarchicalModel(
     observed="y",
     reference=None,
     columns=COLUMNS,
+    inputs={"initial": INITIAL},
     volume=lambda data: data.rows.sum(["instant", "species"]).rename("rows"),
     alternatives=ALTERNATIVES,
     datasets={"simulated_network": Shipped()},

@@ -301,6 +301,57 @@ def test_an_enzyme_is_fitted_and_its_equations_are_the_same():
     np.testing.assert_allclose(means, fits[1]["group_summary"].dataset["mean"], atol=0.2 * float(sds.min()))
 
 
+INITIAL = pd.DataFrame({"module": ["rich", "once"], "species": ["A", "B"], "amount": [2.0, 0.5]})
+
+
+def test_modules_begin_with_amounts_of_their_own():
+    """Twice as much of all is twice as much; other modules begin as ``start`` has it; the fit keeps the frame."""
+    data = MODEL.data(SMALL, start="A=1", initial=INITIAL)
+    assert data.start.sel(module="rich").values.tolist() == [2, 0, 0]
+    assert data.start.sel(module="sparse").values.tolist() == [1, 0, 0]
+    assert data.start.sel(module="once").values.tolist() == [1, 0.5, 0]
+    assert data["initial.amount"].values.tolist() == [2, 0.5]
+    theta, time = xr.DataArray([0.1, -0.4, -0.6], dims="coefficient"), xr.DataArray([1.0, 3.0], dims="x")
+    of_product, usual = (MODEL.extras.curve.at(theta, time, each) for each in (data, MODEL.data(SMALL)))
+    np.testing.assert_allclose(of_product.sel(module="rich"), 2 * usual.sel(module="rich"), rtol=1e-12)
+
+
+def test_a_known_input_is_a_species_that_does_not_change():
+    """A flow out of vessels of two volumes."""
+
+    def flow(t, state, rates):
+        volume, amount = state
+        return 0 * volume, -rates[0] * amount / volume
+
+    own = hz.reaction_networks.equations(flow, species=["volume", "S"], rates=["q"])
+    rows = [(vessel, t, "S", 1.0) for vessel in ("small", "large") for t in (0.5, 1.0)]
+    frame = pd.DataFrame(rows, columns=["module", "time", "species", "value"])
+    volumes = pd.DataFrame({"module": ["small", "large"], "species": "volume", "amount": [1.0, 5.0]})
+    record = MODEL.under(network=own)
+    data = record.data(frame, start="S=2", initial=volumes)
+    theta, time = xr.DataArray([np.log(0.7)], dims="coefficient"), xr.DataArray([0.5, 2.0], dims="x")
+    found = record.extras.curve.at(theta, time, data)
+    exact = 2 * np.exp(-0.7 * time / xr.DataArray([1.0, 5.0], dims="module"))
+    np.testing.assert_allclose(found.transpose(*exact.dims), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("initial", "options", "said"),
+    [
+        (INITIAL.assign(species="X"), {}, "'initial', column 'species'.*'X'"),
+        (INITIAL.assign(amount=-1.0), {}, "'initial'.*'amount'.*0 or above"),
+        (INITIAL.drop(columns="amount"), {}, "'initial'.*amount"),
+        (pd.concat([INITIAL, INITIAL], ignore_index=True), {}, "'initial': species A of module rich is there twice"),
+        (INITIAL, {}, "'initial': module sparse has nothing of any species at time 0"),
+        (INITIAL.assign(module=["rihc", "once"]), {"start": "A=1"}, "module in 'initial'.*'rihc'.*'rich'"),
+        (INITIAL.assign(amount=0.0), {"start": "A=0"}, "some amount at time 0"),
+    ],
+)
+def test_bad_beginnings_are_refused_in_words(initial, options, said):
+    with pytest.raises(FrameError, match=said):
+        MODEL.data(SMALL, initial=initial, **options)
+
+
 def changed(**columns):
     """The small frame with another value in its third row."""
     frame = SMALL.copy().astype({"value": object, "time": object})
