@@ -56,6 +56,8 @@ def by_steps(of: Changing, rates: np.ndarray, start: np.ndarray, time: np.ndarra
     ends = np.cumsum([part.shape[-1] for part in given])[:2]
     found = np.full((len(given[0]), time.shape[-1], start.shape[-1]), np.nan)
     (fine,) = np.nonzero((np.isfinite(given[0]) & (given[0] > 0)).all(axis=-1))
+    if not (found.size and fine.size):
+        return found.reshape(*outer, *found.shape[1:])
     each, which = np.unique(np.hstack(given)[fine], axis=0, return_inverse=True)  # modules may be alike
     blocks = np.split(each, range(TOGETHER, len(each), TOGETHER))
     with np.errstate(all="ignore"):

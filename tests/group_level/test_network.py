@@ -239,6 +239,15 @@ def test_modules_have_times_and_beginnings_of_their_own():
             np.testing.assert_allclose(found[i, j, n], alone, atol=2e-5)
 
 
+def test_no_rows_and_no_numbers_stop_nothing():
+    """A module may lose its only row; a rate may be beyond all numbers, which is no news."""
+    net, start = network("S -> P : mm(V, K)"), np.array([1.0, 0.0])
+    assert solution(net, np.ones((5, 2)), start, np.empty(0)).shape == (5, 0, 2)
+    found = solution(net, np.array([[np.inf, 1.0], [1.0, 0.0]]), start, np.array([0.0, 1.0]))
+    assert found.shape == (2, 2, 2)
+    assert np.isnan(found).all()
+
+
 def explosive(t, state, rates):
     """2 A -> 3 A is infinite at a finite time."""
     (A,) = state
