@@ -9,6 +9,7 @@ points together, by steps as short as the fastest needs, and took a million of t
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -52,9 +53,10 @@ class Changing(Protocol):
 def by_steps(of: Changing, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
     """How much there is [..., instant, species], as of `solutions.solution`; NaN where there is no solution."""
     outer = np.broadcast_shapes(rates.shape[:-1], start.shape[:-1], time.shape[:-1])
-    given = [np.broadcast_to(v, (*outer, v.shape[-1])).reshape(-1, v.shape[-1]) for v in (rates, start, time)]
+    points, parts = math.prod(outer), (rates, start, time)
+    given = [np.broadcast_to(v, (*outer, v.shape[-1])).reshape(points, v.shape[-1]) for v in parts]
     ends = np.cumsum([part.shape[-1] for part in given])[:2]
-    found = np.full((len(given[0]), time.shape[-1], start.shape[-1]), np.nan)
+    found = np.full((points, time.shape[-1], start.shape[-1]), np.nan)
     (fine,) = np.nonzero((np.isfinite(given[0]) & (given[0] > 0)).all(axis=-1))
     if not (found.size and fine.size):
         return found.reshape(*outer, *found.shape[1:])
