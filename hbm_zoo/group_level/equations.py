@@ -48,7 +48,7 @@ class Equations:
 
     def change(self, t: np.ndarray, state: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """dx/dt [species, point] at times [point], a state [species, point] and rates [rate, point]."""
-        found = self.function(t, state, rates)
+        found = self.function(t, np.maximum(state, 0.0), rates)  # an error below 0 must not meet -K
         return np.stack([np.broadcast_to(one, state.shape[1:]) for one in found]).astype(float)
 
 

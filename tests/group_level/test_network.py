@@ -262,6 +262,16 @@ def test_a_point_without_a_solution_is_named_and_stops_no_other():
     assert np.isnan(found[1, 1, 0])
 
 
+def test_errors_below_nothing_do_not_meet_a_pole():
+    """V x/(K + x) as one writes it has a pole at -K, and much that is saturated ends at 0 at once."""
+    by_hand = equations(lambda t, x, k: [-k[0] * x[0] / (k[1] + x[0])], species=["A"], rates=["V", "K"])
+    found = solution(
+        by_hand, np.array([[0.875, K] for K in (1e-2, 3.53e-4, 1e-5)]), np.array([1.0]), np.array([0.5, 3.0])
+    )
+    np.testing.assert_allclose(found[:, 0, 0], 1 - 0.875 * 0.5, atol=0.01)
+    np.testing.assert_allclose(found[:, 1, 0], 0, atol=2e-5)
+
+
 def drained(t, state, rates):
     """What is taken whether it is there or not."""
     return [-rates[0] + 0 * state[0]]
