@@ -27,16 +27,16 @@ class Freely(Mapping):
     first
         The value of the record itself; what is listed.
     read
-        ``read(value)``: its one spelling, by which a fit knows it, or a ValueError.
+        ``read(value)``: its one spelling, or a ValueError. A fit knows it by its text, which ``read`` takes, too.
     change
         ``change(value)``: the change of a record, for a value so spelt.
     """
 
     first: str
-    read: Callable[[Any], str]
-    change: Callable[[str], Callable]
+    read: Callable[[Any], Any]
+    change: Callable[[Any], Callable]
 
-    def __getitem__(self, value: str) -> Callable:
+    def __getitem__(self, value: Any) -> Callable:
         return self.change(value)
 
     def __iter__(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 CELLS_AT_ONCE = 16_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
 FEWEST = 100
-INTEGRAL = ("log_marginal", "error", "effective")
+INTEGRAL, OF_NODES = ("log_marginal", "error", "effective"), "log_likelihood"
 STEP = 0.1
 
 
@@ -135,7 +135,7 @@ class Cloud:
         portions = self._portions(flat, data)
         population = self.population(flat).over(flat.state)
         if len(portions) == 1 or not population.cholesky.any():
-            return self._in_portions(lambda h, theta, log_f, found: found, h, data)
+            return self._in_portions(lambda h, theta, log_f, found: found.drop_vars(OF_NODES), h, data)
         found = xr.concat([integral(self._fixed(some, data)) for some in portions], dim="state")
         found["moved"] = found.effective < FEWEST
         for here, moved in self._moved(flat, data, found):
@@ -185,7 +185,7 @@ class Cloud:
     def expected_log_likelihood(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         def average(h: xr.Dataset, theta: xr.DataArray, log_f: xr.DataArray, found: xr.Dataset) -> xr.DataArray:
             weight = weights(log_f)
-            return (weight * self._finite(theta, h, data).where(weight > 0, 0.0)).sum("node", skipna=False)
+            return (weight * found[OF_NODES].where(weight > 0, 0.0)).sum("node", skipna=False)
 
         return self._in_portions(average, h, data)
 
@@ -248,9 +248,10 @@ class Cloud:
         if not population.cholesky.any():
             theta = (population.mean * xr.ones_like(data[self.group], dtype=float)).expand_dims("node")
             log_f = self._finite(theta, h, data).transpose("state", self.group, "node")
-            return theta, log_f, integral(log_f).assign(moved=log_f.isel(node=0) < np.inf)
+            return theta, log_f, integral(log_f).assign({"moved": log_f.isel(node=0) < np.inf, OF_NODES: log_f})
         theta, log_f = data.theta, self._fixed(h, data)
-        found = integral(log_f)
+        density = self._density(data.predicted, h, data).broadcast_like(log_f).transpose(*log_f.dims).copy()
+        found = integral(log_f).assign({OF_NODES: density})
         found["moved"] = found.effective < FEWEST
         if found.moved.any():
             theta, log_f, found = self._with_moved(h, data, log_f, found)
@@ -270,6 +271,7 @@ class Cloud:
             again = np.arange(log_f.sizes["node"]) % moved.sizes["node"]  # fewer nodes stand for as many, each as often
             every = moved.isel({self.group: 0, "node": again}, missing_dims="ignore")
             theta[here], log_f[here] = every.theta.transpose("state", ...), every.log_f
+            found[OF_NODES][here] = every[OF_NODES]
             for name in INTEGRAL:
                 found[name][here] = moved[name]
         return theta, log_f, found
@@ -362,9 +364,11 @@ def moving(
         "effective": size / (1 + (w**2).mean(axis=1)),
     }
     theta = population.at(xr.DataArray(z, dims=("state", "node", "deviate")))
+    of_nodes = {"log_f": log_w, OF_NODES: height - log_standard_normal(z)}
     return xr.Dataset(
         {name: ("state", value) for name, value in found.items()}
-        | {"theta": theta.drop_vars(theta.coords), "log_f": (("state", "node"), log_w)}
+        | {name: (("state", "node"), value) for name, value in of_nodes.items()}
+        | {"theta": theta.drop_vars(theta.coords)}
     )
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 from scipy.optimize import least_squares
 
 from hbm_zoo.group_level.cloud import Cloud, on_nodes
+from hbm_zoo.group_level.equations import Equations
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.network import Network
 from hbm_zoo.group_level.solutions import solution
@@ -25,9 +26,9 @@ KAPPA = "1 - E[Var(theta | y, h)] / omega^2, of the log"
 CELL = ["instant", "species"]
 #: Of the arrays that say what a row is: of an observation.
 ROW = ("value", "of_module", "of_instant", "of_species")
-#: From typical rates, in logs, beyond which a least square is none; steps to begin from; the least that a rate moves
-#: what is expected, over the most, for it to be told from the others.
-FARTHEST, BEGINNINGS, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-3
+#: From typical rates, in logs, beyond which a least square is none; steps to begin from, and of slopes; the least that
+#: a rate moves what is expected, over the most, for it to be told from the others.
+FARTHEST, BEGINNINGS, SLOPE, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-2, 1e-3
 #: Nodes a module that move with the population; how often the others are placed anew.
 MOVING, ROUNDS = 128, 3
 
@@ -39,12 +40,12 @@ class Kinetics:
     Attributes
     ----------
     network
-        The reactions.
+        The reactions, or equations.
     size
         Nodes a module.
     """
 
-    network: Network
+    network: Network | Equations
     size: int = 1024
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -153,15 +154,16 @@ class Kinetics:
         return others.assign(predicted=self.squares(data.theta, others)) if "theta" in data else others
 
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
-        """Rates of the order of one over the typical time, a factor e apart, noise of a tenth of a typical value."""
+        """Typical rates, a factor e apart, noise of a tenth of a typical value."""
         h = {f"mu_{name}": value for name, value in self.typical(data).items()} | {
             f"omega_{n}": 1.0 for n in self.names
         }
         return xr.Dataset(h | {"sigma": 0.1 * data.attrs["typical_value"]})
 
     def typical(self, data: xr.Dataset) -> dict[str, float]:
-        """Logs of rates of one over the typical time."""
-        return dict.fromkeys(self.names, -np.log(data.attrs["typical_time"]))
+        """Logs of rates by which a typical amount turns over in a typical time."""
+        scales = self.network.typical(data.attrs["typical_amount"], data.attrs["typical_time"])
+        return {name: float(np.log(value)) for name, value in scales.items()}
 
     # A module's own data alone.
 
@@ -180,10 +182,15 @@ class Kinetics:
 
         def residuals(theta: np.ndarray) -> np.ndarray:
             x = self._solved(theta, one.start.values, one.time.values)
-            return np.nan_to_num((weight * (x - one.average.values))[seen], nan=1e6)
+            return np.nan_to_num((weight * (x - one.average.values))[..., seen], nan=1e6)
+
+        def slopes(theta: np.ndarray) -> np.ndarray:
+            steps = SLOPE * np.eye(theta.size)
+            return ((residuals(theta + steps) - residuals(theta - steps)) / (2 * SLOPE)).T
 
         ends = middle - FARTHEST, middle + FARTHEST
-        best = min((least_squares(residuals, middle + b, bounds=ends) for b in BEGINNINGS), key=lambda fit: fit.cost)
+        fits = (least_squares(residuals, middle + b, slopes, bounds=ends) for b in BEGINNINGS)
+        best = min(fits, key=lambda fit: fit.cost)
         told = np.linalg.svd(best.jac, compute_uv=False)
         at_end = (abs(best.x - middle) > FARTHEST - 0.01).any()
         return np.full(middle.size, np.nan) if at_end or told[-1] < TOLD * told[0] else best.x

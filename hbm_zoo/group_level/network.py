@@ -2,8 +2,9 @@
 
 Reactions are apart by semicolons. ``->`` runs one way, ``<->`` both; ``A -> 2 B + C`` makes two of B and one of C, and
 ``A -> 0`` nothing: a loss. Behind a colon stand names of the rates, ``A <-> B : kon, koff``; by default they are k1,
-km, k2, ... in the order of writing. Each reaction takes one of one species, so that its speed is a rate times what
-there is of it and the network is linear: dx/dt = K x.
+km, k2, ... in the order of writing. Each reaction takes one of one species, x, and its speed is k x. Where all are so
+the network is linear: dx/dt = K x. ``B -> C : mm(V, K)`` is saturated by much of B: its speed is V x/(K + x) (Michaelis
+& Menten 1913, Biochem Z 49:333-369).
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ import numpy as np
 from scipy.optimize import linprog
 
 NAME = r"[A-Za-z]\w*"
+LAW = re.compile(rf"({NAME})|mm\(({NAME}), ({NAME})\)")
+#: Of the most that there is of a species: a saturation by less is one by so much, since no step resolves it.
+UNRESOLVED = 1e-6
 SIDE = re.compile(rf"(\d*)\s*\*?\s*({NAME})")
 
 
 @dataclass(frozen=True)
 class Reaction:
-    """One way: the species of which one is taken, what is made of it, as counts by species, and the rate's name."""
+    """One way: the species of which one is taken, what is made of it, as counts by species, and names of its rates.
+
+    One rate is k of k x, two are V and K of V x/(K + x).
+    """
 
     taken: str
     made: tuple[tuple[str, int], ...]
-    rate: str
+    rates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,27 @@ class Network:
     @cached_property
     def rates(self) -> tuple[str, ...]:
         """Names of all rates, in the order of writing."""
-        return tuple(reaction.rate for reaction in self.reactions)
+        return tuple(name for reaction in self.reactions for name in reaction.rates)
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether all speeds are proportional to what there is."""
+        return all(len(reaction.rates) == 1 for reaction in self.reactions)
+
+    def typical(self, amount: float, time: float) -> dict[str, float]:
+        """Rates by which a typical amount turns over in a typical time: 1/time; V is amount/time, and K amount."""
+        of_law = {1: (1 / time,), 2: (amount / time, amount)}
+        return {n: v for one in self.reactions for n, v in zip(one.rates, of_law[len(one.rates)], strict=True)}
+
+    def change(self, t: np.ndarray | float, state: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """dx/dt [species, point] at a state [species, point] under rates [rate, point], whatever the time."""
+        by_name, least = dict(zip(self.rates, rates, strict=True)), UNRESOLVED * state.max(axis=0)
+        speeds = []
+        for reaction in self.reactions:
+            x, (k, *half) = state[self.species.index(reaction.taken)], (by_name[name] for name in reaction.rates)
+            # An error may be below 0, and must not meet -K.
+            speeds.append(k * x / (np.maximum(half[0], least) + np.maximum(x, 0.0)) if half else k * x)
+        return self.made @ np.stack(speeds)
 
     @cached_property
     def made(self) -> np.ndarray:
@@ -69,7 +96,7 @@ class Network:
 
     @cached_property
     def parts(self) -> np.ndarray:
-        """The matrices [rate, species, species] that K is the sum of, each times its rate."""
+        """Of a linear network the matrices [rate, species, species] that K is the sum of, each times its rate."""
         found = np.zeros((len(self.rates), len(self.species), len(self.species)))
         for r, reaction in enumerate(self.reactions):
             found[r, :, self.species.index(reaction.taken)] = self.made[:, r]
@@ -80,7 +107,7 @@ class Network:
         """Two species that are consumed, and the one that all they lose comes to, if that is so."""
         consumed = sorted({self.species.index(reaction.taken) for reaction in self.reactions})
         others = [k for k in range(len(self.species)) if k not in consumed]
-        if len(consumed) != 2 or len(others) != 1 or abs(self.made.sum(axis=0)).any():
+        if len(consumed) != 2 or len(others) != 1 or abs(self.made.sum(axis=0)).any() or not self.linear:
             return None
         return consumed[0], consumed[1], others[0]
 
@@ -90,6 +117,20 @@ class Network:
         i, j, _ = self.pair or (0, 0, 0)
         weights = [self.parts[:, p, q] for p in (i, j) for q in (i, j)]
         return tuple((np.flatnonzero(w), w[w != 0]) for w in weights)
+
+    @cached_property
+    def conserved(self) -> np.ndarray:
+        """Weights of species [species], all above 0, whose sum no reaction changes; empty where there are none.
+
+        Examples
+        --------
+        >>> network("A -> 2 B").conserved.tolist(), network("A -> 0").conserved.size
+        ([1.0, 0.5], 0)
+        """
+        size = len(self.species)
+        balance = {"A_eq": self.made.T, "b_eq": np.zeros(len(self.reactions))}
+        found = linprog(np.ones(size), **balance, bounds=[(1, None)] * size)
+        return found.x / found.x.max() if found.success else np.empty(0)
 
 
 @cache
@@ -116,12 +157,15 @@ def network(text: str) -> Network:
     >>> network("A<->B:kon,koff").text
     'A <-> B : kon, koff'
     """
-    if not isinstance(text, str) or not text.strip(" ;"):
-        raise ValueError(f"A network is written as 'A <-> B; B -> C', got {text!r}.")
+    if not isinstance(text, str) or "->" not in text:
+        raise ValueError(
+            f"A network is written as 'A <-> B; B -> C', got {text!r}. Equations of one's own are given from Python, "
+            "by hz.reaction_networks.equations."
+        )
     written = [_spaced(one) for one in text.strip(" ;").split(";")]
     both = sum("<->" in one for one in written)
     reactions = [each for i, one in enumerate(written) for each in _reactions(one, i + 1, both)]
-    names = [reaction.rate for reaction in reactions]
+    names = [name for reaction in reactions for name in reaction.rates]
     species = tuple(dict.fromkeys(s for r in reactions for s in (r.taken, *(one for one, _ in r.made))))
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"{text!r}: rate {twice[0]!r} is there twice; each has a name of its own.")
@@ -132,7 +176,8 @@ def network(text: str) -> Network:
 
 def _spaced(one: str) -> str:
     """A reaction with single spaces."""
-    return " ".join(re.sub(r"(<->|->|[+:]|,)", r" \1 ", one).split()).replace(" ,", ",")
+    apart = " ".join(re.sub(r"(<->|->|[+:])", r" \1 ", one).split())
+    return re.sub(r"\s*([(),])\s*", lambda sign: ", " if sign[1] == "," else sign[1], apart)
 
 
 def _reactions(one: str, number: int, both: int) -> list[Reaction]:
@@ -148,15 +193,17 @@ def _reactions(one: str, number: int, both: int) -> list[Reaction]:
     for side in (left, right)[:ways]:
         if [n for _, n in side] != [1]:
             raise ValueError(
-                f"reaction_networks is of linear networks: each reaction takes one of one species, as in 'A -> B' or "
-                f"'A -> 2 B', got {one!r}."
+                f"Each reaction takes one of one species, as in 'A -> B' or 'A -> 2 B', got {one!r}. Others are given "
+                "from Python, by hz.reaction_networks.equations."
             )
     default = [f"k{number}", "km" if both == 1 else f"km{number}"][:ways]
-    names = [name.strip() for name in law.split(",")] if law else default
-    if len(names) != ways or not all(re.fullmatch(NAME, name) for name in names):
-        raise ValueError(f"{one!r} expected {ways} {'names' if ways > 1 else 'name'} of rates behind ':', got {law!r}.")
-    there = Reaction(left[0][0], right, names[0])
-    return [there, Reaction(right[0][0], left, names[1])] if ways == 2 else [there]
+    laws = [LAW.fullmatch(each) for each in (re.split(r", (?![^(]*\))", law) if law else default)]
+    if len(laws) != ways or not all(laws):
+        names = "2 names of rates" if ways > 1 else "1 name of a rate, or mm(V, K),"
+        raise ValueError(f"{one!r} expected {names} behind ':', got {law!r}.")
+    rates = [tuple(filter(None, found.groups())) for found in laws if found]
+    there = Reaction(left[0][0], right, rates[0])
+    return [there, Reaction(right[0][0], left, rates[1])] if ways == 2 else [there]
 
 
 def _side(text: str, one: str) -> tuple[tuple[str, int], ...]:
@@ -167,18 +214,3 @@ def _side(text: str, one: str) -> tuple[tuple[str, int], ...]:
             raise ValueError(f"A side of a reaction is written as 'A' or '2 A + B', got {text!r} in {one!r}.")
         found[match[2]] = found.get(match[2], 0) + int(match[1] or 1)
     return tuple(found.items())
-
-
-def conserved(network: Network) -> np.ndarray:
-    """Weights of species [species], all above 0, whose sum no reaction changes; empty where there are none.
-
-    Examples
-    --------
-    >>> conserved(network("A -> 2 B")).tolist(), conserved(network("A -> 0")).size
-    ([1.0, 0.5], 0)
-    """
-    size = len(network.species)
-    found = linprog(
-        np.ones(size), A_eq=network.made.T, b_eq=np.zeros(len(network.reactions)), bounds=[(1, None)] * size
-    )
-    return found.x / found.x.max() if found.success else np.empty(0)

@@ -1,36 +1,40 @@
 """What a network says over time: how much of each species there is, at many rates at once.
 
-A network, dx/dt = K x, is solved by the exponential of its matrix. Where two species only are ever consumed,
+A linear network, dx/dt = K x, is solved by the exponential of its matrix. Where two species only are ever consumed,
 and what is lost of them comes to one more, that is a formula: with the eigenvalues -l1, -l2 of their block (of a
 compartment system real; Anderson 1983, Compartmental Modeling and Tracer Kinetics, section 12)
 
     x(t) = exp(-l1 t) x0 + t exp(-l1 t) g((l2 - l1) t) (K x0 + l1 x0),  g(x) = (1 - exp(-x))/x,
 
 Newton's form of the exponential on two eigenvalues, finite where they meet; the rest is in the third species. Other
-networks have the eigenvectors of their matrix or, where it has too few of them, its exponential by scaling and
-squaring (Al-Mohy & Higham 2009, SIAM J Matrix Anal Appl 31:970-989).
+linear networks have the eigenvectors of their matrix or, where it has too few of them, its exponential by scaling and
+squaring (Al-Mohy & Higham 2009, SIAM J Matrix Anal Appl 31:970-989). What is not linear is solved by steps (`steps`).
 """
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.linalg import expm
 
+from hbm_zoo.group_level.equations import Equations
 from hbm_zoo.group_level.network import Network
 from hbm_zoo.group_level.one_compartment import g
+from hbm_zoo.group_level.steps import by_steps
 
 #: Of coefficients on eigenvectors over what there is: beyond it too many digits are lost.
 LARGEST = 1e6
-#: Of what there is, how far below 0 rounding may bring a species.
-ROUNDING = 1e-9
+#: Of what there is, how far below 0 rounding, and steps, may bring a species.
+ROUNDING, OF_STEPS = 1e-9, 1e-5
 
 
-def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
+def solution(network: Network | Equations, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
     """How much there is [..., instant, species].
 
     Parameters
     ----------
-    network : Network
+    network : Network or Equations
         The reactions.
     rates : numpy.ndarray
         [..., rate]
@@ -42,7 +46,12 @@ def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.nd
     Returns
     -------
     numpy.ndarray
-        Never negative; NaN where a rate is too large or too small for a number.
+        Never negative; NaN where a rate is too large or too small for a number, and where there is no solution.
+
+    Warns
+    -----
+    RuntimeWarning
+        If equations have no solution at some rates, or one below 0: at which.
 
     Examples
     --------
@@ -52,10 +61,29 @@ def solution(network: Network, rates: np.ndarray, start: np.ndarray, time: np.nd
     [[1.0, 0.0], [0.5, 0.5], [0.25, 0.75]]
     """
     with np.errstate(all="ignore"):
-        found = (_by_two if network.pair else by_matrix)(network, rates, start, time)
-        least = -ROUNDING * start.sum(axis=-1)[..., None, None]
-        found[found < least] = np.nan
+        if isinstance(network, Network) and network.linear:
+            found, off = (_by_two if network.pair else by_matrix)(network, rates, start, time), ROUNDING
+        else:
+            found, off = by_steps(network, rates, start, time), OF_STEPS
+        found[found < -off * start.sum(axis=-1)[..., None, None]] = np.nan
+        if off == OF_STEPS:
+            _name_unsolved(network, rates, found)
         return np.maximum(found, 0.0, out=found)
+
+
+def _name_unsolved(network: Network | Equations, rates: np.ndarray, found: np.ndarray) -> None:
+    """Warn of numbers for rates at which there is no solution."""
+    is_number = (np.isfinite(rates) & (rates > 0)).all(axis=-1)
+    lost = np.argwhere(np.isnan(found).any(axis=(-2, -1)) & is_number)
+    if len(lost):
+        rates = np.broadcast_to(rates, (*found.shape[:-2], rates.shape[-1]))
+        at = ", ".join(f"{name} = {k:.3g}" for name, k in zip(network.rates, rates[tuple(lost[0])], strict=True))
+        more = f", nor at {len(lost) - 1} others" if len(lost) > 1 else ""
+        warnings.warn(
+            f"{network.text} has no solution of amounts, 0 or above, at {at}{more}: they count as impossible.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _by_two(network: Network, rates: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -265,7 +265,7 @@ def attributes(record, data, pooling, priors) -> dict[str, Any]:
         "hyperparameters": json.dumps(list(record.parameters)),
         "priors": to_json(priors),
         "fixed": json.dumps({name: float(value) for name, value in record.fixed[pooling](priors, data).items()}),
-        "options": json.dumps(_options(record, data)),
+        "options": json.dumps(_options(record, data), default=str),
         "as_by_default": json.dumps([name for name in record.alternatives if name not in record.changed]),
         "group_level": record.group_level.kind,
         "data_hash": data_hash(data),

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.group_level.equations import FINGERPRINT, KNOWN, Equations
 from hbm_zoo.group_level.kinetics import CELL, ROW, Kinetics
-from hbm_zoo.group_level.network import Network, conserved
+from hbm_zoo.group_level.network import Network, network
 from hbm_zoo.words import choose, listed, plural
 
 #: Times what there is at the beginning, beyond which values are in another unit.
 FARTHEST = 5.0
-#: Points at which the slopes of rates are taken, their spread, and the least singular value over the largest by which
-#: data are said to tell the rates.
-POINTS, SPREAD, TOLD = 8, 0.5, 1e-6
+#: Points at which the slopes of rates are taken, and their spread; the steps of slopes, and the least singular value
+#: over the largest by which data are said to tell the rates: of a formula, and of a solution by steps.
+POINTS, SPREAD = 8, 0.5
+SLOPES = {True: (1e-4, 1e-6), False: (1e-2, 1e-4)}
 
 
-def beginning(network: Network, text: str) -> np.ndarray:
+def written(value: object) -> str | Equations:
+    """The one spelling of a network, or equations; those that a fit knows by their text are found if they are known.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or is a function by itself, or equations are of another session.
+    """
+    if isinstance(value, Equations):
+        return value
+    if isinstance(value, str) and value in KNOWN:
+        return KNOWN[value]
+    if callable(value):
+        called = getattr(value, "__name__", "f")
+        raise ValueError(
+            f"A function has no names of species and rates: give network=hz.reaction_networks.equations({called}, "
+            "species=[...], rates=[...])."
+        )
+    if isinstance(value, str) and FINGERPRINT.search(value):
+        raise ValueError(
+            f"The network {value!r} is a function of one's own, which a fit cannot store: give the same function to "
+            "hz.reaction_networks.equations first."
+        )
+    return network(value).text
+
+
+def of(spelt: str | Equations) -> Network | Equations:
+    """The network that is spelt so."""
+    return spelt if isinstance(spelt, Equations) else network(spelt)
+
+
+def beginning(network: Network | Equations, text: str) -> np.ndarray:
     """What there is of each species at time 0 [species], from ``A=1, B=0.2``; by default 1 of the first.
 
     Raises
@@ -51,7 +86,35 @@ def beginning(network: Network, text: str) -> np.ndarray:
     return found
 
 
-def check_species(frame: pd.DataFrame, network: Network) -> None:
+def beginnings(
+    network: Network | Equations, text: str, initial: pd.DataFrame | None, modules: np.ndarray
+) -> np.ndarray:
+    """What there is in each module at time 0 [module, species]: by ``text``, and where ``initial`` says another amount.
+
+    Raises
+    ------
+    FrameError
+        As `beginning`; if ``initial`` names a species that is none, the same of a module twice, or leaves a module with
+        nothing.
+    """
+    if initial is None:
+        return np.tile(beginning(network, text), (len(modules), 1))
+    check_species(initial, network, "reaction_networks, 'initial'")
+    if (twice := initial.duplicated(["module", "species"])).any():
+        module, one = initial.loc[twice, ["module", "species"]].iloc[0]
+        raise FrameError(f"reaction_networks, 'initial': species {one} of module {module} is there twice.")
+    found = np.tile(beginning(network, text) if text else np.zeros(len(network.species)), (len(modules), 1))
+    j, s = pd.Index(modules).get_indexer(initial["module"]), pd.Index(network.species).get_indexer(initial["species"])
+    found[j[j >= 0], s[j >= 0]] = initial["amount"].to_numpy(float)[j >= 0]
+    if (nothing := ~found.any(axis=1)).any():
+        raise FrameError(
+            f"reaction_networks, 'initial': module {modules[nothing][0]} has nothing of any species at time 0; give "
+            "its amounts there, or those of all modules by start."
+        )
+    return found
+
+
+def check_species(frame: pd.DataFrame, network: Network | Equations, where: str = "reaction_networks") -> None:
     """Refuse rows of species that the network has not."""
     unknown = ~frame["species"].isin(network.species)
     if unknown.any():
@@ -59,16 +122,17 @@ def check_species(frame: pd.DataFrame, network: Network) -> None:
         try:
             choose(got, network.species, "species")
         except ValueError as reason:
-            raise FrameError(f"reaction_networks, column 'species', row {frame.index[unknown][0]}: {reason}") from None
+            raise FrameError(f"{where}, column 'species', row {frame.index[unknown][0]}: {reason}") from None
 
 
-def check_whole(network: Network, data: xr.Dataset):
+def check_whole(network: Network | Equations, data: xr.Dataset):
     """A sentence of modules that say nothing, and of rates that no module tells.
 
     Raises
     ------
     FrameError
-        If no row is after time 0, no value is above 0, or values are far beyond what there can be.
+        If no row is after time 0, no value is above 0, values are far beyond what there can be, ``initial`` names a
+        module that is none, or there is no solution at typical rates.
     """
     time = data.time.values[data.of_module.values, data.of_instant.values]
     if not (time > 0).any():
@@ -81,12 +145,37 @@ def check_whole(network: Network, data: xr.Dataset):
         which = f"{plural('Module', silent.size)} {listed(map(str, silent[:5]))}"
         has = "have" if silent.size > 1 else "has"
         yield f"{which} {has} no row after time 0: only the others tell of their rates."
-    yield from untold(Kinetics(network), data)
+    kinetics = Kinetics(network)
+    _check_known(data)
+    _check_solved(kinetics, data)
+    yield from untold(kinetics, data)
 
 
-def _check_unit(network: Network, data: xr.Dataset) -> None:
+def _check_known(data: xr.Dataset) -> None:
+    """Refuse amounts at time 0 of modules that there are not: a name is misspelt, and another amount would stand."""
+    if "initial.module" not in data:
+        return
+    for module in data["initial.module"].values:
+        try:
+            choose(module, data["module"].values.tolist(), "module in 'initial'")
+        except ValueError as reason:
+            raise FrameError(f"reaction_networks: {reason}") from None
+
+
+def _check_solved(kinetics: Kinetics, data: xr.Dataset) -> None:
+    """Refuse equations that have no solution where they should be at their best."""
+    middle = xr.DataArray([*kinetics.typical(data).values()], dims="coefficient")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            kinetics.expected(middle, data)
+        except RuntimeWarning as found:
+            raise FrameError(f"reaction_networks, at typical rates: {found}") from None
+
+
+def _check_unit(network: Network | Equations, data: xr.Dataset) -> None:
     """Refuse values that no amount at the beginning can have become."""
-    weights = conserved(network)
+    weights = network.conserved
     if not weights.size:
         return
     most = (data.start @ xr.DataArray(weights, dims="species")).values[data.of_module.values]
@@ -123,13 +212,13 @@ def untold(kinetics: Kinetics, data: xr.Dataset):
 
 def _rank(kinetics: Kinetics, data: xr.Dataset, theta: np.ndarray) -> int:
     """How many functions of the rates all rows tell at a point."""
-    h = 1e-4
+    h, least = SLOPES[kinetics.network.linear]
     steps = xr.DataArray(np.eye(theta.size), dims=("step", "coefficient"))
     at = xr.DataArray(theta, dims="coefficient")
     slopes = (kinetics.expected(at + h * steps, data) - kinetics.expected(at - h * steps, data)) / (2 * h)
     of_rows = slopes.transpose("step", "module", *CELL).values[:, data.rows.values > 0]
     told = np.linalg.svd(of_rows, compute_uv=False)
-    return int((told > TOLD * told[0]).sum()) if told[0] > 0 else 0
+    return int((told > least * told[0]).sum()) if told[0] > 0 else 0
 
 
 def simulated(
@@ -156,7 +245,7 @@ def simulated(
         Number of modules, and how many of them are richly seen: all species but the first. Of the others the last
         alone is seen.
     mu : sequence of float, optional
-        Mean log rates. Default: 0, -0.5 and -0.7, again and again.
+        Mean log rates. Default: 0, -0.5 and -0.7, again and again, beyond those of typical values.
     omega : float
         Spread of the modules' log rates.
     sigma : float
@@ -182,7 +271,8 @@ def simulated(
     (24, ('module', 'coefficient'))
     """
     names, species = kinetics.names, kinetics.network.species
-    middle = np.resize([0.0, -0.5, -0.7], len(names)) if mu is None else np.broadcast_to(mu, len(names))
+    usual = np.log([*kinetics.network.typical(1.0, 1.0).values()]) + np.resize([0.0, -0.5, -0.7], len(names))
+    middle = np.broadcast_to(usual if mu is None else mu, len(names))
     h = {f"mu_{name}": float(m) for name, m in zip(names, middle, strict=True)}
     h |= {f"omega_{name}": float(omega) for name in names} | {"sigma": float(sigma)}
     truth, labels = xr.Dataset(h), [f"M{j + 1:02d}" for j in range(modules)]
@@ -195,7 +285,9 @@ def simulated(
     return frame, truth.assign(theta=theta)
 
 
-def side_by_side(frame: pd.DataFrame, network: Network, start: np.ndarray) -> xr.Dataset:
+def side_by_side(
+    frame: pd.DataFrame, network: Network | Equations, start: str, initial: pd.DataFrame | None
+) -> xr.Dataset:
     """Rows by module, instant and species; instants [module, instant] are as many as the module with most has."""
     of, modules = pd.factorize(frame["module"])
     time, where = frame["time"].to_numpy(float), np.empty(len(frame), np.int64)
@@ -207,7 +299,8 @@ def side_by_side(frame: pd.DataFrame, network: Network, start: np.ndarray) -> xr
     species = pd.Index(network.species).get_indexer(frame["species"])
     rows = (frame["value"].to_numpy(float), of.astype(np.int64), where, species.astype(np.int64))
     return xr.Dataset(
-        {"time": (("module", "instant"), arrays), "start": (("module", "species"), np.tile(start, (len(modules), 1)))}
+        {"time": (("module", "instant"), arrays)}
+        | {"start": (("module", "species"), beginnings(network, start, initial, np.asarray(modules)))}
         | {name: ("observation", value) for name, value in zip(ROW, rows, strict=True)},
         coords={"module": np.asarray(modules), "species": [*network.species]},
     )

@@ -41,9 +41,25 @@ kappa         ``kappa``                    module, coefficient   share       wei
 ============  ===========================  ====================  ==========  ===========================
 
 ``network="A <-> B; B -> C"`` writes the reactions as chemists do. ``A -> 2 B : k`` names its rate; without names they
-are k1, k2, ... in the order of writing, km or km1, ... backwards. Each reaction takes one of one species: networks
-are linear. Every rate has a mu_ and an omega_ of its name. T and Y are of the data, so that hours or seconds, grams or
-milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by default 1 of the first species.
+are k1, k2, ... in the order of writing, km or km1, ... backwards. Each reaction takes one of one species. ``B -> C :
+mm(V, K)`` is saturated: its speed is V B/(K + B), as of an enzyme; log V and log K are among the module's log rates.
+Every rate has a mu_ and an omega_ of its name. Priors of mu are about the log of 1/T, of V about the log of X/T and of
+K about that of X, the most that there is of a species at time 0, the median module's. T, X and Y are of the data, so
+that hours or seconds, grams or milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by
+default 1 of the first species. Where modules differ, a second frame ``initial`` has it: module, species, amount.
+
+Any other right-hand side is a function of one's own (Python only), of t, what there is, and the rates, of many points
+at once: see `equations`. What is not linear is solved by steps, each point by its own (`steps.py`); rates without a
+solution count as impossible, and are named.
+
+    >>> def inhibited(t, state, rates):
+    ...     S, P = state
+    ...     V, K, I = rates
+    ...     speed = V * S / (K * (1 + P / I) + S)
+    ...     return -speed, speed
+    >>> own = equations(inhibited, species=["S", "P"], rates={"V": 0.5, "K": 0.4, "I": 0.2})
+    >>> [name for name in MODEL.under(network=own).parameters if name.startswith("mu_")]
+    ['mu_V', 'mu_K', 'mu_I']
 
 What one module can tell: C alone depends on k1 k2 and k1 + km + k2 only, two functions of three rates, and does not
 know k1 from k2. So a module that shows C alone cannot tell its rates, however long it is watched; others that
@@ -58,7 +74,7 @@ There is no closed form: theta_j is integrated on a cloud of nodes (`cloud.py`),
 
 What it assumes
 ---------------
-* The network is the right one, is linear, and is the same in all modules; only the rates differ.
+* The network is the right one, and is the same in all modules; only the rates differ.
 * Modules run side by side: none feeds another.
 * What there is at time 0 is known.
 * Log rates of modules are normal and independent of one another, and modules are exchangeable.
@@ -69,7 +85,8 @@ References
 Jacquez J, Greif P (1985) Numerical parameter identifiability and estimability: integrating identifiability,
 estimability, and optimal sampling design. Math Biosci 77:201-227. Raue A et al. (2009) Structural and practical
 identifiability analysis of partially observed dynamical models. Bioinformatics 25:1923-1929. Anderson D (1983)
-Compartmental Modeling and Tracer Kinetics. Springer.
+Compartmental Modeling and Tracer Kinetics. Springer. Michaelis L, Menten ML (1913) Die Kinetik der Invertinwirkung.
+Biochem Z 49:333-369.
 """
 
 from dataclasses import replace
@@ -85,10 +102,11 @@ from hbm_zoo.frames.rules import label, not_negative, number
 from hbm_zoo.group_level import features
 from hbm_zoo.group_level.amounts import Amounts
 from hbm_zoo.group_level.curves import Curve
+from hbm_zoo.group_level.equations import equations as equations
 from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
-from hbm_zoo.models.networks import beginning, check_species, check_whole, side_by_side, simulated
+from hbm_zoo.models.networks import check_species, check_whole, of, side_by_side, simulated, written
 from hbm_zoo.priors import describe, moments
 
 COLUMNS = {
@@ -96,6 +114,11 @@ COLUMNS = {
     "time": not_negative("time since the beginning"),
     "species": label("which species was measured, by its name in the network"),
     "value": number("how much of it was measured [amount]"),
+}
+INITIAL = {
+    "module": label("the module"),
+    "species": label("a species, by its name in the network"),
+    "amount": not_negative("how much of it there was at time 0 [amount]"),
 }
 MOTIF = "A <-> B; B -> C"
 #: Prior sds: of mean log rates, of their spread among modules, and of the error in typical values.
@@ -112,7 +135,7 @@ def parameters_of(kinetics):
 
 
 def default_priors(kinetics, data):
-    """Rates of one over the typical time, within a factor of 20; modules that differ by a factor of e at most."""
+    """Rates by which typical amounts turn over in a typical time, within a factor of 20; modules a factor e apart."""
     mu = {f"mu_{name}": Prior("Normal", mu=at, sigma=WIDTH) for name, at in kinetics.typical(data).items()}
     omega = {f"omega_{name}": Prior("HalfNormal", sigma=SPREAD) for name in kinetics.names}
     return mu | omega | {"sigma": Prior("HalfNormal", sigma=OF_VALUE * data.attrs["typical_value"])}
@@ -127,7 +150,7 @@ def matched_prior(kinetics, priors):
     return matched
 
 
-def prepare(frame, start: str = ""):
+def prepare(frame, start: str = "", initial=None):
     """Rows of every module by instant and species, as many instants as the module with most has.
 
     Parameters
@@ -136,6 +159,9 @@ def prepare(frame, start: str = ""):
         Columns module, time, species, value.
     start : str
         What there is at time 0, such as ``A=1, B=0.2``, of each module. Default: 1 of the first species.
+    initial : pandas.DataFrame, optional
+        What there is of a species in a module at time 0, where modules differ, columns module, species, amount; without
+        ``start`` there is nothing else.
 
     Returns
     -------
@@ -145,18 +171,19 @@ def prepare(frame, start: str = ""):
     Raises
     ------
     FrameError
-        If a species is not in the network, or ``start`` cannot be read.
+        If a species is not in the network, ``start`` cannot be read, or a module has nothing at time 0.
     """
-    return prepared(Kinetics(network(MOTIF)), frame, start)
+    return prepared(Kinetics(network(MOTIF)), frame, start, initial)
 
 
-def prepared(kinetics, frame, start):
+def prepared(kinetics, frame, start, initial):
     """The same of any network."""
     check_species(frame, kinetics.network)
-    data = side_by_side(frame, kinetics.network, beginning(kinetics.network, start))
+    data = side_by_side(frame, kinetics.network, start, initial)
     time, size = frame["time"][frame["time"] > 0], abs(frame["value"][frame["value"] != 0])
     typical = {
         "typical_time": time.median() if len(time) else 1.0,
+        "typical_amount": np.median(data.start.max("species")),
         "typical_value": size.median() if len(size) else 1.0,
     }
     attrs = {"start": start} | {name: float(value) for name, value in typical.items()}
@@ -241,14 +268,14 @@ def shrink_together(kinetics, t, means):
 
 
 @cache
-def of_network(text):
+def of_network(spelt):
     """The formulas of a network."""
-    kinetics = Kinetics(network(text))
+    kinetics = Kinetics(of(spelt))
 
     def bound(formula):
         return wraps(formula)(lambda *arguments, **options: formula(kinetics, *arguments, **options))
 
-    of_frame = wraps(prepare)(lambda frame, start="": prepared(kinetics, frame, start))
+    of_frame = wraps(prepare)(lambda frame, start="", initial=None: prepared(kinetics, frame, start, initial))
     return {
         "location": f"mu_{kinetics.names[0]}",
         "heterogeneity": f"omega_{kinetics.names[0]}",
@@ -280,8 +307,8 @@ def of_network(text):
 ALTERNATIVES = {
     "network": Freely(
         "A <-> B; B -> C",
-        read=lambda text: network(text).text,
-        change=lambda text: lambda record: replace(record, **of_network(text)),
+        read=written,
+        change=lambda spelt: lambda record: replace(record, **of_network(spelt)),
     )
 }
 
@@ -295,6 +322,7 @@ MODEL = HierarchicalModel(
     observed="y",
     reference=None,
     columns=COLUMNS,
+    inputs={"initial": INITIAL},
     volume=lambda data: data.rows.sum(["instant", "species"]).rename("rows"),
     alternatives=ALTERNATIVES,
     datasets={"simulated_network": Shipped()},

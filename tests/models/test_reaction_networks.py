@@ -1,5 +1,6 @@
 """Reaction networks: densities, integrals by brute force, no spread, what data cannot tell, bad frames."""
 
+import pickle
 import re
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
-from scipy.special import logsumexp
+from scipy.special import lambertw, logsumexp
 from scipy.stats import qmc
 
 import hbm_zoo as hz
@@ -16,6 +17,7 @@ from hbm_zoo.diagnostics.reaction_networks import _functions as combinations_of
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.priors import moments
+from hbm_zoo.workers import pickling
 
 MODEL = hz.reaction_networks.MODEL
 NAMES = ("k1", "km", "k2")
@@ -195,6 +197,160 @@ def test_another_network_is_another_record():
     found = record.group_level.log_likelihood(theta, truth, data)
     assert np.isfinite(found).all()
     assert record.location == "mu_ka"
+
+
+SATURATED = "B -> C : mm(V, K)"
+ENZYME = pd.DataFrame(
+    [("first", t, "B", y) for t, y in [(0.5, 0.75), (1.0, 0.55), (2.0, 0.2)]]
+    + [("second", t, "C", y) for t, y in [(1.0, 0.3), (3.0, 0.8)]],
+    columns=["module", "time", "species", "value"],
+)
+
+
+def by_lambert(theta, t):
+    """B and C of saturation alone, by Lambert's W (Schnell & Mendoza 1997) [..., 2]."""
+    V, K = (np.exp(theta[..., k]) for k in range(2))
+    B = (K * lambertw(np.exp((1 - V * t) / K) / K)).real
+    return np.stack([B, 1 - B], axis=-1)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.02, 0.0])
+def test_integrals_over_enzymes_are_brute_force(spread):
+    """Nodes that stay, nodes that move, and no spread, against the closed form at 2^14 points of the population."""
+    record = MODEL.under(network=SATURATED)
+    h = {"mu_V": -0.4, "mu_K": -0.8, "omega_V": 0.4 * spread, "omega_K": 0.6 * spread, "sigma": 0.05}
+    data = record.data(ENZYME)
+    pilot = xr.Dataset(h | {"omega_V": 0.4, "omega_K": 0.6}).expand_dims(sample=1)
+    seen = with_nodes(record, data, record.priors(data), 1, pilot)
+    z = stats.norm.ppf(qmc.Sobol(2, rng=3).random_base2(14))
+    theta = np.array([-0.4, -0.8]) + np.array([h["omega_V"], h["omega_K"]]) * z
+    known = record.group_level.log_left_out.__self__.integrate(xr.Dataset(h), seen)
+    for j, (module, rows) in enumerate(ENZYME.groupby("module")):
+        each = sum(
+            stats.norm(by_lambert(theta, row.time)[..., "BC".index(row.species)], 0.05).logpdf(row.value)
+            for row in rows.itertuples()
+        )
+        exact, found = logsumexp(each) - np.log(len(z)), known.isel(module=j)
+        assert abs(float(found.log_marginal) - exact) < 4 * float(found.error) + 0.01, module
+        assert float(found.error) < 0.1
+
+
+def test_saturation_has_priors_in_the_units_of_the_data():
+    record = MODEL.under(network=SATURATED)
+    slow = ENZYME.assign(time=3600 * ENZYME["time"], value=1000 * ENZYME["value"])
+    here, there = record.data(ENZYME), record.data(slow, start="B=1000")
+    of = {name: [record.priors(d)[f"mu_{name}"].parameters["mu"] for d in (here, there)] for name in ("V", "K")}
+    assert of["V"][1] - of["V"][0] == pytest.approx(np.log(1000 / 3600))
+    assert of["K"][1] - of["K"][0] == pytest.approx(np.log(1000))
+
+
+def decay(t, state, rates):
+    """Only the product of two rates shows."""
+    A, B = state
+    a, b = rates
+    return -a * b * A, a * b * A
+
+
+def exploding(t, state, rates):
+    return 1e3 * state[0] ** 2 * rates[0], 0 * state[1]
+
+
+DECAY = ENZYME.assign(species=ENZYME["species"].map({"B": "A", "C": "B"}))
+
+
+def test_that_equations_do_not_tell_their_rates_is_said_before_the_fit():
+    own = hz.reaction_networks.equations(decay, species=["A", "B"], rates=["a", "b"])
+    with pytest.warns(FrameWarning, match="tell 1 function of the 2 rates a and b, and not each"):
+        MODEL.under(network=own).data(DECAY)
+
+
+def test_equations_without_a_solution_are_refused():
+    own = hz.reaction_networks.equations(exploding, species=["A", "B"], rates=["a"])
+    with pytest.raises(FrameError, match="at typical rates.*no solution of amounts"):
+        MODEL.under(network=own).data(DECAY)
+
+
+def test_a_fit_knows_equations_by_their_text():
+    own = hz.reaction_networks.equations(decay, species=["A", "B"], rates=["a", "b"])
+    record = MODEL.under(network=own)
+    assert MODEL.under(network=own.text) is record
+    (_, travels), again = pickling._by_name(record), MODEL.under(network=pickle.loads(pickle.dumps(own)))
+    assert travels == (MODEL.name, {"network": own})
+    assert again is record
+    with pytest.raises(ValueError, match=r"a function of one's own.*hz.reaction_networks.equations first"):
+        MODEL.under(network="decay of A, B by a, b #01234567")
+    with pytest.raises(ValueError, match=r"equations\(decay, species=\[...\], rates=\[...\]\)"):
+        MODEL.under(network=decay)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no solution of amounts:RuntimeWarning")  # rates e^17 from typical ones are tried
+def test_an_enzyme_is_fitted_and_its_equations_are_the_same():
+    """Three modules; the same network by hand has the same draws."""
+    frame, truth = MODEL.under(network=SATURATED).simulate(np.random.default_rng(5), modules=3, rich=3, sigma=0.01)
+
+    def by_hand(t, state, rates):
+        speed = rates[0] * state[0] / (rates[1] + state[0])
+        return -speed, speed
+
+    T = frame["time"].median()
+    own = hz.reaction_networks.equations(by_hand, species=["B", "C"], rates={"V": 1 / T, "K": 1.0})
+    how = {"random_seed": 1, "progressbar": False, "draws": 100}
+    fits = [hz.fit(MODEL, frame, network=which, **how) for which in (SATURATED, own)]
+    means, sds = (fits[0]["group_summary"].dataset[name] for name in ("mean", "sd"))
+    assert (abs(means - truth.theta) < 4 * sds).all()
+    np.testing.assert_allclose(means, fits[1]["group_summary"].dataset["mean"], atol=0.2 * float(sds.min()))
+
+
+INITIAL = pd.DataFrame({"module": ["rich", "once"], "species": ["A", "B"], "amount": [2.0, 0.5]})
+
+
+def test_modules_begin_with_amounts_of_their_own():
+    """Twice as much of all is twice as much; other modules begin as ``start`` has it; the fit keeps the frame."""
+    data = MODEL.data(SMALL, start="A=1", initial=INITIAL)
+    assert data.start.sel(module="rich").values.tolist() == [2, 0, 0]
+    assert data.start.sel(module="sparse").values.tolist() == [1, 0, 0]
+    assert data.start.sel(module="once").values.tolist() == [1, 0.5, 0]
+    assert data["initial.amount"].values.tolist() == [2, 0.5]
+    theta, time = xr.DataArray([0.1, -0.4, -0.6], dims="coefficient"), xr.DataArray([1.0, 3.0], dims="x")
+    of_product, usual = (MODEL.extras.curve.at(theta, time, each) for each in (data, MODEL.data(SMALL)))
+    np.testing.assert_allclose(of_product.sel(module="rich"), 2 * usual.sel(module="rich"), rtol=1e-12)
+
+
+def test_a_known_input_is_a_species_that_does_not_change():
+    """A flow out of vessels of two volumes."""
+
+    def flow(t, state, rates):
+        volume, amount = state
+        return 0 * volume, -rates[0] * amount / volume
+
+    own = hz.reaction_networks.equations(flow, species=["volume", "S"], rates=["q"])
+    rows = [(vessel, t, "S", 1.0) for vessel in ("small", "large") for t in (0.5, 1.0)]
+    frame = pd.DataFrame(rows, columns=["module", "time", "species", "value"])
+    volumes = pd.DataFrame({"module": ["small", "large"], "species": "volume", "amount": [1.0, 5.0]})
+    record = MODEL.under(network=own)
+    data = record.data(frame, start="S=2", initial=volumes)
+    theta, time = xr.DataArray([np.log(0.7)], dims="coefficient"), xr.DataArray([0.5, 2.0], dims="x")
+    found = record.extras.curve.at(theta, time, data)
+    exact = 2 * np.exp(-0.7 * time / xr.DataArray([1.0, 5.0], dims="module"))
+    np.testing.assert_allclose(found.transpose(*exact.dims), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("initial", "options", "said"),
+    [
+        (INITIAL.assign(species="X"), {}, "'initial', column 'species'.*'X'"),
+        (INITIAL.assign(amount=-1.0), {}, "'initial'.*'amount'.*0 or above"),
+        (INITIAL.drop(columns="amount"), {}, "'initial'.*amount"),
+        (pd.concat([INITIAL, INITIAL], ignore_index=True), {}, "'initial': species A of module rich is there twice"),
+        (INITIAL, {}, "'initial': module sparse has nothing of any species at time 0"),
+        (INITIAL.assign(module=["rihc", "once"]), {"start": "A=1"}, "module in 'initial'.*'rihc'.*'rich'"),
+        (INITIAL.assign(amount=0.0), {"start": "A=0"}, "some amount at time 0"),
+    ],
+)
+def test_bad_beginnings_are_refused_in_words(initial, options, said):
+    with pytest.raises(FrameError, match=said):
+        MODEL.data(SMALL, initial=initial, **options)
 
 
 def changed(**columns):
