@@ -320,6 +320,9 @@ def along_a_parabola(x, width=0.1):
     return stats.norm(middle, [1.5, width, 0.3]).logpdf(x).sum(axis=1)
 
 
+WIDTHS = [0.1, 0.15, 0.25, 0.4, 0.7]
+
+
 def errors_of_the_mean(width):
     """What fails of weighted proposals along a parabola, and how far its mean is off [standard errors]."""
     density = Density(partial(along_a_parabola, width=width), 3)
@@ -328,7 +331,7 @@ def errors_of_the_mean(width):
     return found.failures, (mean - 1.5**2) / np.sqrt(found.weights**2 @ (found.x[:, 1] - mean) ** 2)
 
 
-@pytest.mark.parametrize("width", [0.1, 0.15, 0.25, 0.4, 0.7])
+@pytest.mark.parametrize("width", [pytest.param(w, marks=[pytest.mark.slow] * (w not in (0.15, 0.4))) for w in WIDTHS])
 def test_a_curve_is_followed_however_thin(width, monkeypatch):
     """The planted fault is to grow only where k-hat says so: it passes, and the mean is many errors off."""
     failures, z = errors_of_the_mean(width)

@@ -274,6 +274,7 @@ def test_leaving_a_year_out_is_a_refit_without_it(depth_fit):
     assert abs(float(summary["elpd"].squeeze()) - expected) < 4 * np.hypot(error, float(summary["elpd_mcse"].squeeze()))
 
 
+@pytest.mark.slow
 def test_both_questions_and_the_table(both_fits, depth_fit):
     table = hz.compare_poolings(both_fits)
     assert table.loc["none", "rank"] is pd.NA
