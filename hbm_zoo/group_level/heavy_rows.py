@@ -104,13 +104,15 @@ def random(row, present, marks, mu, tau, sigma, nu, rng=None, size=None):
 
 
 def in_places(rows: list[np.ndarray], group: str) -> dict[str, tuple]:
-    """The rows of each group as ``row``, ``present`` and ``marks``.
+    """The rows of each group as ``row``, ``present`` and ``marks``; places are a multiple of `TOGETHER`.
 
     Examples
     --------
     >>> found = in_places([np.array([3.0, 1.0]), np.array([5.0])], "tissue")
-    >>> found["row"][1].tolist(), found["present"][1].tolist()
-    ([[1.0, 3.0], [5.0, 5.0]], [[1.0, 1.0], [1.0, 0.0]])
+    >>> found["row"][1].tolist()
+    [[1.0, 3.0, 3.0, 3.0], [5.0, 5.0, 5.0, 5.0]]
+    >>> found["present"][1].tolist()
+    [[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
     """
     size = TOGETHER * -(max(map(len, rows)) // -TOGETHER)
     held = [np.sort(y) for y in rows]
