@@ -6,6 +6,7 @@ That is its page, its data, its variants, and what it knows of a group.
 import itertools
 import re
 import warnings
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,14 @@ VARIANTS = [
 ]
 
 
+@cache
+def written(name, pooling, form):
+    """A variant of a record with few groups."""
+    record = RECORDS[name]
+    data = data_of(record)
+    return record.write(data, pooling, form, record.priors(data))
+
+
 def frame_of(record, seed=1):
     few = FEW.get(name_of(record), FEW.get(record.name, {}))
     return record.simulate(np.random.default_rng(seed), **few)
@@ -139,7 +148,7 @@ def test_every_symbol_of_the_page_exists_in_code(name):
     known = {*record.columns, *record.parameters, *data.variables, "kappa"}
     for pooling, forms in record.variants.items():
         for form in forms:
-            known |= set(record.write(data, pooling, form, record.priors(data)).named_vars)
+            known |= set(written(name, pooling, form).named_vars)
     if record.group_level.expectations:
         known |= set(record.group_level.expectations(drawn_from_the_prior(record, data), data))
     assert codes <= known
@@ -197,9 +206,7 @@ def test_pooling_is_fixed_from_all_to_nothing(name):
 
 @pytest.mark.parametrize(("name", "pooling", "form"), VARIANTS)
 def test_every_variant_builds_with_a_finite_density(name, pooling, form):
-    record = RECORDS[name]
-    data = data_of(record)
-    model = record.write(data, pooling, form, record.priors(data))
+    record, model = RECORDS[name], written(name, pooling, form)
     assert not model.potentials
     assert [v.name for v in model.observed_RVs] == [record.observed]
     terms = model.compile_logp(sum=False, mode="AS_WRITTEN")(model.initial_point())  # a sum of many has no Python
