@@ -241,7 +241,10 @@ class HeavyRows:
         return mean + sigma * mean.copy(data=rng.standard_t(nu.values))
 
     def leave_row_out(self, h, data, rows):
-        """1 / E[1 / p(y_i | theta)], theta given all rows of the group (Gelfand, Dey & Chang 1992)."""
+        """1 / E[1 / p(y_i | theta)], theta given all rows of the group (Gelfand, Dey & Chang 1992).
+
+        It is too high under hyperparameters so improbable that one row moves theta beyond the nodes of all.
+        """
         of = data[self.of_row][rows]
         by_group = [self._left_out_of(j, h, data, rows[of.values == j]) for j in np.unique(of)]
         (row,), as_asked = of.dims, np.argsort(np.argsort(of.values, kind="stable"))

@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import xarray as xr
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from hbm_zoo.group_level import heavy_rows, normal
 from hbm_zoo.group_level.heavy_rows import HeavyRows
@@ -108,6 +108,17 @@ def test_a_row_left_out_and_new_rows_are_ratios_of_integrals():
         for j, y in enumerate(ROWS):
             exact = integral(np.r_[y, y + 0.7], *given) - integral(y, *given)
             assert ahead[j] == pytest.approx(exact, abs=1e-5)
+
+
+def test_a_row_left_out_is_a_number_where_nodes_differ_by_thousands_of_nats():
+    """Proposals have such hyperparameters: rows lie hundreds of sigma apart, and their noise is all but normal."""
+    y, given = 8 + np.array([-0.1, -0.05, 0.0, 0.03, 0.4]), (8.0, 30.0, 3e-4, 5000.0)
+    theta = np.linspace(7.8, 8.5, 200_001)
+    each = stats.t.logpdf(y[:, None], given[3], theta, given[2])
+    log_f = stats.norm.logpdf(theta, *given[:2]) + each.sum(axis=0)
+    exact = [special.logsumexp(log_f) - special.logsumexp(log_f - each[i]) for i in (0, 4)]
+    found = LEVEL.leave_row_out(hyperparameters(given), data_of([y]), np.array([0, 4]))
+    np.testing.assert_allclose(found.values.ravel(), exact, rtol=1e-6)
 
 
 def test_without_spread_all_have_one_mean_exactly_and_many_degrees_of_freedom_are_normal():
