@@ -104,7 +104,8 @@ def test_a_cell_far_out_is_let_go_compared_and_predicted():
     fits = {p: hz.fit("tissue_expression", FRAME, p, draws=500, **SETTINGS) for p in ("none", "complete", "partial")}
     table = hz.groups(fits)
     assert table.loc["liver", "own"] == pytest.approx(6.02)
-    assert table.loc["liver", "partial"] < 5.6
+    normal = hz.fit("tissue_expression", FRAME, draws=500, random_seed=3, progressbar=False)
+    assert table.loc["liver", "partial"] < normal["group_summary"]["mean"].sel(tissue="liver") - 0.3
     for question in ("new_group", "new_observation"):
         assert np.isfinite(hz.compare_poolings(fits, question)["elpd"]).all()
     new = pd.DataFrame({"tissue": ["liver", "skin", "bone"], "expression": [np.nan, np.nan, 6.0]})
