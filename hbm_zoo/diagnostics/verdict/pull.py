@@ -69,6 +69,8 @@ def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -
     large because its data say little is no surprise.
     """
     own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
+    if (own[j] - targets[j]) * (float(summary["mean"][j]) - own[j]) > 0:  # rows that lie far out are let go, say
+        return f", away from {plain(float(targets[j]))}: that is no pull"
     distance, surprise, moved = abs(own - targets), abs(summary["surprise"].values), abs(own - summary["mean"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved_by_one = moved / surprise
