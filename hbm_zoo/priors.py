@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import pymc as pm
@@ -205,9 +206,16 @@ def _closed_form(prior: Prior, what: str, *arguments: float) -> float:
     """A property of a prior, e.g. its mean, by the formula kept for its distribution."""
     if prior.transform:
         raise AttributeError(f"no closed form is kept for {describe(prior)}")
-    module = importlib.import_module(f"pytensor_distributions.{prior.distribution.lower()}")
+    numbers = {name: float(value) for name, value in prior.parameters.items()}
+    return _evaluated(prior.distribution, what, arguments, tuple(numbers.items()))
+
+
+@cache
+def _evaluated(distribution: str, what: str, arguments: tuple, parameters: tuple) -> float:
+    """The formula at numbers; kept, for replicates and refits ask for the same again."""
+    module = importlib.import_module(f"pytensor_distributions.{distribution.lower()}")
     # A bare float such as 0.5 would become a tensor in single precision.
-    numbers = {name: pt.as_tensor(np.float64(value)) for name, value in prior.parameters.items()}
+    numbers = {name: pt.as_tensor(np.float64(value)) for name, value in parameters}
     return float(pt.as_tensor(getattr(module, what)(*arguments, **numbers)).eval(mode=ONCE))
 
 

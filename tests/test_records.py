@@ -89,9 +89,16 @@ def frame_of(record, seed=1):
 
 
 def data_of(record, frame=None):
-    """What a frame like the real one is prepared to, as it is fitted, nodes of integrals with it."""
-    data = record.data(frame_of(record)[0] if frame is None else frame, **record.extras.simulated)
+    """What a frame is prepared to, as it is fitted, nodes of integrals with it; by default one like the real one."""
+    if frame is None:
+        return data_of_few(name_of(record))
+    data = record.data(frame, **record.extras.simulated)
     return with_nodes(record, data, record.priors(data), seed=3)
+
+
+@cache
+def data_of_few(name):
+    return data_of(RECORDS[name], frame_of(RECORDS[name])[0])
 
 
 def symbols(record):
