@@ -352,9 +352,9 @@ def test_the_weight_of_data_is_compared_with_those_that_have_an_estimate():
     of |= {"surprise": [0.5, 0.6, 0.7, np.nan, np.nan], "volume": [8.0, 8.0, 8.0, 4.0, 4.0]}
     summary = xr.Dataset({name: ("module", values) for name, values in of.items()})
     target = xr.DataArray(np.ones(5), dims="module")
-    said = _why("samples", summary, target, 2)
+    said = _why("samples", summary, target, 2, "its rows")
     assert said == ": its data weigh less than those of most that have an estimate of their own (kappa 0.90; samples 8)"
-    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2)
+    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2, "its rows")
     assert every == ": its data weigh less than those of most (kappa 0.90; samples 8)"
 
 
@@ -363,5 +363,6 @@ def test_a_group_that_moves_away_from_the_target_is_not_said_to_be_pulled():
     of = {"own": [8.31, 5.0, 6.0], "mean": [8.46, 5.1, 6.05], "kappa": [0.99, 0.95, 0.9]}
     of |= {"surprise": [1.5, 1.0, 0.5], "volume": [38.0, 20.0, 10.0]}
     summary = xr.Dataset({name: ("tissue", values) for name, values in of.items()})
-    assert _why("cells", summary, xr.DataArray(6.81), 0) == ", away from 6.81: that is no pull"
-    assert "no pull" not in _why("cells", summary, xr.DataArray(9.0), 0)
+    away = ", away from 6.81: no pull of the others, but its rows"
+    assert _why("cells", summary, xr.DataArray(6.81), 0, "its rows") == away
+    assert "its rows" not in _why("cells", summary, xr.DataArray(9.0), 0, "its rows")

@@ -57,20 +57,23 @@ def _of_coefficient(
     if not moved[j] > NOTICEABLE * float(summary["sd"][j]):
         return [*sentences, f"no {group} moves noticeably{where}"]
     own, mean = (plain(float(summary[name][j])) for name in ("own", "mean"))
-    why = _why(words["volume"], summary, target, j) if target is not None else ""
+    moved_by = "its other coefficients" if where else "how its own rows count: those that lie far out less, say"
+    why = _why(words["volume"], summary, target, j, moved_by) if target is not None else ""
     name = named(group, summary[record.group].values[j])
     return [*sentences, f"{name} moves farthest{'' if sentences else where}, from {own} to {mean}{why}"]
 
 
-def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int) -> str:
+def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, otherwise: str) -> str:
     """Its distance from the target or the weight of its data: whichever is further from usual.
+
+    The others pull a group towards the target; one that moves away from it is moved by what else there is.
 
     The way that a group moves is its surprise times what its data are moved by a surprise of one: a distance that is
     large because its data say little is no surprise.
     """
     own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
-    if (own[j] - targets[j]) * (float(summary["mean"][j]) - own[j]) > 0:  # rows that lie far out are let go, say
-        return f", away from {plain(float(targets[j]))}: that is no pull"
+    if (own[j] - targets[j]) * (float(summary["mean"][j]) - own[j]) > 0:
+        return f", away from {plain(float(targets[j]))}: no pull of the others, but {otherwise}"
     distance, surprise, moved = abs(own - targets), abs(summary["surprise"].values), abs(own - summary["mean"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved_by_one = moved / surprise
