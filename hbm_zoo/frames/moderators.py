@@ -126,7 +126,7 @@ def of_frame(
         all groups or a combination of others, or there are more contrasts than groups less two.
     """
     for name in columns:
-        choose(name, map(str, frame.columns), f"column for a moderator of {model}")
+        choose(name, [c for c in frame.columns if isinstance(c, str)], f"column for a moderator of {model}")
         if list(frame.columns).count(name) > 1:
             raise FrameError(
                 f"{model} expected one column {name!r}, got {list(frame.columns).count(name)} of that name."
@@ -235,7 +235,16 @@ def _by_group(
 
 
 def _check_names(moderators: tuple[Moderator, ...], model: str) -> None:
-    for name in slopes(moderators):
+    by_slope: dict[str, str] = {}
+    for each in moderators:
+        for name in slopes([each]):
+            if name in by_slope:
+                raise FrameError(
+                    f"{model}: columns {by_slope[name]!r} and {each.column!r} would both have the slope {name!r}: rename "
+                    "one of them."
+                )
+            by_slope[name] = each.column
+    for name in by_slope:
         if SLASH in name:
             raise FrameError(
                 f"{model}: the slope {name!r} has a slash in its name, which no file of a fit can hold: rename the "

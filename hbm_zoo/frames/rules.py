@@ -16,6 +16,8 @@ from hbm_zoo.frames import labels
 from hbm_zoo.words import listed, plural
 
 MOST_ROWS_SHOWN = 5
+#: A number that is as many times its column's median, or one above 0 as small a part of it, is none that was measured.
+FILLED = 1e15
 
 
 class FrameError(ValueError):
@@ -129,6 +131,7 @@ def check(
         schema.validate(plain, lazy=True)
     except SchemaErrors as errors:
         raise FrameError(_sentences(errors.failure_cases, frame, columns, model)) from None
+    _check_sizes(frame, present, model)
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
@@ -185,6 +188,23 @@ def _sentences(failures: pd.DataFrame, frame: pd.DataFrame, columns: Mapping[str
         more = f" and {len(at) - MOST_ROWS_SHOWN} more {unit}s" if len(at) > MOST_ROWS_SHOWN else ""
         sentences.append(f"{model}: column {column!r} expected {expected}, got {shown}{more}.")
     return " ".join(sentences)
+
+
+def _check_sizes(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -> None:
+    """Refuse what programs write where nothing was measured, 9.97e36 say: its square leaves no digit of the others."""
+    for name in (name for name, rule in columns.items() if not rule.label):
+        size = _number(frame[name]).abs().replace(0, np.nan).to_numpy(dtype=float)
+        if np.isnan(size).all():
+            continue
+        usual = np.nanmedian(size)
+        small = columns[name].holds(pd.Series([1.0, 0.0])).tolist() == [True, False]  # where 0 is not a number either
+        at = np.flatnonzero((size / FILLED > usual) | (small & (size * FILLED < usual)))
+        if at.size:
+            place = places(frame.iloc[at[:1]], columns, name)[0]
+            raise FrameError(
+                f"{model}: column {name!r} expected numbers of one unit, got {cell(frame[name].iloc[at[0]])} in {place} "
+                f"where their median size is {usual:.3g}: what programs write for a missing number? Leave such rows out."
+            )
 
 
 def places(frame: pd.DataFrame, columns: Mapping[str, Rule], at_fault: str = "") -> list[str]:

@@ -22,7 +22,7 @@ from hbm_zoo.inference.loo import bridge
 from hbm_zoo.inference.quadrature import quadrature
 from hbm_zoo.model import HierarchicalModel
 
-NO_DENSITY = -1e10  # Nats where there is none, or none is defined: finite, for differences.
+NO_DENSITY = -1e100  # Nats where there is none, or none is defined: below any that is, and finite, for differences.
 
 
 def left_out(record: HierarchicalModel, fit: xr.DataTree, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,9 +58,13 @@ def log_evidence(
     bridged with as many of its own.
     """
     drawn = np.column_stack([free.lines[name][0](h[name].values) for name in free.names])
-    normal = multivariate_normal(drawn[::2].mean(axis=0), np.cov(drawn[::2], rowvar=False))
-    proposed = normal.rvs(len(drawn[1::2]), random_state=rng).reshape(-1, len(free.names))
-    from_normal, from_posterior = (free.log_density(u, data) - normal.logpdf(u) for u in (proposed, drawn[1::2]))
+    centre, sd = drawn[::2].mean(axis=0), drawn[::2].std(axis=0)
+    z = (drawn - centre) / sd  # hyperparameters in one unit, whatever that of the data
+    normal = multivariate_normal(np.zeros(sd.size), np.corrcoef(z[::2], rowvar=False))
+    proposed = normal.rvs(len(z[1::2]), random_state=rng).reshape(-1, sd.size)
+    from_normal, from_posterior = (
+        free.log_density(centre + sd * at, data) + np.log(sd).sum() - normal.logpdf(at) for at in (proposed, z[1::2])
+    )
     return bridge(from_normal, from_posterior, (1.0, reff))
 
 

@@ -132,6 +132,7 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: tuple[float, float]
     -------
     elpd, mcse : float
         Log predictive density and its Monte Carlo standard error [nats]; NaN if the likelihood of a draw is undefined.
+        Where the two have no draw in common the error is infinite.
 
     Notes
     -----
@@ -145,5 +146,8 @@ def bridge(without: np.ndarray, including: np.ndarray, reff: tuple[float, float]
         return np.nan, np.nan
     elpd = brentq(lambda r: expit(without - r).mean() - expit(r - including).mean(), both.min() - 1, both.max() + 1)
     shares = expit(without - elpd), expit(elpd - including)
-    relative_variance = [(share**2).mean() / share.mean() ** 2 - 1 for share in shares]
+    if not all(share.any() for share in shares):
+        return float(elpd), np.inf
+    of_the_largest = (share / share.max() for share in shares)  # whose squares are numbers
+    relative_variance = [(share**2).mean() / share.mean() ** 2 - 1 for share in of_the_largest]
     return float(elpd), float(np.sqrt(sum(np.divide(relative_variance, reff)) / without.size))

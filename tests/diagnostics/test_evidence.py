@@ -16,8 +16,8 @@ from hbm_zoo.priors import ppf
 EFFECTS, ERRORS = np.array([0.1, 0.9, -0.6, 0.4]), np.array([0.3, 0.4, 0.2, 0.5])
 
 
-def clinics_fits(**more):
-    frame = pd.DataFrame({"clinic": [*"abcd"], "effect": EFFECTS, "standard_error": ERRORS})
+def clinics_fits(times=1.0, **more):
+    frame = pd.DataFrame({"clinic": [*"abcd"], "effect": times * EFFECTS, "standard_error": times * ERRORS})
     what = {"random_seed": 1, "progressbar": False} | more
     return {p: hz.fit("vaccine_clinics", frame, pooling=p, **what) for p in ("complete", "partial")}
 
@@ -51,6 +51,15 @@ def test_it_is_the_ratio_of_two_integrals_at_each_scale(fits):
         assert row["log_bayes_factor"] == pytest.approx(expected, abs=4 * row["mcse"])
     assert np.ptp(table["log_bayes_factor"]) > 20 * table["mcse"].max()  # a scale that is not used would be seen
     assert table["prior"].is_unique
+
+
+def test_units_change_nothing(fits):
+    """Of effects in millionths, and where the log density of the data is -2e11: no bridge is singular, no floor is met."""
+    a_million = [hz.evidence(each, scales=[1]).loc[1, "log_bayes_factor"] for each in (fits, clinics_fits(times=1e6))]
+    assert a_million[0] == pytest.approx(a_million[1], abs=1e-4)
+    apart = pd.DataFrame({"clinic": [*"abcdefgh"], "effect": 10.0 * np.arange(8), "standard_error": 1e-4})
+    both = {p: hz.fit("vaccine_clinics", apart, p, random_seed=1, progressbar=False) for p in ("complete", "partial")}
+    assert hz.evidence(both, scales=[1]).loc[1, "log_bayes_factor"] == pytest.approx(4200 / 2 / 1e-8, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -75,6 +75,11 @@ REFUSED = {
     "another unit": (["latitude", "F"], {"F": FRAME["latitude"] * 1.8 + 32}, "'F' says nothing that 'latitude' does"),
     "a coarser category": (["kind", "far"], {"far": FRAME["kind"] == "far"}, "'far' says nothing that 'kind' does"),
     "as many as groups": (["name"], {"name": FRAME["site"]}, "5 sites tell at most 3 slopes, got 4: 4 of name"),
+    "one slope of two": (
+        ["c[q]", "c"],
+        {"c[q]": FRAME["latitude"], "c": [*"pppqqqq"]},
+        "'c.q.' and 'c' would both have",
+    ),
     "a slash": (["a/b"], {"a/b": FRAME["latitude"]}, "'beta_a/b' has a slash"),
     "a level with a slash": (["k"], {"k": [*"pppqq", "q/r", "q/r"]}, r"'beta_k\[q/r\]' has a slash"),
 }
@@ -85,6 +90,11 @@ def test_what_cannot_be_a_moderator_is_refused_in_words(what):
     columns, changed, said = REFUSED[what]
     with pytest.raises((FrameError, ValueError), match=said):
         read(*columns, frame=FRAME.assign(**changed))
+
+
+def test_a_column_whose_name_is_a_number_is_no_column_of_that_text():
+    with pytest.raises(ValueError, match="Unknown column for a moderator .* '7'"):
+        read("7", frame=FRAME.rename(columns={"latitude": 7}))
 
 
 def test_a_column_that_is_there_twice_is_refused():

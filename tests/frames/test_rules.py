@@ -60,6 +60,16 @@ REFUSED = {
     "expected negative": (frame(expected=[4.0, -1.0, 40.0]), POSITIVE + "-1.0 in row 1 (A)."),
     "expected infinite": (frame(expected=[4.0, np.inf, 40.0]), POSITIVE + "inf in row 1 (A)."),
     "expected NaN": (frame(expected=[4.0, np.nan, 40.0]), POSITIVE + "an empty cell in row 1 (A)."),
+    "what programs write for nothing": (
+        frame(expected=[4.0, 9.97e36, 40.0]),
+        "hospital_readmission: column 'expected' expected numbers of one unit, got 9.97e+36 in row 1 (A) where their "
+        "median size is 40: what programs write for a missing number? Leave such rows out.",
+    ),
+    "next to nothing": (
+        frame(expected=[4.0, 1e-300, 40.0]),
+        "hospital_readmission: column 'expected' expected numbers of one unit, got 1e-300 in row 1 (A) where their "
+        "median size is 4: what programs write for a missing number? Leave such rows out.",
+    ),
     "two columns at fault": (
         frame(observed=[6, -2, 48], expected=[4.0, 4.0, 0.0]),
         COUNT + "-2 in row 1 (A). " + POSITIVE + "0.0 in row 2 (C).",

@@ -66,7 +66,7 @@ def test_the_decimals_are_right():
         assert float(log_rising(2_000, w) - one_by_one) == pytest.approx(0, abs=1e-16)
 
 
-@pytest.mark.parametrize("n", [1, 16, 17, 45, 1_000, 100_000])
+@pytest.mark.parametrize("n", [1, 16, 17, *(pytest.param(n, marks=pytest.mark.slow) for n in (45, 1_000)), 100_000])
 @pytest.mark.parametrize("phi", [1e-8, 1e-6, 1e-4, 1e-3, 0.03, 0.2, 1.0, 5.0])
 def test_log_marginal_and_its_derivatives_are_exact_at_any_spread(compiled, n, phi):
     for share in (0.0, 0.3, 1.0):

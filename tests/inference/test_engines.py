@@ -88,7 +88,7 @@ def check(tree):
     assert tree.attrs["tops"] == 1
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", [pytest.param("complete", marks=pytest.mark.slow), "partial"])
 @pytest.mark.parametrize(
     ("name", "model"),
     [pytest.param(*each, marks=[pytest.mark.slow] if each[0] in COMPILED else []) for each in SHIPPED],

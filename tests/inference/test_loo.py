@@ -5,7 +5,7 @@ from arviz_stats.base import array_stats
 from scipy import stats
 from scipy.special import logsumexp
 
-from hbm_zoo.inference.loo import EVEN_WEIGHTS, leave_one_out, smoothed
+from hbm_zoo.inference.loo import EVEN_WEIGHTS, bridge, leave_one_out, smoothed
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,11 @@ def test_a_tail_that_ends_near_the_mean_of_the_weights_is_bounded_however_it_is_
 def test_a_tail_that_does_not_end_is_not_taken_for_one():
     log_ratios = np.log1p(stats.genpareto(1.2).rvs(4000, random_state=3))
     assert smoothed(log_ratios[None])[1][0] > 0.7
+
+
+def test_a_bridge_between_draws_that_never_meet_says_so():
+    """Where the density of the unit differs by e^2000 no draw of one side is one of the other: that is no small error."""
+    rng = np.random.default_rng(2)
+    apart = -2000 + rng.standard_normal(100), rng.standard_normal(100)
+    assert bridge(*apart)[1] == np.inf
+    assert np.isfinite(bridge(apart[0] + 900, apart[1])[1]), "shares of 1e-240, whose squares are nothing"

@@ -40,7 +40,8 @@ def folder(tmp_path_factory):
     expected = np.exp(rng.normal(3, 1, 138)).round(1)
     names = ["St. Mary's & the Holy Cross of Upper and Lower Silesia", "Øst <Regional>", *map(str, range(136))]
     frame = pd.DataFrame({"hospital": names, "observed": rng.poisson(1.2 * expected), "expected": expected})
-    fits = hz.fit_poolings("hospital_readmission", frame, draws=100, random_seed=1, progressbar=False)
+    same = {"draws": 100, "random_seed": 1, "progressbar": False}
+    fits = {pooling: hz.fit("hospital_readmission", frame, pooling, **same) for pooling in ("none", "partial")}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LEAST", "MOST_A_CHECK"):  # what is said of checks is looked at, not whether it is right
             patch.setattr(f"hbm_zoo.diagnostics.replicas.{name}", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -68,6 +69,8 @@ def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | 
         return []
     try:
         table = _quietly(evidence, dict(of.values()), model=record)
+    except np.linalg.LinAlgError as error:  # a ValueError, but nothing that was refused
+        return [f"How strong the evidence is that groups differ could not be computed ({error})."]
     except ValueError:
         return []  # complete pooling is no special case of partial pooling
     factor, mcse = table.loc[1.0, ["log_bayes_factor", "mcse"]]
@@ -97,6 +100,8 @@ def deciding_prior(record: HierarchicalModel, partial: xr.DataTree) -> list[str]
         return []
     try:
         table = _quietly(sensitivity, partial, model=record)
+    except np.linalg.LinAlgError as error:
+        return [f"look at the priors by hand: what moves with their scales could not be computed ({error})"]
     except ValueError:
         return []
     moved = table.drop(index="as it is", level="parameter")[["moved", "groups_moved"]].max(axis=1)
