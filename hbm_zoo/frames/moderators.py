@@ -240,8 +240,8 @@ def _check_names(moderators: tuple[Moderator, ...], model: str) -> None:
         for name in slopes([each]):
             if name in by_slope:
                 raise FrameError(
-                    f"{model}: columns {by_slope[name]!r} and {each.column!r} would both have the slope {name!r}: rename "
-                    "one of them."
+                    f"{model}: columns {by_slope[name]!r} and {each.column!r} would both have the slope {name!r}: "
+                    "rename one of them."
                 )
             by_slope[name] = each.column
     for name in by_slope:

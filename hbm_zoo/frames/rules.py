@@ -200,10 +200,10 @@ def _check_sizes(frame: pd.DataFrame, columns: Mapping[str, Rule], model: str) -
         small = columns[name].holds(pd.Series([1.0, 0.0])).tolist() == [True, False]  # where 0 is not a number either
         at = np.flatnonzero((size / FILLED > usual) | (small & (size * FILLED < usual)))
         if at.size:
-            place = places(frame.iloc[at[:1]], columns, name)[0]
+            got, place = cell(frame[name].iloc[at[0]]), places(frame.iloc[at[:1]], columns, name)[0]
             raise FrameError(
-                f"{model}: column {name!r} expected numbers of one unit, got {cell(frame[name].iloc[at[0]])} in {place} "
-                f"where their median size is {usual:.3g}: what programs write for a missing number? Leave such rows out."
+                f"{model}: column {name!r} expected numbers of one unit, got {got} in {place} where their median size "
+                f"is {usual:.3g}: what programs write for a missing number? Leave such rows out."
             )
 
 

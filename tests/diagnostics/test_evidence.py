@@ -54,7 +54,7 @@ def test_it_is_the_ratio_of_two_integrals_at_each_scale(fits):
 
 
 def test_units_change_nothing(fits):
-    """Of effects in millionths, and where the log density of the data is -2e11: no bridge is singular, no floor is met."""
+    """Of effects in millionths no bridge is singular; a log density of -2e11 is above what stands for none."""
     a_million = [hz.evidence(each, scales=[1]).loc[1, "log_bayes_factor"] for each in (fits, clinics_fits(times=1e6))]
     assert a_million[0] == pytest.approx(a_million[1], abs=1e-4)
     apart = pd.DataFrame({"clinic": [*"abcdefgh"], "effect": 10.0 * np.arange(8), "standard_error": 1e-4})

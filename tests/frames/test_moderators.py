@@ -78,7 +78,7 @@ REFUSED = {
     "one slope of two": (
         ["c[q]", "c"],
         {"c[q]": FRAME["latitude"], "c": [*"pppqqqq"]},
-        "'c.q.' and 'c' would both have",
+        "and 'c' would both have",
     ),
     "a slash": (["a/b"], {"a/b": FRAME["latitude"]}, "'beta_a/b' has a slash"),
     "a level with a slash": (["k"], {"k": [*"pppqq", "q/r", "q/r"]}, r"'beta_k\[q/r\]' has a slash"),

@@ -61,7 +61,7 @@ def test_a_tail_that_does_not_end_is_not_taken_for_one():
 
 
 def test_a_bridge_between_draws_that_never_meet_says_so():
-    """Where the density of the unit differs by e^2000 no draw of one side is one of the other: that is no small error."""
+    """Where densities of the unit differ by e^2000 no draw of one side is one of the other."""
     rng = np.random.default_rng(2)
     apart = -2000 + rng.standard_normal(100), rng.standard_normal(100)
     assert bridge(*apart)[1] == np.inf
