@@ -42,6 +42,7 @@ def designs():
         "population_pk route=iv": hz.population_pk.MODEL.under(route="iv").simulate(rng, patients=10)[0],
         "success_rates population=logit-normal": hz.success_rates.MODEL.simulate(rng, units=30)[0],
         "vaccine_clinics population=student-t": hz.vaccine_clinics.MODEL.simulate(rng, clinics=30)[0],
+        "reaction_networks": hz.reaction_networks.MODEL.simulate(rng, modules=8, rich=8, times=(0.5, 1, 2, 4, 8))[0],
     }
 
 
@@ -264,6 +265,39 @@ def t_noise_of_samples(frame, rng):
     return concentrations(frame, rng, degrees=3)
 
 
+def amounts(frame, rng, kinds=0.0, loss=0.0, share=0.0, degrees=np.inf):
+    """Modules within 20 % of one another; one whose first rate is another, a loss that the network has not, noise."""
+    record = hz.reaction_networks.MODEL.under(network="A <-> B : k1, km; B -> C : k2; A -> 0 : loss")
+    data, h = record.data(frame), xr.Dataset({"sigma": 0.0})
+    with np.errstate(divide="ignore"):
+        theta = np.log([1.0, 0.6, 0.5, loss]) + 0.2 * rng.standard_normal((data.sizes["module"], 4))
+    theta[0, 0] += kinds
+    theta = xr.DataArray(theta, dims=("module", "coefficient"))
+    x = record.group_level.replicate(rng, theta, h, data, data).values
+    noise = rng.standard_normal(x.size) if degrees == np.inf else rng.standard_t(degrees, x.size)
+    return frame.assign(value=x + (share * x if share else 0.03) * noise)
+
+
+def a_module_of_another_kind(frame, rng):
+    """The first rate of one of eight modules is a twentieth of theirs, who are within 20 % of one another."""
+    return amounts(frame, rng, kinds=-np.log(20))
+
+
+def a_loss(frame, rng):
+    """A is lost besides, by a rate of 0.1, and the network does not say so."""
+    return amounts(frame, rng, loss=0.1)
+
+
+def error_in_shares(frame, rng):
+    """Errors of rows are a tenth of the amount, and the model has them the same."""
+    return amounts(frame, rng, share=0.1)
+
+
+def t_noise_of_rows(frame, rng):
+    """Errors of rows from a t with 3 degrees of freedom."""
+    return amounts(frame, rng, degrees=3)
+
+
 FAULTS = {
     "vaccine_clinics": {
         "complete": [spread_of_clinics],
@@ -284,6 +318,7 @@ FAULTS = {
     "population_pk route=iv": {"partial": [a_patient_of_another_kind, growing_error, t_noise_of_samples]},
     "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
     "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
+    "reaction_networks": {"partial": [a_module_of_another_kind, a_loss, error_in_shares, t_noise_of_rows]},
 }
 
 

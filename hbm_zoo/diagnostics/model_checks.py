@@ -63,13 +63,13 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however they
     depend on one another. Its p value is that of the group that lies farthest out.
 
-    Integrals of `population_pk` and `variance_components` have nodes where the data of a fit are: replicates are of the
-    same groups, and not fitted again. Data are used twice there, which makes p too large, if anything, by as much as
-    what is compared depends on the spreads: it is rows given the others of their group, their shape and their order.
-    The shape of the population of patients is asked of draws of the posterior, in which the patients' scores are
-    independent and standard normal if the model is right, averaged over truths and data (Yuan & Johnson 2012,
-    Biometrics 68:156-164); twice the mean p value over draws is too large rather than too small. Patients of few
-    samples have the scores that the model gives them, and say little.
+    Integrals of `population_pk`, `reaction_networks` and `variance_components` have nodes where the data of a fit are:
+    replicates are of the same groups, and not fitted again. Data are used twice there, which makes p too large, if
+    anything, by as much as what is compared depends on the spreads: it is rows given the others of their group, their
+    shape and their order. The shape of the population of patients, or of modules, is asked of draws of the posterior,
+    in which their scores are independent and standard normal if the model is right, averaged over truths and data
+    (Yuan & Johnson 2012, Biometrics 68:156-164); twice the mean p value over draws is too large rather than too small.
+    Groups of few rows have the scores that the model gives them, and say little.
 
     What cannot be seen: one row a group cannot tell noise that is larger, or has heavier tails, from a population that
     is wider, or has heavier tails. Under partial pooling its spread absorbs either; only complete pooling is checked.

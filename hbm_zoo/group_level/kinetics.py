@@ -48,6 +48,7 @@ class Kinetics:
     network: Network | Equations
     size: int = 1024
     _last: list = field(default_factory=list, init=False, repr=False, compare=False)
+    _solution: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -117,8 +118,14 @@ class Kinetics:
     def _squares(self, theta: np.ndarray, start, time, average, rows, within) -> np.ndarray:
         seen = rows.any(axis=tuple(range(rows.ndim - 2)) + (rows.ndim - 1,))  # others may have more instants
         time, average, rows = time[..., seen], average[..., seen, :], rows[..., seen, :]
-        x = self._solved(theta, start, time)
-        return within + (rows * (x - average) ** 2).sum(axis=(-2, -1))
+        return of_squares(self._solved(theta, start, time), average, rows, within)
+
+    def at_nodes(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+        """How much there is at nodes [module, node, instant, species]: solved once for all data of the same modules."""
+        of = theta.values, data.start.values, data.time.values
+        if not (self._solution and all(held is given for held, given in zip(self._solution[0], of, strict=True))):
+            self._solution[:] = of, self.expected(theta, data)
+        return self._solution[1]
 
     @cached_property
     def group_level(self) -> GroupLevel:
@@ -152,6 +159,15 @@ class Kinetics:
         """The data without one row; the nodes stay, and what the other rows say there."""
         others = with_sums(data.isel(observation=np.arange(data.sizes["observation"]) != i))
         return others.assign(predicted=self.squares(data.theta, others)) if "theta" in data else others
+
+    def with_response(self, data: xr.Dataset, value: np.ndarray) -> xr.Dataset:
+        """The same rows with other values; the nodes stay, and what there is at them."""
+        anew = with_sums(data.assign(value=("observation", value)))
+        if "theta" not in data:
+            return anew
+        given, arrays = [CELL, CELL, CELL, []], (anew.average, anew.rows, anew.within)
+        squares = xr.apply_ufunc(of_squares, self.at_nodes(data.theta, data), *arrays, input_core_dims=given)
+        return anew.assign(predicted=squares.transpose(*data.predicted.dims))
 
     def _rough(self, data: xr.Dataset, priors) -> xr.Dataset:
         """Typical rates, a factor e apart, noise of a tenth of a typical value."""
@@ -194,6 +210,11 @@ class Kinetics:
         told = np.linalg.svd(best.jac, compute_uv=False)
         at_end = (abs(best.x - middle) > FARTHEST - 0.01).any()
         return np.full(middle.size, np.nan) if at_end or told[-1] < TOLD * told[0] else best.x
+
+
+def of_squares(x: np.ndarray, average: np.ndarray, rows: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """Squares of rows [...] around what there is [..., instant, species]: around their means, and of these."""
+    return within + (rows * (x - average) ** 2).sum(axis=(-2, -1))
 
 
 def log_density(squares: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from hbm_zoo.group_level import checks
 from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.residual_error import MEASURED, residual_error
 from hbm_zoo.group_level.routes import ROUTES
+from hbm_zoo.models import row_checks
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
@@ -16,32 +16,22 @@ from hbm_zoo.models.own_checks import OF_NOISE
 def given_others(h, data):
     """Of each sample its normal score given the others of its patient, what these expect, its patient and its time.
 
-    Over what is known of theta_j without the sample: weights of nodes over its density there (Gelfand, Dey & Chang
-    1992, Bayesian Statistics 4). Samples below the limit of quantification have none.
+    Samples below the limit of quantification have none.
     """
     route = next(route for route in ROUTES.values() if len(route.names) == data.sizes["coefficient"])
-    known, dims = route.cloud.on_fixed_nodes(h, data), ("patient", "row", "node")
-    f = route.expected(known.theta, data).transpose(*dims).values
+    known = route.cloud.on_fixed_nodes(h, data)
+    f = route.expected(known.theta, data).transpose("patient", "row", "node").values
     sd = residual_error(data.attrs["error"], data.attrs["lloq"]).sd(f, float(h.sigma_add), float(h.sigma_prop))
-    with np.errstate(all="ignore"):
-        log_weight = np.log(known.weight.transpose("patient", "node").values)[:, None]
-        z = (data.sampled.values[..., None] - f) / sd
-        left = special.softmax(log_weight + z**2 / 2 + np.log(sd), axis=-1)
-        ends = ((left * special.ndtr(side)).sum(axis=-1) for side in (z, -z))
-    measured = data.used.values == MEASURED
-    scores = checks.normal_scores(*(end[measured] for end in ends))
-    patient, _ = np.nonzero(measured)
-    return scores, (left * f).sum(axis=-1)[measured], patient, data.time.values[measured]
+    patient, row = np.nonzero(data.used.values == MEASURED)
+    weight = known.weight.transpose("patient", "node").values[patient]
+    of_rows = data.sampled.values[patient, row], f[patient, row], np.broadcast_to(sd, f.shape)[patient, row]
+    return *row_checks.given_others(*of_rows, weight), patient, data.time.values[patient, row]
 
 
 def neighbours(h, data, _):
     """Correlation of the scores of samples that follow one another."""
     z, _, patient, time = given_others(h, data)
-    order = np.lexsort((time, patient))
-    z, beside = z[order], np.diff(patient[order]) == 0
-    one, other = z[:-1][beside], z[1:][beside]
-    total = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / total) if total > 0 else 0.0
+    return row_checks.neighbours(z, patient, time)
 
 
 def tails_of_samples(h, data, _):
@@ -58,8 +48,7 @@ def error_with_concentration(h, data, _):
 def patients(h, data, _):
     """F of the scores between patients."""
     z, _, patient, _ = given_others(h, data)
-    which = np.unique(patient, return_inverse=True)[1]
-    return checks.f_ratio(z, which) if which.size and which.max() > 0 else 0.0
+    return row_checks.between(z, patient)
 
 
 OF_PATIENTS = {

@@ -106,6 +106,7 @@ from hbm_zoo.group_level.equations import equations as equations
 from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.models import network_checks
 from hbm_zoo.models.networks import check_species, check_whole, of, side_by_side, simulated, written
 from hbm_zoo.priors import describe, moments
 
@@ -262,9 +263,24 @@ def in_advance(kinetics, priors, data):
     return fixed
 
 
+def without_spread(kinetics, priors, data):
+    """Complete pooling: omega = 0."""
+    return dict.fromkeys([f"omega_{name}" for name in kinetics.names], 0.0)
+
+
 def shrink_together(kinetics, t, means):
     """Spreads by the same factor t of the posterior means."""
     return {f"omega_{name}": t * means[f"omega_{name}"] for name in kinetics.names}
+
+
+def extras_of(kinetics):
+    """What is of networks alone."""
+    return Extras(
+        check=partial(check_whole, kinetics.network),
+        path=wraps(shrink_together)(partial(shrink_together, kinetics)),
+        curve=Curve("time", "value", rows_of, kinetics.over_time),
+        **network_checks.of(kinetics),
+    )
 
 
 @cache
@@ -291,16 +307,12 @@ def of_network(spelt):
         },
         "fixed": {
             "none": bound(in_advance),
-            "complete": lambda priors, data: dict.fromkeys([f"omega_{name}" for name in kinetics.names], 0.0),
+            "complete": bound(without_spread),
             "partial": lambda priors, data: {},
         },
         "group_level": kinetics.group_level,
         "simulate": wraps(simulated)(partial(simulated, kinetics, of_frame)),
-        "extras": Extras(
-            check=partial(check_whole, kinetics.network),
-            path=bound(shrink_together),
-            curve=Curve("time", "value", rows_of, kinetics.over_time),
-        ),
+        "extras": extras_of(kinetics),
     }
 
 

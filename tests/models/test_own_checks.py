@@ -1,5 +1,7 @@
 """What models check of themselves: against dense matrices and SciPy, and faults that they see; no sampling."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,9 +10,11 @@ from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.group_level import contrasts
+from hbm_zoo.group_level.kinetics import Kinetics
+from hbm_zoo.group_level.network import network
 from hbm_zoo.group_level.routes import ORAL
 from hbm_zoo.inference.nodes import with_nodes
-from hbm_zoo.models import patient_checks, rig_checks
+from hbm_zoo.models import network_checks, patient_checks, rig_checks
 from hbm_zoo.models.batch_checks import OF_BATCHES
 from hbm_zoo.models.relative_checks import OF_RELATIVES, given_others
 
@@ -226,3 +230,82 @@ def test_samples_given_others_are_averages_over_nodes_without_them(error):
         k = int(np.flatnonzero(patient == j)[row])
         assert scores[k] == pytest.approx(stats.norm.ppf(place), abs=1e-6)
         assert expected[k] == pytest.approx(float((known.weight * f).sum()), rel=1e-6)
+
+
+# Rows of a module.
+
+MOTIF = Kinetics(network("A <-> B; B -> C"), size=256)
+OF_MODULES = {"mu_k1": 0.0, "mu_km": -0.5, "mu_k2": -0.7, "omega_k1": 0.3, "omega_km": 0.3, "omega_k2": 0.3}
+
+
+def watched(modules, times, seed=8):
+    """Modules of which two species are seen, with an error of 0.03, and what made them."""
+    h = xr.Dataset(OF_MODULES | {"sigma": 0.03})
+    model, middle = hz.reaction_networks.MODEL, [0.0, -0.5, -0.7]
+    frame, truth = model.simulate(
+        np.random.default_rng(seed), modules=modules, rich=modules, times=times, mu=middle, omega=0.3
+    )
+    return model.data(frame), h, truth.theta
+
+
+def on_nodes(data, h):
+    """The data with few nodes around these hyperparameters."""
+    made = MOTIF.group_level.nodes(data, {}, np.random.default_rng(1), h.expand_dims("sample"))
+    return data.merge(made)
+
+
+def test_rows_given_others_are_averages_over_nodes_without_them():
+    """The weights without a row are those of a cloud that never saw it."""
+    data, h, _ = watched(2, (1.0, 2.0, 5.0))
+    data = on_nodes(data, h)
+    scores, expected, module = network_checks.given_others(MOTIF, h, data)
+    for i in (0, 4, data.sizes["observation"] - 1):
+        j, instant, species = (int(data[name][i]) for name in ("of_module", "of_instant", "of_species"))
+        known = MOTIF.cloud.on_fixed_nodes(h, MOTIF.without_row(data, i).isel(module=[j]))
+        x = MOTIF.expected(known.theta, data.isel(module=[j])).isel(instant=instant, species=species)
+        place = float((known.weight * stats.norm.cdf((float(data.value[i]) - x) / 0.03)).sum())
+        assert scores[i] == pytest.approx(stats.norm.ppf(place), abs=1e-6)
+        assert expected[i] == pytest.approx(float((known.weight * x).sum()), rel=1e-6)
+        assert module[i] == j
+
+
+def test_another_response_has_the_squares_that_it_has_at_the_nodes():
+    data, h, _ = watched(2, (1.0, 2.0, 5.0))
+    data, value = on_nodes(data, h), np.random.default_rng(2).random(data.sizes["observation"])
+    anew = MOTIF.with_response(data, value)
+    xr.testing.assert_allclose(anew.predicted, MOTIF.squares(data.theta, anew).transpose(*anew.predicted.dims))
+    assert "predicted" not in MOTIF.with_response(data.drop_vars(["theta", "predicted"]), value)
+
+
+def test_faults_of_rows_are_seen_by_the_check_that_is_for_them():
+    """A loss that the network has not, errors that are shares, slips of the pen; 18 rows of each of five modules."""
+    data, h, theta = watched(5, tuple(np.geomspace(0.3, 12, 9)))
+    rng = np.random.default_rng(3)
+    x = MOTIF.replicate(rng, theta, h.assign(sigma=0.0), data).values
+    lossy = network("A <-> B : k1, km; B -> C : k2; A -> 0 : loss")
+    at = xr.concat([theta, xr.full_like(theta[:, :1], np.log(0.3))], "coefficient")
+    lost = Kinetics(lossy).replicate(rng, at, h, data).values
+    slip = np.where(np.arange(x.size) % 23 == 0, 0.15, 0.0)
+    faults = {
+        ("times", "neighbours"): lost,
+        ("error with the amount",): x * (1 + 0.1 * rng.standard_normal(x.size)),
+        ("tails of rows",): x + 0.03 * rng.standard_normal(x.size) + slip,
+    }
+    checks = network_checks.of(MOTIF)["checks"]
+    for names, value in faults.items():
+        h, wrong, right = fitted_and_replicated(h, MOTIF.with_response(data, value), rng)
+        for name in names:
+            check = replace(checks[name], statistic=lambda _, d, s, h=h, name=name: checks[name].statistic(h, d, s))
+            assert sees(check, right, wrong), name
+            assert not sees(check, right[1:], right[0], len(checks)), name
+
+
+def fitted_and_replicated(h, data, rng):
+    """Hyperparameters with the error of the least squares, the data on nodes of their own, and others like them."""
+    data = on_nodes(data, h.assign(sigma=0.05))
+    freedom = data.sizes["observation"] - 3 * data.sizes["module"]
+    h = h.assign(sigma=np.sqrt(data.predicted.min("node").sum() / freedom))
+    known = MOTIF.cloud.on_fixed_nodes(h, data)
+    theta = xr.concat([known.sample(rng) for _ in range(SIMULATED)], "sample")
+    values = MOTIF.replicate(rng, theta, h, data).transpose("sample", ...).values
+    return h, data, [MOTIF.with_response(data, value) for value in values]
