@@ -19,6 +19,8 @@ FARTHEST = 5.0
 #: Points at which the slopes of rates are taken, and their spread; the steps of slopes, and the least singular value
 #: over the largest by which data are said to tell the rates: of a formula, and of a solution by steps.
 POINTS, SPREAD = 8, 0.5
+#: Times at which more could be seen, where what is seen does not tell the rates.
+OFTEN = 24
 SLOPES = {True: (1e-4, 1e-6), False: (1e-2, 1e-4)}
 
 
@@ -45,6 +47,8 @@ def written(value: object) -> str | Equations:
             f"The network {value!r} is a function of one's own, which a fit cannot store: give the same function to "
             "hz.reaction_networks.equations first."
         )
+    if not isinstance(value, str):
+        raise ValueError(f"A network is written as 'A <-> B; B -> C', or is equations of one's own; got {value!r}.")
     return network(value).text
 
 
@@ -67,7 +71,9 @@ def beginning(network: Network | Equations, text: str) -> np.ndarray:
     >>> beginning(network("A <-> B; B -> C"), "A=2, B=0.5").tolist()
     [2.0, 0.5, 0.0]
     """
-    found = np.zeros(len(network.species))
+    if not isinstance(text, str):
+        raise FrameError(f"reaction_networks expected start as text, 'A=1, B=0.2' say; got {text!r}.")
+    found, named = np.zeros(len(network.species)), set()
     if not text:
         found[0] = 1.0
     for part in text.split(",") if text else []:
@@ -80,6 +86,9 @@ def beginning(network: Network | Equations, text: str) -> np.ndarray:
             raise FrameError(f"reaction_networks expected start as 'A=1, B=0.2': {why}.".replace("..", ".")) from None
         if not 0 <= value < np.inf:
             raise FrameError(f"reaction_networks expected amounts at time 0 of 0 or above, got {part.strip()!r}.")
+        if name in named:
+            raise FrameError(f"reaction_networks expected start to have each species once, got {name} twice: {text!r}.")
+        named.add(name)
         found[network.species.index(name)] = value
     if not found.any():
         raise FrameError("reaction_networks expected some amount at time 0, got nothing of any species.")
@@ -195,28 +204,46 @@ def untold(kinetics: Kinetics, data: xr.Dataset):
     The slopes of what is expected of the rows, in the log rates, have as many independent columns as there are
     functions of the rates that data tell (Jacquez & Greif 1985, Math Biosci 77:201-227); at some points at random.
     """
-    rng, names = np.random.default_rng(0), kinetics.names
-    middle = np.array([*kinetics.typical(data).values()])
-    ranks = [_rank(kinetics, data, middle + SPREAD * rng.standard_normal(middle.size)) for _ in range(POINTS)]
-    rank = max(ranks)
-    if rank < len(names):
-        shown = (data.rows.sum(["module", "instant"]) > 0).values
-        unseen = [one for one, is_shown in zip(kinetics.network.species, shown, strict=True) if not is_shown]
-        because = f": no module shows {' or '.join(unseen)}" if unseen else ""
-        yield (
-            f"These data tell {rank} {plural('function', rank)} of the {len(names)} rates {listed(names)}, and not "
-            f"each{because}. However many modules are watched, and however long, only the priors tell the rest, and "
-            "pooling cannot help."
-        )
+    names, seen = kinetics.names, data.rows.transpose("module", *CELL) > 0
+    rank = _rank(kinetics, data, seen)
+    if rank == len(names):
+        return
+    often = data.drop_dims(["instant", "observation"]).assign(time=_often(data))
+    shown = seen.any(["module", "instant"])
+    longer = _rank(kinetics, often, shown)
+    unseen = [
+        str(one)
+        for one in data["species"].values[~shown.values]
+        if _rank(kinetics, often, shown | (data["species"] == one)) > longer
+    ]
+    because = f" at these times: at others there would be {longer}" if longer > rank else ""
+    because += f"{';' if because else ':'} no module shows {' or '.join(unseen)}" if unseen else ""
+    ever = ", and however long" if longer == rank else ""
+    yield (
+        f"These data tell {rank} {plural('function', rank)} of the {len(names)} rates {listed(names)}, and not "
+        f"each{because}. However many modules are watched so{ever}, only the priors tell the rest, and pooling cannot "
+        "help."
+    )
 
 
-def _rank(kinetics: Kinetics, data: xr.Dataset, theta: np.ndarray) -> int:
-    """How many functions of the rates all rows tell at a point."""
+def _often(data: xr.Dataset) -> xr.DataArray:
+    """Times [module, instant] from far before the median of those that there are to far after it."""
+    times = float(np.median(data.time.values[data.time.values > 0])) * np.geomspace(0.02, 50, OFTEN)
+    return xr.DataArray(times, dims="instant").expand_dims(module=data["module"].values)
+
+
+def _rank(kinetics: Kinetics, data: xr.Dataset, seen: xr.DataArray) -> int:
+    """The most functions of the rates, over some points, that what is seen [module, instant, species] tells."""
+    rng, middle = np.random.default_rng(0), np.array([*kinetics.typical(data).values()])
+    points = middle + SPREAD * rng.standard_normal((POINTS, middle.size))
+    return max(_rank_at(kinetics, data, seen, xr.DataArray(at, dims="coefficient")) for at in points)
+
+
+def _rank_at(kinetics: Kinetics, data: xr.Dataset, seen: xr.DataArray, at: xr.DataArray) -> int:
     h, least = SLOPES[kinetics.network.linear]
-    steps = xr.DataArray(np.eye(theta.size), dims=("step", "coefficient"))
-    at = xr.DataArray(theta, dims="coefficient")
+    steps = xr.DataArray(np.eye(at.size), dims=("step", "coefficient"))
     slopes = (kinetics.expected(at + h * steps, data) - kinetics.expected(at - h * steps, data)) / (2 * h)
-    of_rows = slopes.transpose("step", "module", *CELL).values[:, data.rows.values > 0]
+    of_rows = slopes.where(seen, 0.0).transpose("step", ...).values.reshape(at.size, -1)
     told = np.linalg.svd(of_rows, compute_uv=False)
     return int((told > least * told[0]).sum()) if told[0] > 0 else 0
 

@@ -183,6 +183,25 @@ def test_that_no_module_tells_the_rates_is_said_before_the_fit():
     MODEL.data(SMALL)
 
 
+@pytest.mark.parametrize(
+    ("frame", "network", "said"),
+    [
+        (SMALL.assign(time=1.0), None, r"each at these times: at others there would be 3\. However many .* so, only"),
+        (SMALL[SMALL["species"] == "C"].assign(time=2.0), None, "1 function .* would be 2; no module shows A or B"),
+        (
+            SMALL,
+            "A -> B; A -> B; B -> C",
+            r"and not each\. However many .* so, and however long, only",
+        ),
+    ],
+)
+def test_what_would_tell_the_rates_is_named_and_nothing_else(frame, network, said):
+    """More times, or a species; never a species that would tell nothing."""
+    record = MODEL if network is None else MODEL.under(network=network)
+    with pytest.warns(FrameWarning, match=said):
+        record.data(frame)
+
+
 NETWORK = "A -> B : ka; B -> C : kb; A -> D : kd"
 
 
@@ -376,6 +395,8 @@ def changed(**columns):
         (SMALL.assign(value=1000 * SMALL["value"]), {}, "times all that there is at time 0"),
         (SMALL[SMALL["module"] == "rich"], {}, "at least 2 modules"),
         (SMALL, {"start": "A"}, "expected start as 'A=1, B=0.2'"),
+        (SMALL, {"start": "A=1, A=2"}, "each species once, got A twice"),
+        (SMALL, {"start": {"A": 1}}, r"start as text, .* got {'A': 1}"),
         (SMALL, {"start": "X=1"}, "species in start.*'X'"),
         (SMALL, {"start": "A=-1"}, "amounts at time 0 of 0 or above"),
         (SMALL, {"start": "A=0"}, "some amount at time 0"),
