@@ -1,21 +1,25 @@
 """Rows of a frame as events: each a dose or a sample."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
 from hbm_zoo.frames.rules import FrameError, cell
 from hbm_zoo.group_level.dosing import check_doses
+from hbm_zoo.group_level.residual_error import MEASURED
 from hbm_zoo.words import listed, plural
 
 
-def check_events(frame: pd.DataFrame) -> None:
+def check_events(frame: pd.DataFrame, given: Collection[str]) -> None:
     """Refuse a row that is both a dose and a sample or neither, and a patient of several weights."""
+    hint = "" if "amount" in given else " There is no column 'amount'."
     dose, sample = (frame[name].notna() for name in ("amount", "concentration"))
     for wrong, got in ((dose & sample, "both"), (~dose & ~sample, "neither")):
         if wrong.any():
             raise FrameError(
                 f"population_pk expected each row to be a dose, with an 'amount', or a sample, with a 'concentration', "
-                f"got {got} in row {frame.index[wrong][0]}."
+                f"got {got} in row {frame.index[wrong][0]}.{hint}"
             )
     if (lasting := ~dose & (frame["duration"] > 0)).any():
         raise FrameError(
@@ -35,8 +39,8 @@ def check_whole(data, names):
     Raises
     ------
     FrameError
-        If a typical value is missing, a patient has no dose or no sample, no sample is above 0, or what is swallowed
-        has a duration.
+        If a typical value is missing or of no use, a patient has no dose or no sample, no sample is above 0 or above
+        the limit, or what is swallowed has a duration.
     """
     needed = [*(f"typical_{name}" for name in names), "typical_sd"]
     if missing := [name for name in needed if name not in data.attrs]:
@@ -44,6 +48,8 @@ def check_whole(data, names):
             f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
             "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
         )
+    if "typical_ka" in data.attrs and "ka" not in names:
+        raise FrameError("population_pk: typical_ka is of what is swallowed; under route='iv' nothing is absorbed.")
     check_doses(data)
     without = data["patient"].values[data.seen.sum("row").values == 0]
     if without.size:
@@ -52,6 +58,11 @@ def check_whole(data, names):
         )
     if not (data.concentration > 0).any():
         raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
+    if not (data.used == MEASURED).any():
+        raise FrameError(
+            f"population_pk: every sample is at lloq={data.attrs['lloq']:g} or below: is it in the unit of "
+            "'concentration'?"
+        )
     if "ka" in names and (data.duration > 0).any():
         raise FrameError("population_pk: column 'duration' is of infusions: route='iv'.")
     if left_out := int(((data.seen > 0) & (data.used == 0)).sum()):

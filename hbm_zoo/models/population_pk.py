@@ -152,6 +152,8 @@ TYPICAL = {
 }
 #: So many sds from what typical values expect, concentrations are in another unit.
 CONTRADICTION = 4.0
+#: What is expected where nothing is left of a dose, for a ratio.
+NOTHING = 1e-300
 
 
 def parameters_of(route):
@@ -234,8 +236,8 @@ def prepare(
     typical = {"typical_CL": typical_CL, "typical_V": typical_V, "typical_ka": typical_ka, "typical_sd": typical_sd}
     attrs = {name: _above_zero(name, value) for name, value in typical.items() if value is not None}
     attrs["lloq"] = _above_zero("lloq", lloq) if lloq else 0.0
-    frame = pd.DataFrame({name: frame[name] if name in frame else np.nan for name in COLUMNS})
-    check_events(frame)
+    there, frame = frame.columns, pd.DataFrame({name: frame[name] if name in frame else np.nan for name in COLUMNS})
+    check_events(frame, there)
     of, patients = pd.factorize(frame["patient"])
     is_dose = frame["amount"].notna().to_numpy()
     doses, samples = frame[is_dose].fillna({"duration": 0.0}), frame[~is_dose]
@@ -391,14 +393,14 @@ def contradiction(route, data, priors):
     middle, variance = zip(
         *(moments(f"{which}_{name}", priors[f"{which}_{name}"]) for name in route.names), strict=True
     )
-    f = route.expected(xr.DataArray(list(middle), dims="coefficient"), data)
-    both = (data.used == MEASURED) & (f > 0) & (data.sampled > 0)
+    f = np.maximum(route.expected(xr.DataArray(list(middle), dims="coefficient"), data), NOTHING)
+    both = (data.used == MEASURED) & (data.sampled > 0)
     times = float(np.exp(np.log((data.sampled / f).where(both)).median()))
     if not abs(np.log(times)) > CONTRADICTION * np.sqrt(max(variance)):
         return None
     return (
-        f"Samples are {times:.2g} times what typical values expect of these doses: are amounts, concentrations and "
-        "typical values in the same units (amount, amount/L, L)?"
+        f"Samples are {times:.2g} times what typical values expect of these doses: are columns 'time', 'amount' and "
+        "'concentration' and the typical values in the same units (h, mass, mass/L, L, L/h)?"
     )
 
 

@@ -733,6 +733,9 @@ def changed(column, row, value):
         (SMALL.assign(concentration=0.0 * SMALL["concentration"]), "'concentration' expected values above 0"),
         (SMALL.assign(concentration=1000 * SMALL["concentration"]), "times what typical values expect"),
         (SMALL.assign(amount=1000 * SMALL["amount"]), "times what typical values expect"),
+        (SMALL.assign(time=60 * SMALL["time"]), "are columns 'time', .*in the same units"),
+        (SMALL.assign(time=1e6 * SMALL["time"]), "are columns 'time', .*in the same units"),
+        (SMALL.rename(columns={"amount": "dose"}), "got neither in row 0. There is no column 'amount'"),
     ],
 )
 def test_bad_frames_are_refused_in_a_sentence(frame, sentence):
@@ -748,6 +751,8 @@ def test_bad_frames_are_refused_in_a_sentence(frame, sentence):
         (TYPICAL | {"error": "additiv"}, "Did you mean 'additive'"),
         (TYPICAL | {"scaling": "per pound"}, "expected one of allometric, per kg"),
         (TYPICAL | {"route": "i.v."}, "expected one of oral, iv"),
+        (TYPICAL | {"route": "iv"}, "typical_ka is of what is swallowed"),
+        (TYPICAL | {"lloq": 1e6}, "every sample is at lloq=1e+06 or below: is it in the unit of 'concentration'?"),
         (TYPICAL | {"typical_Cl": 2.0}, "Did you mean 'typical_CL'"),
     ],
 )
