@@ -42,6 +42,10 @@ def designs():
         "population_pk route=iv": hz.population_pk.MODEL.under(route="iv").simulate(rng, patients=10)[0],
         "success_rates population=logit-normal": hz.success_rates.MODEL.simulate(rng, units=30)[0],
         "vaccine_clinics population=student-t": hz.vaccine_clinics.MODEL.simulate(rng, clinics=30)[0],
+        "hospital_readmission noise=binomial": hz.hospital_readmission.MODEL.under(noise="binomial").simulate(
+            rng, hospitals=60
+        )[0],
+        "selection_gradients": hz.selection_gradients.MODEL.simulate(rng)[0],
         "reaction_networks": hz.reaction_networks.MODEL.simulate(rng, modules=8, rich=8, times=(0.5, 1, 2, 4, 8))[0],
     }
 
@@ -100,6 +104,25 @@ def too_many_zeros(frame, rng):
     """A tenth of the hospitals report nothing."""
     lam = rng.gamma(25, 1 / 25, len(frame)) * (rng.random(len(frame)) > 0.1)
     return frame.assign(observed=rng.poisson(frame["expected"] * lam))
+
+
+def two_kinds_of_odds(frame, rng):
+    """A fifth of the hospitals with four times the odds, log odds of the others within 0.1."""
+    alpha = np.where(rng.random(len(frame)) < 0.2, np.log(4), 0.0) + 0.1 * rng.standard_normal(len(frame))
+    return frame.assign(observed=rng.binomial(frame["discharges"], at_risk(frame, alpha)))
+
+
+def at_risk(frame, alpha):
+    """Probabilities of hospitals whose log odds lie alpha above those expected."""
+    e = frame["expected"] / frame["discharges"]
+    return 1 / (1 + (1 - e) / e * np.exp(-alpha))
+
+
+def an_odd_year(frame, rng):
+    """Selection of two traits; in one of sixteen years gradients lie eight spreads from those of the others."""
+    again, _ = hz.selection_gradients.MODEL.simulate(rng)
+    away = 8 * again["trait"].map({"beak_depth": 0.1, "mass": 0.05})
+    return again.assign(gradient=again["gradient"] + away.where(again["year"] == again["year"].min(), 0.0))
 
 
 def two_populations_of_units(frame, rng):
@@ -316,6 +339,8 @@ FAULTS = {
     "model_discrepancy": {"partial": [each_mounting, t_readings]},
     "model_discrepancy discrepancy=none": {"partial": [a_spring]},
     "population_pk route=iv": {"partial": [a_patient_of_another_kind, growing_error, t_noise_of_samples]},
+    "hospital_readmission noise=binomial": {"partial": [two_kinds_of_odds]},
+    "selection_gradients": {"partial": [an_odd_year]},
     "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
     "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
     "reaction_networks": {"partial": [a_module_of_another_kind, a_loss, error_in_shares, t_noise_of_rows]},
