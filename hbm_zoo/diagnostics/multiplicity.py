@@ -33,7 +33,7 @@ class SlabNotIdentified(UserWarning):
 
 
 class NoiseMayHaveHeavyTails(UserWarning):
-    """Noise with heavy tails would explain the data better than effects do."""
+    """Noise with heavy tails would explain the data as well as effects do, or better."""
 
 
 def discoveries(
@@ -79,7 +79,7 @@ def discoveries(
     SlabNotIdentified
         If the data do not tell the slab from nothing. Then nothing is listed.
     NoiseMayHaveHeavyTails
-        If a slab is identified, but noise from a t would explain the data better.
+        If a slab is identified, but noise from a t would explain the data as well, or better.
 
     Notes
     -----
@@ -138,7 +138,7 @@ def discoveries(
 
 
 def may_be_noise(found: pd.DataFrame) -> bool:
-    """Whether there is a list, and noise from a t would explain the data better."""
+    """Whether there is a list, and noise from a t would explain the data as well, or better."""
     return len(found) > 0 and found.attrs["log_evidence_over_t"] < 0
 
 
@@ -250,7 +250,9 @@ def _verdict(found: pd.DataFrame, group: str) -> str:
 def _rests_on_normal_noise(found: pd.DataFrame) -> str:
     """What a list takes for granted, where the data do not show it."""
     behind, degrees = -found.attrs["log_evidence_over_t"], found.attrs["t_degrees"]
+    better = "better" if behind >= STRONG_EVIDENCE else "as well"
     return (
         f"The list rests on normal noise: that nothing differs, and the noise is a t with {degrees:.1f} degrees of "
-        f"freedom, explains the data better, by {behind:.1f} nats. Turn t statistics into z scores first."
+        f"freedom, explains the data {better} (by {behind:.1f} nats). If what was divided by its standard error are t "
+        "statistics, turn them into z scores first."
     )
