@@ -151,7 +151,8 @@ def test_independent_draws_are_proved_and_the_list_is_right(heavy):
     assert partial.attrs["engine"] == "independent"
     assert hz.convergence(partial)["passed"].all()
     np.testing.assert_allclose(partial["posterior"]["pi0"], 1 - partial["posterior"]["pi1"])
-    with pytest.warns(NoiseMayHaveHeavyTails, match=r"explains the data as well \(by 0"):  # few genes, and heavy effects
+    # Few genes, and heavy effects.
+    with pytest.warns(NoiseMayHaveHeavyTails, match=r"explains the data as well \(by 0"):
         found = hz.discoveries(partial, fdr=0.1)
     wrong = (theta[partial["group_summary"].dataset.indexes["gene"].get_indexer(found.index)] == 0).sum()
     assert len(found) > 10
