@@ -53,8 +53,8 @@ def plot_discrepancy(
     Examples
     --------
     >>> import hbm_zoo as hz
-    >>> frame = hz.load_data("simulated_rig")
-    >>> figure = hz.plot_discrepancy(hz.fit("model_discrepancy", frame, random_seed=1, progressbar=False))
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> figure = hz.plot_discrepancy(hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False))
     """
     data = prepared(fit)
     length, typical = float(data.attrs["length"]), float(data.attrs["typical_load"])
@@ -116,8 +116,8 @@ def plot_modulus(
     Examples
     --------
     >>> import hbm_zoo as hz
-    >>> frame = hz.load_data("simulated_rig")
-    >>> figure = hz.plot_modulus(hz.fit("model_discrepancy", frame, random_seed=1, progressbar=False))
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> figure = hz.plot_modulus(hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False))
     """
     table = modulus(fit, model)
     rows = table.drop(POPULATION, errors="ignore").head(MOST_SPECIMENS)

@@ -97,7 +97,7 @@ def calibrated(record=MODEL, **given):
 
 
 #: One fault of each kind; the others take as long again.
-BY_DEFAULT = ("none", "Jacobian of log tau forgotten", "draws share a new group")
+BY_DEFAULT = ("none", "Jacobian of log tau forgotten")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def posterior_grid(O, E, complete=False):
     return mu, cv, log_weight - logsumexp(log_weight)
 
 
-@pytest.mark.parametrize(("alpha", "elpd"), [(1.0, -197), (0.1, -290), (0.001, -624)])
+@pytest.mark.parametrize(
+    ("alpha", "elpd"), [(1.0, -197), pytest.param(0.1, -290, marks=pytest.mark.slow), (0.001, -624)]
+)
 def test_no_pooling_moves_with_its_prior_and_is_never_ranked(alpha, elpd):
     priors = {"lam": Prior("Gamma", alpha=alpha, beta=alpha)}
     fit = hz.fit("hospital_readmission", hz.load_data("heart_transplants"), "none", priors=priors, **SETTINGS)

@@ -87,7 +87,7 @@ def test_batches_agree_with_lme4_and_a_variance_of_0_is_exactly_0(name, method):
     assert fit.attrs["boundary"] == ("tau = 0" if name == "dyestuff2" else "")
 
 
-@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("method", [pytest.param("ml", marks=pytest.mark.slow), "reml"])
 def test_lines_of_reaction_times_agree_with_lme4(method):
     fit, reference = reference_fit("reaction_norms", "sleepstudy", method, center=0.0)
     # lme4 stops its search at a relative tolerance of about 1e-5.
@@ -211,7 +211,7 @@ def test_one_part_of_the_spread_may_vanish_alone():
     np.testing.assert_allclose(fit["group_summary"]["mean"].sel(coefficient="slope"), 3.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("method", ["ml", pytest.param("reml", marks=pytest.mark.slow)])
 def test_a_correlation_at_its_end_is_reported(method):
     """Few lines, nearly parallel: the likelihood is largest where intercept and slope are one."""
     rng = np.random.default_rng(2)

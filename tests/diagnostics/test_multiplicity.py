@@ -111,7 +111,7 @@ def test_refusals_in_a_sentence(genes_fit, three_hospitals_fits):
         hz.discoveries(genes_fit, min_effect=-1)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_pure_null_data_end_with_a_sentence_and_a_passed_gate(seed):
     """Nothing differs: the sampler is fine, the slab is not identified, nothing is listed."""
     frame, _ = genes.simulate(np.random.default_rng(seed), genes=500, pi0=1.0)
@@ -201,7 +201,7 @@ def test_the_best_t_is_that_of_a_grid(genes_fit):
     assert nu.ravel()[grid.argmax()] == pytest.approx(degrees, rel=0.1)
 
 
-@pytest.mark.parametrize("null", ["theoretical", "empirical"])
+@pytest.mark.parametrize("null", ["theoretical", pytest.param("empirical", marks=pytest.mark.slow)])
 def test_a_wide_null_is_no_evidence_for_a_slab(null):
     """Z scores with a sd of 1.3 and no effects: nothing is listed, under either null."""
     frame, _ = genes.simulate(np.random.default_rng(6), genes=1000, pi0=1.0, sigma0=1.3)

@@ -175,7 +175,7 @@ def one_by_one(net, rates, start, times):
     return np.stack(found)
 
 
-@pytest.mark.parametrize("spread", [0.5, 2.5])
+@pytest.mark.parametrize("spread", [pytest.param(0.5, marks=pytest.mark.slow), 2.5])
 def test_each_of_many_points_is_as_exact_as_if_it_were_alone(spread):
     """Rates a factor of 150 and more apart in one call, the fastest of them and the slowest among those looked at."""
     net, start, times = network("A <-> B; B -> C : mm(V, K)"), np.array([1.0, 0.0, 0.0]), TIMES[:4]

@@ -126,7 +126,7 @@ def test_where_no_draw_of_the_prior_has_a_density_there_is_no_place():
 
 
 @pytest.mark.parametrize("conflict", CONFLICTS)
-@pytest.mark.parametrize("effects", [(10.0, 10.3, 9.8), (10.0, 10.3)])
+@pytest.mark.parametrize("effects", [pytest.param((10.0, 10.3, 9.8), marks=pytest.mark.slow), (10.0, 10.3)])
 def test_no_conflict_of_prior_and_data_passes_with_a_wrong_answer(conflict, effects):
     """Either the draws are refused, or mu's mean is that of a grid, which has two tops, up to 5 errors."""
     posterior = clinics(effects, *CONFLICTS[conflict])
@@ -289,7 +289,7 @@ def test_where_proposals_are_worth_little_more_are_made(monkeypatch):
     assert sizes[crescent] > 8000
 
 
-@pytest.mark.parametrize("shape", [3, 1])
+@pytest.mark.parametrize("shape", [pytest.param(3, marks=pytest.mark.slow), 1])
 def test_ten_correlated_and_skew_dimensions_are_proved_and_right(shape):
     """Sums of logs of gamma variables, of skewness -.6 and -1.1: means and standard deviations are known."""
     rng = np.random.default_rng(shape)

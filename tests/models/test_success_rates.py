@@ -430,6 +430,7 @@ def test_surprising_new_counts_of_a_unit_have_their_density():
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "surgical.json").read_text())
 
 
+@pytest.mark.slow
 def test_surgical_hospitals_agree_with_jags():
     """Means by z tests against 80,000 effective draws of JAGS; a shift of 0.2 posterior sd would be seen."""
     reference = REFERENCE["analyses"]["logit_normal_weak_priors"]["estimates"]

@@ -122,7 +122,7 @@ def test_the_page_has_that_density_and_its_gradient():
     assert gradient(point)[at] == pytest.approx((shifted[0] - shifted[1]) / 2e-5, rel=1e-5)
 
 
-@pytest.mark.parametrize("record", [MODEL, LOG], ids=["folded", "log"])
+@pytest.mark.parametrize("record", [MODEL, pytest.param(LOG, marks=pytest.mark.slow)], ids=["folded", "log"])
 def test_the_table_is_the_integral_over_sigma_E_and_a(record):
     """By Simpson's rule, of populations wide, narrow and without spread, to .01 nats; and so small an error is said."""
     data = with_tables(record, SMALL)
@@ -387,7 +387,7 @@ def test_a_site_alone_is_a_case():
     assert hz.groups(fits).index.tolist() == ["S01"]
 
 
-@pytest.mark.parametrize("outlying", [0.0, 8.0])
+@pytest.mark.parametrize("outlying", [pytest.param(0.0, marks=pytest.mark.slow), 8.0])
 def test_a_row_left_out_is_the_ratio_of_two_flat_integrals(outlying):
     """By a dense normal, of sigma_A and sigma_E on a grid: p(y) / p(y without the row), X b integrated out of both."""
     one = ONE.assign(response=ONE["response"] + outlying * (ONE.index == 0))
