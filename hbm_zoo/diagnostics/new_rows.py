@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
@@ -12,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.frames import inputs, rules
-from hbm_zoo.frames.labels import like, text
+from hbm_zoo.frames.labels import alike, like, text
 from hbm_zoo.frames.moderators import DESIGN, DIM
 from hbm_zoo.frames.rules import BETWEEN
 from hbm_zoo.inference.fits import prepared
@@ -66,7 +67,7 @@ def read(
     # What was done to a group, a dose say, goes with its rows.
     with_doses = (which | (~measured & labels.isin(labels[which])) for which in (to_predict, brings))
     rows, brought = (_prepare(record, filled[which], options) for which in with_doses)
-    _check_moderators(record, rows, data, brought)
+    _check_new(record, data, labels[~known], rows, brought)
     groups = [*dict.fromkeys(labels), *_names(n_new or 0, {*labels, *known_labels})]
     seen = {*known_labels, *labels[brings]}
     old = pd.Index(known_labels).get_indexer(labels[known].unique())
@@ -148,6 +149,51 @@ def _check_moderators(record: HierarchicalModel, rows: xr.Dataset | None, *known
             raise rules.FrameError(
                 f"{moved[0]} has other moderators ({columns}) in the rows to predict than in those it is known by: "
                 f"give it another label, to be a new {record.group}."
+            )
+
+
+def _check_new(
+    record: HierarchicalModel,
+    seen: xr.Dataset,
+    labels: pd.Series,
+    rows: xr.Dataset | None,
+    brought: xr.Dataset | None,
+) -> None:
+    """Refuse or say what is most likely a slip: moderators at odds or in another unit, a label like one of the fit."""
+    _check_moderators(record, rows, seen, brought)
+    _warn_of_likenesses(record, seen[record.group].values.tolist(), labels)
+    for new in (rows, brought):
+        _warn_of_distance(record, seen, new)
+
+
+def _warn_of_likenesses(record: HierarchicalModel, known: list[str], new: pd.Series) -> None:
+    """Of new labels that look or sound like one of the fit: its data would count twice."""
+    for several in alike(pd.Series([*known, *new])):
+        if (old := [name for name in several if name in known]) and (others := [n for n in several if n not in known]):
+            warnings.warn(
+                f"{record.name}: {listed(map(repr, others))} and {old[0]!r} of the fit differ by case, spaces or form "
+                f"only and are taken for different {plural(record.group)}.",
+                rules.FrameWarning,
+                stacklevel=5,
+            )
+
+
+def _warn_of_distance(record: HierarchicalModel, seen: xr.Dataset, new: xr.Dataset | None) -> None:
+    """Of moderators of new groups that lie further outside of those of the fit than these from one another."""
+    for each in record.moderators if new is not None else ():
+        if each.levels:
+            continue
+        of_fit, of_new = (data[DESIGN].sel({DIM: each.contrasts[0]}).values + each.centre for data in (seen, new))
+        low, high = of_fit.min(), of_fit.max()
+        far = (of_new < 2 * low - high) | (of_new > 2 * high - low)
+        if far.any():
+            j = int(np.flatnonzero(far)[0])
+            warnings.warn(
+                f"{record.name}: moderator {each.column!r} of {new[record.group].values[j]} is {of_new[j]:g}, far from "
+                f"the {low:g} to {high:g} of the fit: is it in the same unit? Nothing but the straight line says what "
+                "is there.",
+                rules.FrameWarning,
+                stacklevel=5,
             )
 
 

@@ -92,6 +92,8 @@ def predict(
     -----
     ConvergenceWarning
         If the rows brought move the hyperparameters too far for the draws at hand: refit with them.
+    FrameWarning
+        If a new label looks like one of the fit, or a moderator of a new group lies far from those of the fit.
 
     Notes
     -----

@@ -18,6 +18,8 @@ from hbm_zoo.words import listed, plural
 MOST_ROWS_SHOWN = 5
 #: A number that is as many times its column's median, or one above 0 as small a part of it, is none that was measured.
 FILLED = 1e15
+#: From what likeness on, of 1, the name of a column that is not used may be meant for one that is missing.
+NEAR = 0.8
 
 
 class FrameError(ValueError):
@@ -135,7 +137,7 @@ def check(
     if len(key) > 1:
         _parts(frame, key, model)
     _check_duplicates(frame, present, model, key)
-    for sentence in likenesses(plain, present):
+    for sentence in [*likenesses(plain, present), *_misspelt(frame, columns)]:
         warnings.warn(f"{model}: {sentence}", FrameWarning, stacklevel=3)
     return pd.DataFrame(
         {name: labels.normal(plain[name]) if rule.label else _number(plain[name]) for name, rule in present.items()}
@@ -150,6 +152,14 @@ def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
         for name, rule in columns.items()
         for several in (labels.alike(frame[name]) if rule.label else ())
     ]
+
+
+def _misspelt(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> Iterable[str]:
+    """A sentence for each column that may be missing, is, and is nearly the name of one that is not used."""
+    unused = {str(name).casefold(): str(name) for name in frame.columns if name not in columns}
+    for name in (name for name, rule in columns.items() if rule.optional and name not in frame.columns):
+        for near in difflib.get_close_matches(name.casefold(), unused, n=1, cutoff=NEAR):
+            yield f"column {unused[near]!r} is not used. If it is {name!r} ({columns[name].meaning}), call it so."
 
 
 def _check_frame(frame: object, model: str) -> None:

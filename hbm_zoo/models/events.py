@@ -42,27 +42,9 @@ def check_whole(data, names):
         If a typical value is missing or of no use, a patient has no dose or no sample, no sample is above 0 or above
         the limit, or what is swallowed has a duration.
     """
-    needed = [*(f"typical_{name}" for name in names), "typical_sd"]
-    if missing := [name for name in needed if name not in data.attrs]:
-        raise FrameError(
-            f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
-            "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
-        )
-    if "typical_ka" in data.attrs and "ka" not in names:
-        raise FrameError("population_pk: typical_ka is of what is swallowed; under route='iv' nothing is absorbed.")
+    _check_typical(data, names)
     check_doses(data)
-    without = data["patient"].values[data.seen.sum("row").values == 0]
-    if without.size:
-        raise FrameError(
-            f"population_pk expected a sample of each patient, got none of {', '.join(map(str, without[:5]))}."
-        )
-    if not (data.concentration > 0).any():
-        raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
-    if not (data.used == MEASURED).any():
-        raise FrameError(
-            f"population_pk: every sample is at lloq={data.attrs['lloq']:g} or below: is it in the unit of "
-            "'concentration'?"
-        )
+    _check_samples(data)
     if "ka" in names and (data.duration > 0).any():
         raise FrameError("population_pk: column 'duration' is of infusions: route='iv'.")
     if left_out := int(((data.seen > 0) & (data.used == 0)).sum()):
@@ -77,4 +59,32 @@ def check_whole(data, names):
         yield (
             f"Several doses at one time, of {', '.join(map(str, data['patient'].values[twice][:5]))}: they are added. "
             "Is a row there twice?"
+        )
+
+
+def _check_typical(data, names):
+    """Refuse a typical value that is missing, or is of what the route has not."""
+    needed = [*(f"typical_{name}" for name in names), "typical_sd"]
+    if missing := [name for name in needed if name not in data.attrs]:
+        raise FrameError(
+            f"population_pk needs to know what is typical: {', '.join(f'{name}=...' for name in missing)}. CL [L/h], "
+            "V [L] and ka [1/h] from a leaflet or a former study, and the sd of their logs, 1 for a factor e."
+        )
+    if "typical_ka" in data.attrs and "ka" not in names:
+        raise FrameError("population_pk: typical_ka is of what is swallowed; under route='iv' nothing is absorbed.")
+
+
+def _check_samples(data):
+    """Refuse a patient without samples, and samples of which none tells an amount."""
+    without = data["patient"].values[data.seen.sum("row").values == 0]
+    if without.size:
+        raise FrameError(
+            f"population_pk expected a sample of each patient, got none of {', '.join(map(str, without[:5]))}."
+        )
+    if not (data.concentration > 0).any():
+        raise FrameError("population_pk: column 'concentration' expected values above 0, got none.")
+    if not (data.used == MEASURED).any():
+        raise FrameError(
+            f"population_pk: every sample is at lloq={data.attrs['lloq']:g} or below: is it in the unit of "
+            "'concentration'?"
         )

@@ -16,6 +16,12 @@ def check_spreads(data):
     if not data.x.max() > data.x.min():
         at = float(data.x[0]) + data.attrs["center"]
         raise FrameError(f"reaction_norms: column 'environment' expected at least 2 values, got {at:g} in every row.")
+    if not (data.r22 > 1e-9 * abs(data.x).max()).any():
+        warnings.warn(
+            "No genotype was seen in two environments: one mean of each tells no slope from an intercept, and the "
+            "spread of slopes is told by its prior more than by the data.",
+            stacklevel=2,
+        )
     if not data.response.max() > data.response.min():
         at = float(data.response[0])
         raise FrameError(f"reaction_norms: column 'response' expected values that differ, got {at:g} in every row.")

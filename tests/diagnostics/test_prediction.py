@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import hyperparameters, prepared
 from hbm_zoo.inference.sampling import refit
@@ -364,6 +364,26 @@ def test_a_loaded_fit_predicts_the_same_and_predictions_can_be_stored(three_hosp
 def test_bad_rows_are_refused_in_one_sentence(pumps, given, error, sentence):
     with pytest.raises(error, match=sentence):
         hz.predict(pumps, **given)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    """Trials by their latitude, its hyperparameters known."""
+    return hz.empirical_bayes("vaccine_clinics", hz.load_data("bcg_vaccine"), moderators=["latitude"], random_seed=1)
+
+
+def test_a_label_that_is_nearly_one_of_the_fit_is_said_to_be_another(trials):
+    again = hz.load_data("bcg_vaccine").head(1).assign(clinic="aronson  1948")
+    with pytest.warns(FrameWarning, match="and 'Aronson 1948' of the fit differ by case, spaces or form only"):
+        hz.predict(trials, again)
+
+
+def test_a_moderator_far_from_those_of_the_fit_is_said(trials):
+    """A latitude in millionths of a degree; one as far beyond as those of the fit lie apart is no fault."""
+    new = hz.load_data("bcg_vaccine").head(1).assign(clinic="new", latitude=33e6, effect=np.nan)
+    with pytest.warns(FrameWarning, match=r"'latitude' of new is 3.3e\+07, far from the 13 to 55 of the fit"):
+        hz.predict(trials, new)
+    hz.predict(trials, new.assign(latitude=70.0))
 
 
 def test_new_names_do_not_clash_with_the_frame(pumps):

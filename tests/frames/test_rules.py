@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import hbm_zoo as hz
-from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.models.hospital_readmission import MODEL
 
 GOOD = {"hospital": ["B", "A", "C"], "observed": [6, 2, 48], "expected": [4.0, 4.0, 40.0]}
@@ -139,6 +139,14 @@ def test_each_hospital_keeps_its_own_numbers(case):
     assert data.observed.values.tolist() == [6, 2, 48]
     assert data.expected.values.tolist() == [4.0, 4.0, 40.0]
     pd.testing.assert_frame_equal(given, before)
+
+
+def test_a_column_that_may_be_missing_and_is_misspelt_is_named():
+    """Without its column another model would be fitted; a column of another name is none of the model's."""
+    cells = pd.DataFrame({"tissue": [*"aabb"], "expression": [1.0, 2.0, 3.0, 5.0], "lab": [*"xyxy"]})
+    with pytest.warns(FrameWarning, match=r"column 'Gene' is not used. If it is 'gene' \(.*\), call it so"):
+        hz.tissue_expression.MODEL.data(cells.assign(Gene="TP53"))
+    hz.tissue_expression.MODEL.data(cells)
 
 
 def test_expected_in_another_unit():

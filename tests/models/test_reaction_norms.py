@@ -353,6 +353,12 @@ def test_lines_without_a_row_to_spare_are_said_so():
         MODEL.build(rows())
 
 
+def test_genotypes_of_one_environment_each_are_said_to_tell_no_slope():
+    apart = FRAME.assign(environment=pd.factorize(FRAME["genotype"])[0].astype(float))
+    with pytest.warns(UserWarning, match="No genotype was seen in two environments"):
+        MODEL.build(apart)
+
+
 def test_order_and_kind_of_labels_do_not_matter():
     h = H
     shuffled = FRAME.sample(frac=1, random_state=9).astype({"genotype": "category"})
