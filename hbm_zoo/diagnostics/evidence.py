@@ -91,8 +91,10 @@ def evidence(
             "mcse": float(np.hypot(mcse, error)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("scale")
-    alike = f" of the same {listed(each.column for each in record.moderators)}" if record.moderators else ""
-    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)) + alike)
+    of_same = f" of the same {listed(each.column for each in record.moderators)}" if record.moderators else ""
+    own = partial["group_summary"]["own"].transpose(record.group, ...).values
+    alike = bool((own == own[:1]).all())
+    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)) + of_same, alike)
     return table
 
 
@@ -123,7 +125,7 @@ def _log_evidence(record: HierarchicalModel, fit: xr.DataTree) -> tuple[float, f
     return log_evidence(FreeParameters(record, fit), h, data, efficiency(fit), rng)
 
 
-def _sentence(table: pd.DataFrame, spreads: list[str], groups: str) -> str:
+def _sentence(table: pd.DataFrame, spreads: list[str], groups: str, alike: bool) -> str:
     """What the Bayes factors say, and what moves them."""
     factors = table["log_bayes_factor"]
     first = 1.0 if 1.0 in factors.index else factors.index[0]
@@ -133,8 +135,9 @@ def _sentence(table: pd.DataFrame, spreads: list[str], groups: str) -> str:
     others = factors.drop(index=first)
     told = listed([f"{value:.1f} at {scale:g} times it" for scale, value in others.items()]) if len(others) else ""
     of = f"at {first:g} times the scale of the prior of {listed(spreads)}" + (f", {told}" if told else "")
-    doubt = "; the prior decides which" if factors.min() < 0 < factors.max() else ""
+    doubt = ", and the prior decides which" if factors.min() < 0 < factors.max() else ""
+    doubt += ", though their own estimates are the same and only priors tell them apart" if alike and factor > 0 else ""
     return (
-        f"Evidence that {groups} {event} is {degree}: the log Bayes factor of partial over complete pooling is "
-        f"{factor:.1f} nats (MCSE {error:.2f}) {of}{doubt}."
+        f"Evidence that {groups} {event} is {degree}{doubt}: the log Bayes factor of partial over complete pooling is "
+        f"{factor:.1f} nats (MCSE {error:.2f}) {of}."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -67,7 +68,8 @@ def groups(
     Raises
     ------
     ValueError
-        If fits do not belong together, or the model has no such level; the nearest name is given.
+        If fits do not belong together, the threshold is no finite number, or the model has no such level; the nearest
+        name is given.
 
     Examples
     --------
@@ -77,6 +79,8 @@ def groups(
     >>> hz.groups(alone)[["expected", "own", "none"]].round(2).loc["Small"].tolist()
     [4.0, 1.5, 1.45]
     """
+    if not (threshold is None or (isinstance(threshold, int | float | np.number) and np.isfinite(threshold))):
+        raise ValueError(f"threshold expected a finite number, got {threshold!r}.")
     fits = check_together(fits)
     leading = next((n for n, f in fits.items() if f.attrs["pooling"] == "partial"), next(reversed(fits)))
     record = model_of(fits[leading], model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 from pymc_extras.prior import Prior
 
@@ -35,13 +36,15 @@ def scaled(name: str, prior: Prior, scale: float) -> Prior:
     Raises
     ------
     ValueError
-        If it is not known how that is written in the prior's family.
+        If it is not known how that is written in the prior's family, or the scale is no number above 0.
 
     Examples
     --------
     >>> scaled("tau", Prior("Exponential", lam=2), 4).parameters
     {'lam': 0.5}
     """
+    if not (isinstance(scale, int | float | np.number) and 0 < scale < np.inf):
+        raise ValueError(f"scales expected finite numbers above 0, got {scale!r}.")
     family = prior.distribution
     if prior.transform or family not in FAMILIES:
         known = listed(FAMILIES)

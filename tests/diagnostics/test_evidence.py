@@ -81,6 +81,23 @@ def test_the_sentence_follows_the_numbers(fits):
     )
 
 
+def test_units_that_do_not_differ_are_told_apart_by_priors_alone():
+    """A rate of 0 in all: a uniform prior of the mean finds it improbable, and a spread explains it away."""
+    frame = pd.DataFrame({"unit": [*"abcdef"], "successes": 0, "trials": 20})
+    same = {"random_seed": 1, "progressbar": False}
+    table = hz.evidence({p: hz.fit("success_rates", frame, p, **same) for p in ("complete", "partial")}, scales=[1])
+    assert table["log_bayes_factor"].item() > 0
+    assert "though their own estimates are the same and only priors tell them apart" in table.attrs["verdict"]
+
+
+@pytest.mark.parametrize("scale", [0, -1, np.nan, "2"])
+def test_a_scale_is_a_number_above_0(fits, scale):
+    with pytest.raises(ValueError, match="scales expected finite numbers above 0, got"):
+        hz.evidence(fits, scales=[scale])
+    with pytest.raises(ValueError, match="scales expected finite numbers above 0, got"):
+        hz.sensitivity(fits["partial"], scales=[scale])
+
+
 def test_what_is_not_nested_is_refused(fits):
     with pytest.raises(ValueError, match="needs fits of complete and of partial pooling; got partial"):
         hz.evidence(fits["partial"])

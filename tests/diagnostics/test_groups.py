@@ -26,6 +26,12 @@ def test_rao_blackwell_means_agree_with_the_draws(three):
     assert (np.abs(table["partial"] - lam.mean(("chain", "draw")).values) < 5 * error).all()
 
 
+@pytest.mark.parametrize("threshold", ["0", np.nan, np.inf])
+def test_a_threshold_is_a_finite_number(three, threshold):
+    with pytest.raises(ValueError, match="threshold expected a finite number, got"):
+        hz.groups(three, threshold=threshold)
+
+
 def test_probabilities_beyond_a_threshold_by_hand(three):
     h = three["partial"]["posterior"].to_dataset()
     a, b = h["a"].values.ravel()[:, None], h["b"].values.ravel()[:, None]
