@@ -16,6 +16,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 #: From the ground up; a room imports from the floors below its own. On the ground all may use the words.
 FLOORS = [
     {"group_level", "frames", "priors", "words"},
+    {"fields"},
     {"model"},
     {"models"},
     {"zoo"},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hbm_zoo.model import Parameter
+from hbm_zoo.fields import Parameter
 
 
 @pytest.mark.parametrize("support", [(-np.inf, np.inf), (0, np.inf), (2.0, np.inf), (-1, 1)])

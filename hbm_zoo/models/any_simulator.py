@@ -10,13 +10,13 @@ import pytensor.tensor as pt
 from pymc_extras.prior import Prior
 from scipy import stats
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import any_simulator, any_simulator_left_out, any_simulator_rows
 from hbm_zoo.group_level.any_simulator import log_density, of_rig, polynomials, random
 from hbm_zoo.group_level.any_simulator_rows import NO_RIG, RIG_POWERS
 from hbm_zoo.group_level.discrepancy import root
 from hbm_zoo.group_level.discrepancy_rows import ROWS
-from hbm_zoo.model import Parameter
 from hbm_zoo.models import beam, rigs
 from hbm_zoo.models.beam import GEOMETRY, NAME
 from hbm_zoo.models.rig_checks import OF_ANY

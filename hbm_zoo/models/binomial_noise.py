@@ -17,12 +17,12 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special, stats
 
+from hbm_zoo.fields import Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, cell, count
 from hbm_zoo.group_level import beta_binomial, logit_binomial
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.reported import RelativeRisk
-from hbm_zoo.model import Parameter, Shipped
 from hbm_zoo.models import logit_normal
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_SHARES

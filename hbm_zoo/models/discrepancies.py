@@ -7,9 +7,9 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level.discrepancy import root
 from hbm_zoo.group_level.level import GroupLevel
-from hbm_zoo.model import Parameter
 from hbm_zoo.models import beam
 from hbm_zoo.models.rig_checks import OF_BEAMS
 

@@ -110,12 +110,13 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special, stats
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import count, label, positive
 from hbm_zoo.group_level import poisson_gamma
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Gamma
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.models.binomial_noise import with_binomial_noise
 from hbm_zoo.models.hrrp import from_hrrp
 from hbm_zoo.models.moderated import Moderated

@@ -16,10 +16,10 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level import logit_binomial
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import EXPIT, Normal
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 

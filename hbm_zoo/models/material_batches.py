@@ -72,12 +72,13 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, key, label, number
 from hbm_zoo.group_level import nested
 from hbm_zoo.group_level.level import GroupLevel, Level
 from hbm_zoo.group_level.normal import are_the_same, moments_by_group
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models.batch_checks import OF_BATCHES, with_response
 from hbm_zoo.priors import describe, moments
 

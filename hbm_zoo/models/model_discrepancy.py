@@ -164,13 +164,14 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.inputs import SIMULATOR
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import discrepancy_level, discrepancy_rows
 from hbm_zoo.group_level.discrepancy import log_density, random_estimates
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import beam, rigs
 from hbm_zoo.models.any_simulator import apart
 from hbm_zoo.models.beam import NAME

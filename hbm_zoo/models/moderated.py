@@ -16,11 +16,12 @@ from typing import Any
 
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames import moderators as frames
 from hbm_zoo.frames.moderators import DESIGN, DIM, Moderator, slopes
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.located import located
-from hbm_zoo.model import HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import listed
 
 

@@ -116,12 +116,13 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, label, not_negative, number, or_empty, positive
 from hbm_zoo.group_level import dosing, features
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import patient_checks
 from hbm_zoo.models.cohorts import simulated
 from hbm_zoo.models.events import check_events, check_whole

@@ -97,6 +97,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.inputs import Freely
 from hbm_zoo.frames.rules import label, not_negative, number
 from hbm_zoo.group_level import features
@@ -105,7 +106,7 @@ from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.equations import equations as equations
 from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import network_checks
 from hbm_zoo.models.networks import check_species, check_whole, of, side_by_side, simulated, written
 from hbm_zoo.priors import describe, moments

@@ -86,13 +86,14 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, label, number
 from hbm_zoo.group_level import normal_regression
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import CorrelatedNormal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.models.environment_index import circularity, far_center
 from hbm_zoo.models.environment_index import environment_index as environment_index
 from hbm_zoo.models.line_checks import OF_LINES, lines_with_response, tails_of_lines

@@ -135,12 +135,13 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.covariances import covariances, matrices
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import multivariate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.series import factor_in_time
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models.individuals import from_individuals as from_individuals
 from hbm_zoo.models.individuals import listed_in, rows_of
 from hbm_zoo.models.numbered_traits import MOST, PAIRS, TRAITS, absent, at, estimate, present, scalars, years
@@ -164,7 +165,7 @@ COLUMNS = {
 PARAMETERS = {
     **{f"mu_{k}": Parameter(f"mean gradient of the {ORDINAL[k - 1]} trait") for k in TRAITS},
     **{
-        f"tau_{k}": Parameter(f"spread of the {ORDINAL[k - 1]} trait's gradients over the years, sd", (0, np.inf))
+        f"tau_{k}": Parameter(f"sd of the {ORDINAL[k - 1]} trait's gradients over the years", (0, np.inf))
         for k in TRAITS
     },
     **{

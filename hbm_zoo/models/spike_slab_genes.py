@@ -124,12 +124,13 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal, two_groups
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.models.gene_tables import from_deseq2, from_limma
 from hbm_zoo.models.genes_by_z import with_z
 from hbm_zoo.models.own_checks import of_genes

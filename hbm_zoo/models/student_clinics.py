@@ -14,9 +14,9 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level import heavy_tails
 from hbm_zoo.group_level.heavy_tails import HeavyTails
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.student_population import (
     NU_ABOVE_2,
     fixed_in_advance,

@@ -4,7 +4,7 @@ import numpy as np
 import pymc as pm
 from pymc_extras.prior import Prior
 
-from hbm_zoo.model import Parameter
+from hbm_zoo.fields import Parameter
 from hbm_zoo.priors import describe, expectation, moments
 
 NU_ABOVE_2 = Parameter(

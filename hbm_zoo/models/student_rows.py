@@ -14,11 +14,11 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import heavy_rows
 from hbm_zoo.group_level.checks import OF_ALL
 from hbm_zoo.group_level.heavy_rows import HeavyRows
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.own_checks import OF_ROWS
 from hbm_zoo.models.student_population import with_priors
 

@@ -15,10 +15,10 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level import heavy_tails, normal, rows
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.heavy_tails import HeavyTails
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.student_population import (
     NU_ABOVE_2,
     fixed_in_advance,

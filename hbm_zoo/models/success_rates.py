@@ -92,12 +92,13 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special, stats
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, count, label
 from hbm_zoo.group_level import beta_binomial
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Beta
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models.logit_normal import with_logit_normal
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, expectation, moments

@@ -11,13 +11,13 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special
 
+from hbm_zoo.fields import Extras, Parameter
 from hbm_zoo.frames.rules import FrameError, label, number
 from hbm_zoo.group_level import survival, tabulated
 from hbm_zoo.group_level.left_out_rows import Rows
 from hbm_zoo.group_level.logistic import NoGradient, likeliest
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, Parameter
 from hbm_zoo.models.individuals import FITNESS, animals_of, listed_in, standardised
 from hbm_zoo.priors import describe, from_json, log_density, moments, quantiles, to_json
 from hbm_zoo.words import listed

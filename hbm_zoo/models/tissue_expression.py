@@ -164,13 +164,14 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError, FrameWarning, label, number
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.models.expression_tables import from_anndata as from_anndata
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_ROWS

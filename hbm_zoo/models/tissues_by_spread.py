@@ -16,9 +16,9 @@ import pymc as pm
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import normal, own_spreads
-from hbm_zoo.model import Parameter
 
 SIGMA = Parameter(
     "spread of cells around their tissue's mean in a typical tissue, sd: the median of tissues", (0, np.inf)

@@ -15,12 +15,12 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level import spike_and_slabs
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.spike_and_slabs import SpikeSlabs
 from hbm_zoo.group_level.two_groups import centred
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.own_checks import of_genes
 from hbm_zoo.priors import describe, moments
 

@@ -114,13 +114,14 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.effect_sizes import from_counts, from_escalc
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.models.own_checks import OF_EFFECTS
 from hbm_zoo.models.student_clinics import with_student_t

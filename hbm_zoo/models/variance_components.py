@@ -97,6 +97,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import special
 
+from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames import pedigree as pedigrees
 from hbm_zoo.frames.rules import FrameError, cell, label, number
 from hbm_zoo.group_level import contrasts, tabulated, variance_tables
@@ -104,7 +105,7 @@ from hbm_zoo.group_level.left_out_rows import Rows
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.group_level.reported import ABSOLUTE, EXP
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
+from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import relatives
 from hbm_zoo.models.relative_checks import OF_RELATIVES
 from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quantiles, to_json
@@ -171,9 +172,8 @@ def check(data):
     ):
         if empty.any():
             raise FrameError(f"variance_components expected {why} at each site, got none at {cell(sites[empty][0])}.")
-    alike = (n > 0).sum(axis=1) == 1
     lost = np.setdiff1d(np.arange(data.sizes["record"]), data.scored_row.values)
-    if alike.any():
+    if (alike := (n > 0).sum(axis=1) == 1).any():
         where = listed(map(str, sites[alike]))
         yield f"Only priors tell sigma_A from sigma_E at {where}: all rows are equally related."
     if lost.size:

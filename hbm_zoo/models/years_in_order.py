@@ -9,11 +9,11 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc_extras.prior import Prior
 
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.labels import text
 from hbm_zoo.frames.rules import FrameError, cell
 from hbm_zoo.group_level import multivariate, series
 from hbm_zoo.group_level.level import GroupLevel
-from hbm_zoo.model import Parameter
 from hbm_zoo.models.numbered_traits import at, estimate, years
 
 PHI = Parameter("correlation of a year's gradients with those of the year before", (-1, 1))

@@ -23,6 +23,7 @@ import hbm_zoo as hz
 from hbm_zoo.diagnostics import cross_validation
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
 from hbm_zoo.diagnostics.verdict.pull import pull
+from hbm_zoo.fields import Extras, Parameter
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import features
 from hbm_zoo.group_level.cloud import Cloud
@@ -32,7 +33,7 @@ from hbm_zoo.inference.chunks import log_joint_above
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.loo import leave_one_out
 from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import lkj, moments
 
 COEFFICIENTS = ["amplitude", "rate"]

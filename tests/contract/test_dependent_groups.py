@@ -22,6 +22,7 @@ from hbm_zoo.command_line.commands import plain_console
 from hbm_zoo.diagnostics import cross_validation
 from hbm_zoo.diagnostics.cross_validation import refitted
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
+from hbm_zoo.fields import Extras, Parameter
 from hbm_zoo.frames.rules import FrameError, key, label, number, positive
 from hbm_zoo.group_level.level import GroupLevel, Level
 from hbm_zoo.group_level.normal import log_density
@@ -30,7 +31,7 @@ from hbm_zoo.inference import chunks
 from hbm_zoo.inference.completion import add_groups
 from hbm_zoo.inference.fits import prepared
 from hbm_zoo.inference.free_parameters import left_out
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.report import write

@@ -19,12 +19,13 @@ from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.rules import count, label, number, positive
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import hyperparameters
-from hbm_zoo.model import HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 
 
 def prepare(frame, days):

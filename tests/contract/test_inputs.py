@@ -19,12 +19,13 @@ import hbm_zoo as hz
 from hbm_zoo import zoo
 from hbm_zoo.command_line.commands import Source, compare_poolings
 from hbm_zoo.command_line.errors import BadInput
+from hbm_zoo.fields import Parameter
 from hbm_zoo.frames.inputs import SIMULATOR
 from hbm_zoo.frames.rules import FrameError, label, number, positive
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
-from hbm_zoo.model import HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments
 
 

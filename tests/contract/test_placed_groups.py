@@ -17,6 +17,7 @@ from scipy import optimize, special, stats
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
 from hbm_zoo.diagnostics.prediction import _updated
+from hbm_zoo.fields import Extras, Parameter
 from hbm_zoo.frames.rules import FrameError, key, label, number, positive
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.level import closed_form, summed
@@ -26,7 +27,7 @@ from hbm_zoo.inference.completion import add_groups
 from hbm_zoo.inference.fits import hyperparameters, prepared
 from hbm_zoo.inference.free_parameters import left_out
 from hbm_zoo.inference.summary import group_summary
-from hbm_zoo.model import Extras, HierarchicalModel, Parameter
+from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import moments
 from hbm_zoo.reporting.findings import findings
 from hbm_zoo.reporting.report import write

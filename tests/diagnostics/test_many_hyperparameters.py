@@ -16,6 +16,7 @@ from scipy import stats
 from scipy.special import logsumexp, softmax
 
 from hbm_zoo.diagnostics.heterogeneity import estimates_over_heterogeneity
+from hbm_zoo.fields import Extras, Parameter
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal
 from hbm_zoo.group_level.evaluate import evaluate
@@ -23,7 +24,6 @@ from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference.fitting import attributes
 from hbm_zoo.inference.free_parameters import FreeParameters, left_out
-from hbm_zoo.model import Extras, Parameter
 from hbm_zoo.models import vaccine_clinics
 
 SLOPES, SD = ["b0", "b1", "b2", "b3"], {"b": 3.0, "tau": 1.0, "sigma": 2.0}

@@ -12,7 +12,7 @@ import pytest
 import hbm_zoo as hz
 from hbm_zoo import zoo
 from hbm_zoo.command_line.commands import Source
-from hbm_zoo.model import Shipped
+from hbm_zoo.fields import Shipped
 from hbm_zoo.models.vaccine_clinics import MODEL as vaccine_clinics
 
 DATA = Path(__file__).parents[2] / "data"
