@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import xarray as xr
 from hbm_zoo.diagnostics.new_rows import all_brought, labelled
 from hbm_zoo.diagnostics.person import DRAWS_OF_PERSON, fit_of_patients
 from hbm_zoo.diagnostics.updating import weights_after
-from hbm_zoo.frames.rules import FrameError
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.dosing import check_doses, joined
 from hbm_zoo.inference.completion import add_groups
 from hbm_zoo.inference.convergence import convergence
@@ -22,6 +23,9 @@ from hbm_zoo.inference.nodes import apart, as_groups, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import plural
+
+#: Times the weight of the heaviest of a cohort, or of the lightest, beyond which it is in another unit.
+FAR = 10.0
 
 
 def personalise(
@@ -57,6 +61,9 @@ def personalise(
     -----
     ConvergenceWarning
         If the cohort had to be fitted again, and that fit cannot be trusted.
+    FrameWarning
+        If samples are far from what typical values expect of the doses, or the weight is far from the cohort's:
+        another unit, most likely.
 
     Notes
     -----
@@ -67,6 +74,7 @@ def personalise(
     """
     record = fit_of_patients(fit, model, "personalise")
     data, cohort = _of_one_new_patient(record, fit, rows)
+    _warn_of_units(record, data, cohort, priors_of(fit))
     label = data["patient"].values[0]
     h, priors = _one_a_draw(fit, hyperparameters(fit)), priors_of(fit)
     seen = with_nodes(record, data, priors, random_seed, h)
@@ -113,6 +121,21 @@ def _of_one_new_patient(
     return data, cohort
 
 
+def _warn_of_units(record: HierarchicalModel, data: xr.Dataset, cohort: xr.Dataset, priors: Mapping[str, Any]) -> None:
+    """Say what is most likely another unit: a single patient may be as unusual, which a cohort is not."""
+    label = data["patient"].values[0]
+    if sentence := record.extras.contradiction(data, priors):
+        warnings.warn(f"Patient {label}: {sentence}", FrameWarning, stacklevel=3)
+    size, low, high = (float(value) for value in (data.size_V[0], cohort.size_V.min(), cohort.size_V.max()))
+    if not low / FAR <= size <= high * FAR:
+        warnings.warn(
+            f"Patient {label}: a volume of {size / high if size > high else size / low:.2g} times that "
+            f"of the {'heaviest' if size > high else 'lightest'} of the cohort: is column 'weight' in kg?",
+            FrameWarning,
+            stacklevel=3,
+        )
+
+
 def _one_a_draw(fit: xr.DataTree, h: xr.Dataset) -> xr.Dataset:
     """Hyperparameters, one for each draw, even if the pooling fixes them all."""
     sizes = fit["posterior"].sizes
@@ -133,9 +156,8 @@ def _as_fit(fit: xr.DataTree, h: xr.Dataset, seen: xr.Dataset, attrs: Mapping[st
 def _proof(label: str, samples: int, after, proof: Mapping[str, float]) -> str:
     """The proof in words."""
     weighted = f"{proof['effective_draws']:.0f} of {after.weight.size} draws of the cohort are effective"
-    said = (
-        f"{weighted} (k-hat {after.k_hat:.2f})" if np.isfinite(after.k_hat) else "the cohort's draws stand as they are"
-    )
-    ending = "; too few: the cohort was fitted again with the patient" if proof["refitted"] else ""
+    stand = after.k_hat == -np.inf  # weights that are all the same have no tail
+    said = "the cohort's draws stand as they are" if stand else f"{weighted} (k-hat {after.k_hat:.2f})"
+    ending = "; these cannot follow: the cohort was fitted again with the patient" if proof["refitted"] else ""
     nodes = f"at least {proof['effective_nodes']:.0f} nodes are effective"
     return f"Patient {label}, {samples} {plural('sample', samples)}: {said}, {nodes}{ending}."

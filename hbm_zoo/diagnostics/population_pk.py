@@ -22,7 +22,7 @@ PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def curve(
     fit: xr.DataTree,
-    times: Sequence[float],
+    times: float | Sequence[float],
     patient: object = None,
     amount: float | None = None,
     every: float | None = None,
@@ -36,7 +36,7 @@ def curve(
     ----------
     fit : xarray.DataTree
         Of one patient (`personalise`), or of a cohort.
-    times : sequence of float
+    times : float or sequence of float
         When [h].
     patient : optional
         The label of one of several.
@@ -57,7 +57,9 @@ def curve(
         If a patient must be named, is unknown, or a number is not what is expected.
     """
     person = Person(fit, patient, model, "curve")
-    at = np.array([a_number("times", t, 0.0) for t in times])
+    at = np.array([a_number("times", t, 0.0) for t in np.atleast_1d(times).tolist()])
+    if not at.size:
+        raise ValueError("curve expected one time or more, got none.")
     doses = person.doses if amount is None else regimen(amount, every, number, duration)
     values = Weighted(xr.DataArray(person.curve(at, *doses), dims=("node", "time")), person.weight)
     return _described(values).set_index(pd.Index(at, name="time"))
@@ -148,6 +150,7 @@ def dose_for(
     """
     choose(of, ("AUC", "Cmax", "trough"), "of")
     person, target = Person(fit, patient, model, "dose_for"), a_number("target", target)
+    regimen(1.0, every, number, duration)  # refuses what is no regimen, though an area does not depend on it
     if of == "AUC":
         of_one = 1 / person.clearance
     else:

@@ -164,10 +164,7 @@ COLUMNS = {
 
 PARAMETERS = {
     **{f"mu_{k}": Parameter(f"mean gradient of the {ORDINAL[k - 1]} trait") for k in TRAITS},
-    **{
-        f"tau_{k}": Parameter(f"sd of the {ORDINAL[k - 1]} trait's gradients over the years", (0, np.inf))
-        for k in TRAITS
-    },
+    **{f"tau_{k}": Parameter(f"sd of the {ORDINAL[k - 1]} trait's gradients over years", (0, np.inf)) for k in TRAITS},
     **{
         f"rho_{i}{j}": Parameter(
             f"correlation of the {ORDINAL[i - 1]} and {ORDINAL[j - 1]} trait's gradients"

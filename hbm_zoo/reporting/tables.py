@@ -175,14 +175,14 @@ def _written(column: pd.DataFrame, one_by_one: bool) -> pd.Series:
 
 
 def escaped(text: str) -> str:
-    r"""Text that Markdown takes as it is.
+    r"""Text that Markdown takes as it is, in one line.
 
     Examples
     --------
-    >>> escaped("A <b> | *")
-    'A \\<b> \\| \\*'
+    >>> escaped("A <b> | *"), escaped("two\nlines")
+    ('A \\<b> \\| \\*', 'two lines')
     """
-    return re.sub(r"([\\|<*`\[])", r"\\\1", text)
+    return re.sub(r"([\\|<*`\[])", r"\\\1", " ".join(text.splitlines()))
 
 
 def markdown(table: pd.DataFrame) -> str:

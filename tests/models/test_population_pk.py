@@ -550,13 +550,19 @@ def of_means(fit):
     return known["mean"].values, known["sd"].values / np.sqrt(fits.efficiency(fit) * draws)
 
 
+def test_a_weight_in_another_unit_is_said(cohort, small_cloud):
+    with pytest.warns(FrameWarning, match="times that of the heaviest of the cohort: is column 'weight' in kg"):
+        hz.population_pk.personalise(cohort, NEW[NEW["amount"].notna()].assign(weight=60_000.0))
+
+
 def test_where_the_draws_cannot_follow_the_cohort_is_fitted_again(cohort, small_cloud):
     """A patient of fifty times the concentrations: no draw of the cohort's fit expects that."""
     rows = NEW.assign(concentration=50 * NEW["concentration"])
-    person = hz.population_pk.personalise(cohort, rows)
+    with pytest.warns(FrameWarning, match="Patient new: Samples are .* times what typical values expect"):
+        person = hz.population_pk.personalise(cohort, rows)
     assert person.attrs["refitted"] == 1
     assert person.attrs["k_hat"] > 0.5
-    assert person.attrs["personalised"].endswith("too few: the cohort was fitted again with the patient.")
+    assert person.attrs["personalised"].endswith("these cannot follow: the cohort was fitted again with the patient.")
     kept = fits.hyperparameters(cohort).mu_V
     assert fits.hyperparameters(person).mu_V.mean() < kept.mean() - kept.std()
 
@@ -685,6 +691,8 @@ def test_calibration_sees_patients_who_were_given_half(small_cloud):
         ),
         (lambda fit: hz.population_pk.exposure(fit, 1.0, 12.0, number=2.5, patient="P01"), "a whole number of doses"),
         (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="trough", patient="P01"), "the hours between doses"),
+        (lambda fit: hz.population_pk.dose_for(fit, 5.0, duration=-1, patient="P01"), "duration must be a finite"),
+        (lambda fit: hz.population_pk.curve(fit, [], patient="P01"), "one time or more, got none"),
         (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="through", patient="P01"), "Did you mean 'trough'"),
         (lambda fit: hz.population_pk.personalise(fit, COHORT), "rows of one patient, got 6"),
         (lambda fit: hz.population_pk.personalise(fit, COHORT[COHORT["patient"] == "P02"]), "is in the fit already"),
