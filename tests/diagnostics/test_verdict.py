@@ -352,9 +352,9 @@ def test_the_weight_of_data_is_compared_with_those_that_have_an_estimate():
     of |= {"surprise": [0.5, 0.6, 0.7, np.nan, np.nan], "volume": [8.0, 8.0, 8.0, 4.0, 4.0]}
     summary = xr.Dataset({name: ("module", values) for name, values in of.items()})
     target = xr.DataArray(np.ones(5), dims="module")
-    said = _why("samples", summary, target, 2, "its rows")
+    said = _why("samples", summary, target, 2, False)
     assert said == ": its data weigh less than those of most that have an estimate of their own (kappa 0.90; samples 8)"
-    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2, "its rows")
+    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2, False)
     assert every == ": its data weigh less than those of most (kappa 0.90; samples 8)"
 
 
@@ -363,6 +363,19 @@ def test_a_group_that_moves_away_from_the_target_is_not_said_to_be_pulled():
     of = {"own": [8.31, 5.0, 6.0], "mean": [8.46, 5.1, 6.05], "kappa": [0.99, 0.95, 0.9]}
     of |= {"surprise": [1.5, 1.0, 0.5], "volume": [38.0, 20.0, 10.0]}
     summary = xr.Dataset({name: ("tissue", values) for name, values in of.items()})
-    away = ", away from 6.81: no pull of the others, but its rows"
-    assert _why("cells", summary, xr.DataArray(6.81), 0, "its rows") == away
-    assert "its rows" not in _why("cells", summary, xr.DataArray(9.0), 0, "its rows")
+    away = ", away from 6.81: no pull of the others, but how its own rows count: those that lie far out less, say"
+    assert _why("cells", summary, xr.DataArray(6.81), 0, False) == away
+    assert "its other coefficients" in _why("cells", summary, xr.DataArray(6.81), 0, True)
+    assert "no pull" not in _why("cells", summary, xr.DataArray(9.0), 0, False)
+
+
+def test_far_out_is_by_the_distance_that_is_printed():
+    """A slope that its intercept did not expect need not be far from the others' slopes."""
+    of = {"own": [9.6, 1.5, 25.0], "mean": [11.9, 2.0, 24.5], "kappa": [0.84, 0.8, 0.85]}
+    of |= {"surprise": [2.5, 0.5, 0.6], "volume": [10.0, 10.0, 10.0]}
+    summary, target = xr.Dataset({name: ("genotype", v) for name, v in of.items()}), xr.DataArray(13.2)
+    said = [_why("rows", summary, target, 0, of_several) for of_several in (True, False)]
+    assert said[0] == ": it lies far out for what its other coefficients say (0.3 times the median distance from 13.2)"
+    assert said[1] == ": it lies far out for data as precise as its own (0.3 times the median distance from 13.2)"
+    beyond = summary.assign(own=("genotype", [40.0, 15.0, 10.0]), mean=("genotype", [38.0, 14.6, 10.4]))
+    assert _why("rows", beyond, target, 0, True).startswith(": it lies far out (8")

@@ -57,23 +57,24 @@ def _of_coefficient(
     if not moved[j] > NOTICEABLE * float(summary["sd"][j]):
         return [*sentences, f"no {group} moves noticeably{where}"]
     own, mean = (plain(float(summary[name][j])) for name in ("own", "mean"))
-    moved_by = "its other coefficients" if where else "how its own rows count: those that lie far out less, say"
-    why = _why(words["volume"], summary, target, j, moved_by) if target is not None else ""
+    why = _why(words["volume"], summary, target, j, bool(where)) if target is not None else ""
     name = named(group, summary[record.group].values[j])
     return [*sentences, f"{name} moves farthest{'' if sentences else where}, from {own} to {mean}{why}"]
 
 
-def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, otherwise: str) -> str:
+def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, one_of_several: bool) -> str:
     """Its distance from the target or the weight of its data: whichever is further from usual.
 
-    The others pull a group towards the target; one that moves away from it is moved by what else there is.
+    The others pull a group towards the target; one that moves away from it is moved by what else there is, and one of
+    several coefficients by what the others of its group say of it.
 
     The way that a group moves is its surprise times what its data are moved by a surprise of one: a distance that is
     large because its data say little is no surprise.
     """
     own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
     if (own[j] - targets[j]) * (float(summary["mean"][j]) - own[j]) > 0:
-        return f", away from {plain(float(targets[j]))}: no pull of the others, but {otherwise}"
+        by = "its other coefficients" if one_of_several else "how its own rows count: those that lie far out less, say"
+        return f", away from {plain(float(targets[j]))}: no pull of the others, but {by}"
     distance, surprise, moved = abs(own - targets), abs(summary["surprise"].values), abs(own - summary["mean"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved_by_one = moved / surprise
@@ -83,8 +84,11 @@ def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, o
     weight = f"kappa {kappa:.2f}; {volume_label} {plain(volume)}"
     if max(far, light) <= CONTRAST:
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
-    if far > light:
+    if far > light and _times_the_median(distance, j) > CONTRAST:
         return f": it lies far out ({away})"
+    if far > light:
+        what = "for what its other coefficients say" if one_of_several else "for data as precise as its own"
+        return f": it lies far out {what} ({away})"
     most = "most" if np.isfinite(own).all() else "most that have an estimate of their own"
     return f": its data weigh {'little' if kappa < 0.5 else f'less than those of {most}'} ({weight})"
 
