@@ -95,7 +95,10 @@ OF_EFFECTS = {
         fewer="{groups} differ by less than the fitted spread has it: look at its prior",
         poolings=("partial",),
     ),
-    "tails": replace(checks.OF_ALL["tails"], alternative={"more": {"population": "student-t"}}),
+    "tails": replace(
+        checks.OF_ALL["tails"],
+        alternative={"more": {"population": "student-t"}, "fewer": {"population": {"student-t": "normal"}}},
+    ),
 }
 
 

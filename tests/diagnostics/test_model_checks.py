@@ -12,7 +12,7 @@ import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.cross_validation import lean
 from hbm_zoo.diagnostics.left_out_places import places, tails_left_out, tails_of_rows, two_sided
-from hbm_zoo.diagnostics.model_checks import _outlying
+from hbm_zoo.diagnostics.model_checks import _outlying, _to_try
 from hbm_zoo.diagnostics.replicas import Refits, sequential_p
 from hbm_zoo.diagnostics.verdict.criticism import instead, misfit
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
@@ -315,3 +315,13 @@ def test_what_to_try_is_an_option_that_mends_this_side():
         found = hz.check_model(complete)
         assert "spread" in found.attrs["rejected"]["complete"]
         assert found.attrs["alternative"]["complete"] == options
+
+
+def test_from_tails_that_are_too_light_a_t_population_leads_back_to_the_normal():
+    tails = hz.vaccine_clinics.MODEL.extras.checks["tails"].alternative
+    trials = hz.load_data("bcg_vaccine")
+    for population, options in (("student-t", {"population": "normal"}), ("normal", {})):
+        record = hz.vaccine_clinics.MODEL.under(population=population)
+        fit = hz.fit(record, trials, "complete", draws=100, random_seed=1, progressbar=False)
+        assert _to_try(record, fit, tails["fewer"]) == options
+        assert _to_try(record, fit, tails["more"]) == ({} if options else {"population": "student-t"})
