@@ -33,6 +33,8 @@ LONGEST_NAME = 28
 CHARACTERS_AN_INCH = 14
 WIDE_RANGE = 8
 ROUNDING = 1e-6
+#: Names that a label has at most where several points are one.
+MOST_AT_A_PLACE = 3
 
 
 class Picture(Figure):
@@ -173,7 +175,7 @@ def label_edge(axes, heights: np.ndarray, texts: list[str], colours: list[str] |
 
 
 def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: bool = False) -> None:
-    """Name each point; points in one place share a label, and a label gives way to those below it.
+    """Name each point; points in one place share a label, of a few names, and it gives way to those below it.
 
     A label stands to the right where there is room, or ``outward``, on the side away from 0.
     """
@@ -184,7 +186,8 @@ def name_points(axes, x: np.ndarray, y: np.ndarray, labels: Iterable, outward: b
     row, letter = 1.3 * SMALL, 0.62 * SMALL
     taken: list[tuple] = []
     for place in sorted(places, key=lambda place: place[1]):
-        text = ", ".join(places[place])
+        names, others = places[place][:MOST_AT_A_PLACE], places[place][MOST_AT_A_PLACE:]
+        text = ", ".join(names) + (f" and {len(others)} more" if others else "")
         across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
         side = np.sign(place[0]) if outward else 1 if across < 0.75 else -1
         left = across * width + (6 if side > 0 else -6 - letter * len(text))

@@ -107,6 +107,12 @@ def test_labels_at_the_edge_keep_their_order_and_their_distance():
     assert np.diff(pixels).min() > SMALL / 72 * figure.dpi
 
 
+def test_many_points_in_one_place_are_named_by_a_few_and_counted():
+    axes = Figure().subplots()
+    name_points(axes, np.full(7, 2.0), np.full(7, 5.0), [*"abcdefg"])
+    assert [text.get_text() for text in axes.texts] == ["a, b, c and 4 more"]
+
+
 def test_points_in_one_place_share_a_name_and_near_ones_make_room():
     figure = Figure(figsize=(6, 4))
     axes = figure.subplots()
