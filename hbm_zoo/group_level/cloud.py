@@ -37,6 +37,8 @@ CELLS_AT_ONCE = 16_000_000  # Numbers in one array of draws x groups x nodes x c
 FEWEST = 100
 INTEGRAL, OF_NODES = ("log_marginal", "error", "effective"), "log_likelihood"
 STEP = 0.1
+#: Spreads, in those of the pilot's population, by which a population is widened to see a likelihood around it.
+WIDE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,8 @@ class Cloud:
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
     roughly
-        Whether nodes that move lie where a few steps towards the top lead: so where each step is many simulations.
+        Whether nodes that move lie where those of the fit have the likelihood (`top_by_nodes`), and no top is looked
+        for: so where each step towards it is many simulations.
 
     Examples
     --------
@@ -113,6 +116,7 @@ class Cloud:
             nodes=self._nodes,
             log_sampled=summed(self._on_fixed_nodes),
             log_most=summed(self._at_best),
+            log_at_most=summed(self._at_most),
             step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
@@ -155,6 +159,15 @@ class Cloud:
         flat, restored = flattened(self.at(h, data), self.group)
         best = [self._density(data.predicted, some, data).max("node") for some in self._portions(flat, data)]
         return restored(xr.concat(best, dim="state"))
+
+    def _at_most(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """The same, but of a group whose nodes do not move its integral."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        parts = []
+        for some in self._portions(flat, data):
+            found, best = integral(self._fixed(some, data)), self._density(data.predicted, some, data).max("node")
+            parts.append(found.log_marginal.where(found.effective >= FEWEST, best))
+        return restored(xr.concat(parts, dim="state"))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
@@ -287,7 +300,8 @@ class Cloud:
                 log_likelihood = partial(self._finite, h=some, data=one)
                 every = data.sizes["node"]
                 size = min(self.moving_size or every, every)
-                moved = moving(log_likelihood, population, size, one.seed.item(), self.roughly)
+                top = top_by_nodes(self._density(one.predicted, some, one), population, one) if self.roughly else None
+                moved = moving(log_likelihood, population, size, one.seed.item(), top)
                 yield {"state": states, self.group: j}, moved
 
 
@@ -342,11 +356,15 @@ def integral(log_f: xr.DataArray) -> xr.Dataset:
 
 
 def moving(
-    log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int, roughly: bool = False
+    log_likelihood: Callable,
+    population: MultivariateNormal,
+    size: int,
+    seed: int,
+    top: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> xr.Dataset:
     """Nodes of one group that move with the population, and its integral, at each state of the hyperparameters.
 
-    They lie around the top, or where a few steps towards it lead.
+    They lie around the top, which is looked for if it is not given.
 
     With w = f/q and v = N(z; 0, I)/q in units of their means, log m = log mean f/q - b log mean N/q, b the slope of w
     on v; its error is that of w - b v.
@@ -354,7 +372,7 @@ def moving(
     log_f = standardised(log_likelihood, population, "state")
     states, coefficients = population.mean.sizes["state"], population.mean.sizes["coefficient"]
     points = standard_points(coefficients, size, seed)
-    z, log_q, height = proposed(log_f, states, tuple(part[None] for part in points), roughly)
+    z, log_q, height = proposed(log_f, states, tuple(part[None] for part in points), top)
     log_w, log_v = height - log_q, log_standard_normal(z) - log_q
     (log_mean, w), (log_mean_v, v) = _in_units_of_mean(log_w), _in_units_of_mean(log_v)
     slope = (w * v).mean(axis=1, keepdims=True) / (v**2).mean(axis=1, keepdims=True)
@@ -370,6 +388,38 @@ def moving(
         | {name: (("state", "node"), value) for name, value in of_nodes.items()}
         | {"theta": theta.drop_vars(theta.coords)}
     )
+
+
+def top_by_nodes(
+    log_likelihood: xr.DataArray, population: MultivariateNormal, one: xr.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mode and curvature [state, deviate, ...] of likelihood x population, as the nodes of the fit have the likelihood.
+
+    The normal whose product with a wider population has the mean and covariance of the nodes' weights there, as an
+    approximating factor (Minka 2001, Expectation propagation for approximate Bayesian inference, UAI 17:362-369). The
+    fewer nodes are effective, the wider it is.
+    """
+    theta = one.theta.transpose(..., "node", "coefficient").values.reshape(one.sizes["node"], -1)
+    mean, scale = (_by_state(part, dims) for part, dims in ((population.mean, 1), (population.cholesky, 2)))
+    pilot = one.pilot_cholesky.values
+    wide = scale @ scale.mT + WIDE**2 * pilot @ pilot.T
+    away = theta - mean[:, None]
+    log_wide = -np.einsum("sni,sij,snj->sn", away, np.linalg.inv(wide), away) / 2
+    given = log_likelihood.transpose("state", "node", ...).values.reshape(len(mean), -1)
+    weight = np.nan_to_num(special.softmax(given + log_wide - one.log_q.values.ravel(), axis=1), nan=1 / len(theta))
+    centre = (weight[:, None] @ away)[:, 0]
+    spread = np.einsum("sn,sni,snj->sij", weight, away, away) - centre[..., None] * centre[:, None]
+    precision = np.linalg.inv(spread + wide * (weight**2).sum(axis=1)[:, None, None])
+    values, vectors = np.linalg.eigh(scale.mT @ (precision - np.linalg.inv(wide)) @ scale)
+    curvature = np.eye(values.shape[1]) + (vectors * np.maximum(values, 0)[:, None]) @ vectors.mT
+    slope = scale.mT @ precision @ centre[..., None]
+    return np.linalg.solve(curvature, slope)[..., 0], curvature
+
+
+def _by_state(values: xr.DataArray, dims: int) -> np.ndarray:
+    """[state, ...] of a population of one group; 0 where it is not defined, and its integral is not either."""
+    values = values.transpose("state", ..., *["coefficient", "deviate"][:dims]).values
+    return np.nan_to_num(values.reshape(len(values), *values.shape[values.ndim - dims :]), posinf=0.0, neginf=0.0)
 
 
 def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,8 +29,9 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from, and of slopes; the least that
 #: a rate moves what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, SLOPE, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-2, 1e-3
-#: Nodes a module that move with the population; how often the others are placed anew.
-MOVING, ROUNDS = 128, 3
+#: Nodes a module that move with the population, where a formula is solved there and where steps are taken; how often the
+#: others are placed anew.
+MOVING, ROUNDS = {True: 128, False: 64}, 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Kinetics:
             log_density=log_density,
             rough=self._rough,
             size=self.size,
-            moving_size=MOVING,
+            moving_size=MOVING[self.network.linear],
             rounds=ROUNDS,
             roughly=True,
         )

@@ -61,6 +61,13 @@ solution count as impossible, and are named.
     >>> [name for name in MODEL.under(network=own).parameters if name.startswith("mu_")]
     ['mu_V', 'mu_K', 'mu_I']
 
+The shipped ``ccl4_chamber`` has one (`chamber.py`): twelve rats, each in a closed chamber of whose air carbon
+tetrachloride is taken up, stored in fat and destroyed by the liver, V C/(K + C). Three log rates are a rat's own: of
+breathing Q [L/h], V [mg/h] and K [mg/L]; the other constants of a rat are known. One sd of error cannot be that of 25
+and of 1,000 ppm; so values are shares of the dose, which is a known input, and errors are of shares. That is simpler
+than an error that grows with the amount, and these do not: within a rat they are as large at the end as at the
+beginning.
+
 What one module can tell: C alone depends on k1 k2 and k1 + km + k2 only, two functions of three rates, and does not
 know k1 from k2. So a module that shows C alone cannot tell its rates, however long it is watched; others that
 show B can. If no module shows B, pooling cannot help either, which is said before the fit.
@@ -107,6 +114,7 @@ from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
 from hbm_zoo.group_level.network import network as network
 from hbm_zoo.model import Extras, HierarchicalModel, Parameter, Shipped, verbs_of
 from hbm_zoo.models import network_checks
+from hbm_zoo.models.chamber import CHAMBER, RATS
 from hbm_zoo.models.networks import check_species, check_whole, of, side_by_side, simulated, written
 from hbm_zoo.priors import describe, moments
 
@@ -337,7 +345,13 @@ MODEL = HierarchicalModel(
     inputs={"initial": INITIAL},
     volume=lambda data: data.rows.sum(["instant", "species"]).rename("rows"),
     alternatives=ALTERNATIVES,
-    datasets={"simulated_network": Shipped()},
+    datasets={
+        "simulated_network": Shipped(),
+        "ccl4_chamber": Shipped(
+            columns={"module": "animal", "time": "time_h", "value": "share"},
+            options={"network": CHAMBER, "start": "air=1", "initial": RATS},
+        ),
+    },
     **of_network(MOTIF),
 )
 build = MODEL.build
