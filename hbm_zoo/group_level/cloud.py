@@ -418,8 +418,8 @@ def top_by_nodes(
 
 def _by_state(values: xr.DataArray, dims: int) -> np.ndarray:
     """[state, ...] of a population of one group; 0 where it is not defined, and its integral is not either."""
-    values = values.transpose("state", ..., *["coefficient", "deviate"][:dims]).values
-    return np.nan_to_num(values.reshape(len(values), *values.shape[values.ndim - dims :]), posinf=0.0, neginf=0.0)
+    found = values.transpose("state", ..., *["coefficient", "deviate"][:dims]).values
+    return np.nan_to_num(found.reshape(len(found), *found.shape[found.ndim - dims :]), posinf=0.0, neginf=0.0)
 
 
 def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

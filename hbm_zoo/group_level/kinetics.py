@@ -29,8 +29,8 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from, and of slopes; the least that
 #: a rate moves what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, SLOPE, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-2, 1e-3
-#: Nodes a module that move with the population, where a formula is solved there and where steps are taken; how often the
-#: others are placed anew.
+#: Nodes a module that move with the population, if there is a formula for what is there or not; how often the others
+#: are placed anew.
 MOVING, ROUNDS = {True: 128, False: 64}, 3
 
 

@@ -146,8 +146,8 @@ class GroupLevel:
         ``log_most(h, data)`` [sample]: no less than ``log_joint`` and much cheaper, where there is ``log_sampled``: the
         log likelihood, each group at the parameter that suits its data best.
     log_at_most
-        ``log_at_most(h, data)`` [sample]: no more than ``log_most``, no less than ``log_joint``, and nearly as cheap: the
-        integrals of those groups that need no simulation for them.
+        ``log_at_most(h, data)`` [sample]: no more than ``log_most``, no less than ``log_joint``, and nearly as cheap:
+        groups that need no simulation for their integrals have these.
     cells, cells_of_row
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
         ``cells_of_row(data)``: for each row and draw where rows are left out; by default as many.
