@@ -206,7 +206,10 @@ class Kinetics:
             return ((residuals(theta + steps) - residuals(theta - steps)) / (2 * SLOPE)).T
 
         ends = middle - FARTHEST, middle + FARTHEST
-        fits = (least_squares(residuals, middle + b, slopes, bounds=ends) for b in BEGINNINGS)
+        beginnings = [middle + b for b in BEGINNINGS]
+        if not self.network.linear:  # what takes steps takes them from the best of these
+            beginnings = [min(beginnings, key=lambda theta: (residuals(theta) ** 2).sum())]
+        fits = (least_squares(residuals, start, slopes, bounds=ends) for start in beginnings)
         best = min(fits, key=lambda fit: fit.cost)
         told = np.linalg.svd(best.jac, compute_uv=False)
         at_end = (abs(best.x - middle) > FARTHEST - 0.01).any()

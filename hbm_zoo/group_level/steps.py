@@ -115,16 +115,19 @@ def between(x: np.ndarray, new: np.ndarray, parts: list[np.ndarray], share: np.n
 
 def step_of(of: Changing, t: np.ndarray, x: np.ndarray, rates: np.ndarray, h: np.ndarray) -> tuple:
     """The state [species, point] after one step of RODAS, and its stages, the last of which is the error."""
-    now, size = of.change(t, x, rates), len(x)
+    size, points = x.shape
     dx, dt = SLOPE * np.maximum(abs(x), OF_MOST * abs(x).max(axis=0)), SLOPE * np.maximum(t, h)
-    beside = [of.change(t, x + dx[i] * np.eye(size)[:, [i]], rates) for i in range(size)]
-    matrix = np.stack([(now - one) / dx[i] for i, one in enumerate(beside)], axis=1).T  # [point, of species, species]
-    matrix = matrix.mT + np.eye(size) / (GAMMA * h)[:, None, None]
+    beside = x[:, None] + np.concatenate([np.eye(size)[..., None] * dx, np.zeros((size, 2, points))], axis=1)
+    when = np.concatenate([np.tile(t, size + 1), t + dt])  # slopes of all species and of time in one call
+    asked = of.change(when, beside.reshape(size, -1), np.tile(rates, size + 2)).reshape(size, size + 2, points)
+    now = asked[:, size]
+    matrix = ((now[:, None] - asked[:, :size]) / dx).transpose(2, 0, 1) + np.eye(size) / (GAMMA * h)[:, None, None]
     inverse = np.linalg.inv(np.where(np.isfinite(matrix).all(axis=(1, 2))[:, None, None], matrix, np.eye(size)))
-    in_time, parts = (of.change(t + dt, x, rates) - now) / dt, list[np.ndarray]()
+    in_time, parts = (asked[:, size + 1] - now) / dt, list[np.ndarray]()
     for in_state, in_sum, place, of_slope in STAGES:
         state = x + sum(a * part for a, part in zip(in_state, parts, strict=True))
         rest = sum(c * part for c, part in zip(in_sum, parts, strict=True)) / h
-        right = of.change(t + place * h, state, rates) + of_slope * h * in_time + rest
+        change = of.change(t + place * h, state, rates) if parts else now
+        right = change + of_slope * h * in_time + rest
         parts.append((inverse @ right.T[..., None])[..., 0].T)
     return state + parts[-1], parts

@@ -62,11 +62,11 @@ solution count as impossible, and are named.
     ['mu_V', 'mu_K', 'mu_I']
 
 The shipped ``ccl4_chamber`` has one (`chamber.py`): twelve rats, each in a closed chamber whose air has carbon
-tetrachloride, which is breathed, kept in fat and destroyed by the liver, V C/(K + C). Two log rates are a rat's own: of
-breathing, Q [L/h], and V [mg/h]; K, of the enzyme, and the other constants of a rat are taken for known. Doses are from
-25 to 1,000 ppm, and errors in ppm are fifty times as large in one as in another; so values are shares of the dose, which
-is a known input: there one sd is right within a factor of three, and no further parameter is needed. Rats of high doses,
-whose livers are saturated, cannot tell V alone.
+tetrachloride, which is breathed, kept in fat and destroyed by the liver, V C/(K + C). Two log rates are a rat's own:
+of breathing, Q [L/h], and V [mg/h]; K, of the enzyme, and the other constants of a rat are taken for known. Doses are
+from 25 to 1,000 ppm, and errors in ppm are fifty times as large in one as in another; so values are shares of the
+dose, which is a known input: there one sd is right within a factor of three, and no further parameter is needed. Rats
+of high doses, whose livers are saturated, cannot tell V alone.
 
 What one module can tell: C alone depends on k1 k2 and k1 + km + k2 only, two functions of three rates, and does not
 know k1 from k2. So a module that shows C alone cannot tell its rates, however long it is watched; others that
