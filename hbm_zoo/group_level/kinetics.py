@@ -148,11 +148,18 @@ class Kinetics:
 
     def _without_others(self, h: xr.Dataset, data: xr.Dataset, i: int) -> xr.DataArray:
         value, j, instant, species = (data[name].values[i] for name in ROW)
-        one = data.isel(module=[j])
         if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
-            self._last[:] = h, data, j, self.cloud.conditional(h, one)
-        known, at = self._last[3], one.isel(instant=[instant])
-        f = on_nodes(lambda theta: self.expected(theta, at).isel(instant=0, species=species), known.theta, one)
+            one = data.isel(module=[j])
+            self._last[:] = h, data, j, one, self.cloud.conditional(h, one)
+        one, known = self._last[3:]
+        at = one.isel(instant=[instant])
+
+        def there(theta: xr.DataArray) -> xr.DataArray:
+            if "theta" in one and theta.values is one.theta.values:  # one solution for all rows of the module
+                return self.at_nodes(theta, one).isel(instant=instant, species=species)
+            return self.expected(theta, at).isel(instant=0, species=species)
+
+        f = on_nodes(there, known.theta, one)
         of_row = -((value - f) ** 2) / (2 * h.sigma**2) - np.log(h.sigma) - np.log(2 * np.pi) / 2
         return -known.log_expectation(-of_row.where(known.weight > 0, 0.0)).isel(module=0, drop=True)
 

@@ -91,3 +91,18 @@ def test_one_set_of_rates_for_all_is_their_least_squares(rats):
         mu = posterior[f"mu_{name}"]
         assert abs(float(mu.mean()) - value) < 0.5 * float(mu.std()) + 0.01, name
     assert float(posterior["sigma"].mean()) == pytest.approx(np.sqrt(2 * exact.cost / (429 - 2)), rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no solution of amounts:RuntimeWarning")
+def test_how_fast_a_rat_breathes_is_its_own_least_squares(rats):
+    """Q is told by each rat alone; V by those of the two low doses, and not by the others."""
+    fit = hz.fit(MODEL, hz.load_data("ccl4_chamber"), "none", random_seed=1, progressbar=False, draws=250, **OPTIONS)
+    known = fit["group_summary"].dataset
+    for j, rat in enumerate(known["module"].values):
+        exact, sd = least([rats[rat]]).x, known["sd"].values[j]
+        assert abs(known["mean"].values[j, 0] - exact[0]) < sd[0] + 0.01, rat
+        if rats[rat][0] < 100:
+            assert abs(known["mean"].values[j, 1] - exact[1]) < sd[1] + 0.01, rat
+    assert (known["sd"].values[:6, 1] > 0.5).all()
+    assert (known["sd"].values[6:, 1] < 0.2).all()
