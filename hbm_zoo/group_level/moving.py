@@ -14,6 +14,8 @@ from hbm_zoo.group_level.weighted import MultivariateNormal
 OF_NODES = "log_likelihood"
 #: Spreads, in those of the pilot's population, by which a population is widened to see a likelihood around it.
 WIDE = 0.5
+#: Means and spreads of logs beyond which all are alike: no exponential of them is a number.
+FARTHEST = 1e6
 
 
 def moving(
@@ -66,7 +68,8 @@ def top_by_nodes(
     wide = scale @ scale.mT + WIDE**2 * pilot @ pilot.T
     away = theta - mean[:, None]
     log_wide = -np.einsum("sni,sij,snj->sn", away, np.linalg.inv(wide), away) / 2
-    given = log_likelihood.transpose("state", "node", ...).values.reshape(len(mean), -1)
+    given = log_likelihood.broadcast_like(population.mean.isel(coefficient=0, drop=True))  # states may differ in these
+    given = given.transpose("state", ...).values.reshape(len(mean), -1)
     weight = np.nan_to_num(special.softmax(given + log_wide - one.log_q.values.ravel(), axis=1), nan=1 / len(theta))
     centre = (weight[:, None] @ away)[:, 0]
     spread = np.einsum("sn,sni,snj->sij", weight, away, away) - centre[..., None] * centre[:, None]
@@ -80,7 +83,8 @@ def top_by_nodes(
 def _by_state(values: xr.DataArray, dims: int) -> np.ndarray:
     """[state, ...] of a population of one group; 0 where it is not defined, and its integral is not either."""
     found = values.transpose("state", ..., *["coefficient", "deviate"][:dims]).values
-    return np.nan_to_num(found.reshape(len(found), *found.shape[found.ndim - dims :]), posinf=0.0, neginf=0.0)
+    found = np.nan_to_num(found.reshape(len(found), *found.shape[found.ndim - dims :]), posinf=0.0, neginf=0.0)
+    return found.clip(-FARTHEST, FARTHEST)
 
 
 def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,10 @@ from scipy.stats import qmc
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.reaction_networks import _functions as combinations_of
 from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.group_level.moving import top_by_nodes
+from hbm_zoo.group_level.newton import modes
+from hbm_zoo.group_level.proposal import standardised
+from hbm_zoo.group_level.weighted import MultivariateNormal
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.priors import moments
 from hbm_zoo.workers import pickling
@@ -115,6 +119,29 @@ def test_integrals_over_modules_are_brute_force(seen, module, spread):
     assert abs(float(known.log_marginal) - exact) < 4 * np.hypot(error, float(known.error)) + 1e-4
     assert float(known.error) < 0.15
     assert error < 0.02
+
+
+def test_nodes_that_move_lie_where_those_of_the_fit_have_the_likelihood(seen):
+    """Around the top that is looked for, within its width; and somewhere for hyperparameters that are no numbers."""
+    cloud = MODEL.group_level.log_left_out.__self__
+    h = {name: [value, 0.1 * value, 1e200, np.nan] if name == "omega_km" else [value] * 4 for name, value in H.items()}
+    h, one = xr.Dataset({name: ("state", value) for name, value in h.items()}), seen.isel(module=[0])
+    h["sigma"] = H["sigma"]  # one for all states
+    population = cloud.population(h).over(h.state).over(xr.ones_like(one.seed, dtype=float))
+    mode, curvature = top_by_nodes(cloud.log_density(one.predicted, h, one), population, one)
+    assert np.isfinite(mode).all()
+    assert np.isfinite(curvature).all()
+    some, few = h.isel(state=[0, 1]), population.mean.isel(state=[0, 1])
+    log_f = standardised(
+        lambda theta: cloud.log_density(cloud.predict(theta, one), some, one),
+        MultivariateNormal(few, population.cholesky.isel(state=[0, 1])),
+        "state",
+    )
+    exact, sharp = modes(log_f, np.zeros((2, 3)), 0.01)
+    away = np.einsum("si,sij,sj->s", mode[:2] - exact, sharp, mode[:2] - exact)
+    assert (away < 4).all()
+    ratio = np.linalg.slogdet(curvature[:2])[1] - np.linalg.slogdet(sharp)[1]
+    assert (abs(ratio) < 2).all()
 
 
 def test_without_spread_every_module_has_the_typical_rates(seen):
