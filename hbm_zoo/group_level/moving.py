@@ -68,8 +68,8 @@ def top_by_nodes(
     wide = scale @ scale.mT + WIDE**2 * pilot @ pilot.T
     away = theta - mean[:, None]
     log_wide = -np.einsum("sni,sij,snj->sn", away, np.linalg.inv(wide), away) / 2
-    given = log_likelihood.broadcast_like(population.mean.isel(coefficient=0, drop=True))  # states may differ in these
-    given = given.transpose("state", ...).values.reshape(len(mean), -1)
+    of_states = log_likelihood.broadcast_like(population.mean.isel(coefficient=0, drop=True))  # it may be one for all
+    given = of_states.transpose("state", ...).values.reshape(len(mean), -1)
     weight = np.nan_to_num(special.softmax(given + log_wide - one.log_q.values.ravel(), axis=1), nan=1 / len(theta))
     centre = (weight[:, None] @ away)[:, 0]
     spread = np.einsum("sn,sni,snj->sij", weight, away, away) - centre[..., None] * centre[:, None]
