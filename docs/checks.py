@@ -264,7 +264,7 @@ def concentrations(frame, rng, kinds=0.0, share=0.0, degrees=np.inf):
     record = hz.population_pk.MODEL.under(route="iv")
     data = record.data(frame, **record.extras.simulated)
     theta = np.log([2.8, 32.0]) + 0.2 * rng.standard_normal((data.sizes["patient"], 2))
-    theta[0, 0] += kinds
+    theta[0, 2] += kinds
     h = xr.Dataset({"sigma_add": 0.0, "sigma_prop": 0.0})
     f = record.group_level.replicate(rng, xr.DataArray(theta, dims=("patient", "coefficient")), h, data, data).values
     noise = rng.standard_normal(f.size) if degrees == np.inf else rng.standard_t(degrees, f.size)
@@ -289,12 +289,12 @@ def t_noise_of_samples(frame, rng):
 
 
 def amounts(frame, rng, kinds=0.0, loss=0.0, share=0.0, degrees=np.inf):
-    """Modules within 20 % of one another; one whose first rate is another, a loss that the network has not, noise."""
+    """Modules within 20 % of one another; one whose last rate is another, a loss that the network has not, noise."""
     record = hz.reaction_networks.MODEL.under(network="A <-> B : k1, km; B -> C : k2; A -> 0 : loss")
     data, h = record.data(frame), xr.Dataset({"sigma": 0.0})
     with np.errstate(divide="ignore"):
         theta = np.log([1.0, 0.6, 0.5, loss]) + 0.2 * rng.standard_normal((data.sizes["module"], 4))
-    theta[0, 0] += kinds
+    theta[0, 2] += kinds
     theta = xr.DataArray(theta, dims=("module", "coefficient"))
     x = record.group_level.replicate(rng, theta, h, data, data).values
     noise = rng.standard_normal(x.size) if degrees == np.inf else rng.standard_t(degrees, x.size)
@@ -302,7 +302,7 @@ def amounts(frame, rng, kinds=0.0, loss=0.0, share=0.0, degrees=np.inf):
 
 
 def a_module_of_another_kind(frame, rng):
-    """The first rate of one of eight modules is a twentieth of theirs, who are within 20 % of one another."""
+    """The last rate of one of eight modules is a twentieth of theirs, who are within 20 % of one another."""
     return amounts(frame, rng, kinds=-np.log(20))
 
 

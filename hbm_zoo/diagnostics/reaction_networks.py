@@ -12,15 +12,18 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.group_level.populations import Population
-from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, thinned
+from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.free_parameters import means_of, on_path
 from hbm_zoo.inference.loo import k_hat_threshold, smoothed
 from hbm_zoo.inference.nodes import apart, with_nodes
+from hbm_zoo.inference.sampling import refit
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
 
 #: Draws of the hyperparameters over which a module is averaged, and portions of them, whose scatter is the error.
 DRAWS, PORTIONS = 400, 10
+#: Proposals that are weighted to leave a module out.
+PROPOSALS = 4000
 #: How far the squares of a module may be from those with two rates exchanged, of their size, to be the same.
 SAME = 1e-6
 #: Of the spreads at their posterior means, those at which integrals are looked at; nats within which they are resolved.
@@ -49,7 +52,7 @@ def identifiability(
         ``others`` only, ``alone`` with no more than its own data (and the error sigma that all tell), and with ``all``;
         ``mcse`` of the last; ``from_own`` and ``from_others``, the shares of the prior's variance that either takes
         off by itself; ``k_hat`` of the weights by which the module's own data are left out: beyond the limit of so
-        many draws, 1 - 1/log10(draws) and at most 0.7, which is 0.62 for 400, ``others`` is NaN.
+        many draws, 1 - 1/log10(draws) and at most 0.7, ``others`` is of a fit of the other modules.
 
     Raises
     ------
@@ -59,7 +62,9 @@ def identifiability(
     Notes
     -----
     Var(q) = E[Var(q | h)] + Var(E[q | h]) over draws of h, each given the data by the nodes of the module; for
-    ``others`` the draws are weighted by 1 / m_j(h) (Vehtari, Gelman & Gabry 2017, Stat Comput 27:1413-1432).
+    ``others`` the draws, or the proposals that independent draws were made of, are weighted by 1 / m_j(h) (Vehtari,
+    Gelman & Gabry 2017, Stat Comput 27:1413-1432). A module that tells much, one of few that are watched closely, has
+    weights that no draws of all modules bear: 1 / m_j is large where its data say that the truth is not.
     What is declared is what is seen: directions of a posterior, `directions`, are of one place and miss a sum of rates.
 
     Examples
@@ -77,21 +82,39 @@ def identifiability(
     by_itself = h.assign({name: xr.full_like(h.sigma, value) for name, value in wide.items()})
     own = with_nodes(record, apart(data)[0], priors_of(fit), int(fit.attrs["seed"]), by_itself)
     prior = level.population(by_itself.isel(sample=[0])).map(of).sd.isel(sample=0)
-    before, rows = level.population(h).map(of), []
+    rows = []
     for j in range(data.sizes["module"]):
         one, alone = data.isel(module=[j]), own.isel(module=[j])
-        log_m = level.log_left_out(h, one).isel(module=0).values
-        (log_weight,), (k_hat,) = smoothed(-log_m[None])
+        without, weight, k_hat = _without(record, fit, data, j)
         after = level.conditional(h, one).map(of)
-        holds = k_hat <= k_hat_threshold(log_m.size)
         sds = {
             "prior": prior.values,
-            "others": sd_of_mixture(before, np.exp(log_weight)) if holds else np.full(len(functions), np.nan),
+            "others": sd_of_mixture(level.population(without).map(of), weight),
             "alone": sd_of_mixture(level.conditional(by_itself, alone).map(of)),
             "all": sd_of_mixture(after),
         }
         rows.append(_rows(data["module"].values[j], functions, sds, _error(after), k_hat))
     return pd.concat(rows)
+
+
+def _without(
+    record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, j: int
+) -> tuple[xr.Dataset, np.ndarray | None, float]:
+    """Hyperparameters [sample] given all modules but one, their weights, None if they are even, and k-hat.
+
+    The proposals of independent draws reach farther than the draws; where their weights are in doubt all the same, the
+    others are fitted again.
+    """
+    level, reached = record.group_level, proposals(fit)
+    h = thinned(hyperparameters(fit), DRAWS) if reached is None else thinned(reached, PROPOSALS)
+    given = 0.0 if reached is None else h.log_ratio.values
+    log_m = level.log_left_out(h, data.isel(module=[j])).isel(module=0).values
+    (log_weight,), (k_hat,) = smoothed((given - log_m)[None])
+    if k_hat <= k_hat_threshold(log_m.size):
+        return h, np.exp(log_weight), float(k_hat)
+    others = level.without_group(data, record.group, j)
+    again = refit(fit, others, int(fit.attrs["seed"]) + j, record, DRAWS // fit.attrs["chains"] + 1)
+    return hyperparameters(again), None, float(k_hat)
 
 
 def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.DataFrame:

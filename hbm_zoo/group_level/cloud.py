@@ -30,12 +30,13 @@ from scipy import special
 from hbm_zoo.group_level.adapted import adapted
 from hbm_zoo.group_level.features import features, log_normal
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically, summed
-from hbm_zoo.group_level.proposal import log_standard_normal, proposed, standard_points, standardised
+from hbm_zoo.group_level.moving import OF_NODES, moving, top_by_nodes
+from hbm_zoo.group_level.proposal import proposed, standard_points, standardised
 from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 CELLS_AT_ONCE = 16_000_000  # Numbers in one array of draws x groups x nodes x coefficients.
 FEWEST = 100
-INTEGRAL, OF_NODES = ("log_marginal", "error", "effective"), "log_likelihood"
+INTEGRAL = "log_marginal", "error", "effective"
 STEP = 0.1
 
 
@@ -69,7 +70,8 @@ class Cloud:
     rounds
         How often the nodes are placed anew by their weights, where a likelihood is large in several places (`adapted`).
     roughly
-        Whether nodes that move lie where a few steps towards the top lead: so where each step is many simulations.
+        Whether nodes that move lie where those of the fit have the likelihood (`top_by_nodes`), and no top is looked
+        for: so where each step towards it is many simulations.
 
     Examples
     --------
@@ -113,6 +115,7 @@ class Cloud:
             nodes=self._nodes,
             log_sampled=summed(self._on_fixed_nodes),
             log_most=summed(self._at_best),
+            log_at_most=summed(self._at_most),
             step=STEP,
             integration_error=lambda h, data: self.integrate(h, data).error,
             **formulas,
@@ -155,6 +158,15 @@ class Cloud:
         flat, restored = flattened(self.at(h, data), self.group)
         best = [self._density(data.predicted, some, data).max("node") for some in self._portions(flat, data)]
         return restored(xr.concat(best, dim="state"))
+
+    def _at_most(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        """The same, but of a group whose nodes do not move its integral."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        parts = []
+        for some in self._portions(flat, data):
+            found, best = integral(self._fixed(some, data)), self._density(data.predicted, some, data).max("node")
+            parts.append(found.log_marginal.where(found.effective >= FEWEST, best))
+        return restored(xr.concat(parts, dim="state"))
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Weighted:
         """What is known of each group's theta after its data, draws x groups x nodes of it at once."""
@@ -287,7 +299,8 @@ class Cloud:
                 log_likelihood = partial(self._finite, h=some, data=one)
                 every = data.sizes["node"]
                 size = min(self.moving_size or every, every)
-                moved = moving(log_likelihood, population, size, one.seed.item(), self.roughly)
+                top = top_by_nodes(self._density(one.predicted, some, one), population, one) if self.roughly else None
+                moved = moving(log_likelihood, population, size, one.seed.item(), top)
                 yield {"state": states, self.group: j}, moved
 
 
@@ -339,44 +352,6 @@ def integral(log_f: xr.DataArray) -> xr.Dataset:
         effective = (total**2 / squares).fillna(0.0)
         error = np.sqrt(np.maximum(1 / effective - 1 / size, 0.0))
         return xr.Dataset({"log_marginal": top + np.log(total / size), "error": error, "effective": effective})
-
-
-def moving(
-    log_likelihood: Callable, population: MultivariateNormal, size: int, seed: int, roughly: bool = False
-) -> xr.Dataset:
-    """Nodes of one group that move with the population, and its integral, at each state of the hyperparameters.
-
-    They lie around the top, or where a few steps towards it lead.
-
-    With w = f/q and v = N(z; 0, I)/q in units of their means, log m = log mean f/q - b log mean N/q, b the slope of w
-    on v; its error is that of w - b v.
-    """
-    log_f = standardised(log_likelihood, population, "state")
-    states, coefficients = population.mean.sizes["state"], population.mean.sizes["coefficient"]
-    points = standard_points(coefficients, size, seed)
-    z, log_q, height = proposed(log_f, states, tuple(part[None] for part in points), roughly)
-    log_w, log_v = height - log_q, log_standard_normal(z) - log_q
-    (log_mean, w), (log_mean_v, v) = _in_units_of_mean(log_w), _in_units_of_mean(log_v)
-    slope = (w * v).mean(axis=1, keepdims=True) / (v**2).mean(axis=1, keepdims=True)
-    found = {
-        "log_marginal": log_mean - slope[:, 0] * log_mean_v,
-        "error": np.sqrt(((w - slope * v) ** 2).mean(axis=1) / size),
-        "effective": size / (1 + (w**2).mean(axis=1)),
-    }
-    theta = population.at(xr.DataArray(z, dims=("state", "node", "deviate")))
-    of_nodes = {"log_f": log_w, OF_NODES: height - log_standard_normal(z)}
-    return xr.Dataset(
-        {name: ("state", value) for name, value in found.items()}
-        | {name: (("state", "node"), value) for name, value in of_nodes.items()}
-        | {"theta": theta.drop_vars(theta.coords)}
-    )
-
-
-def _in_units_of_mean(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log mean [state], and how far each is from the mean in units of it [state, node]."""
-    log_mean = special.logsumexp(log_w, axis=1) - np.log(log_w.shape[1])
-    with np.errstate(invalid="ignore"):  # where all is 0 nothing is far from the mean
-        return log_mean, np.nan_to_num(np.expm1(log_w - log_mean[:, None]))
 
 
 def nodes(

@@ -29,8 +29,9 @@ ROW = ("value", "of_module", "of_instant", "of_species")
 #: From typical rates, in logs, beyond which a least square is none; steps to begin from, and of slopes; the least that
 #: a rate moves what is expected, over the most, for it to be told from the others.
 FARTHEST, BEGINNINGS, SLOPE, TOLD = 8.0, (0.0, -1.0, 1.0), 1e-2, 1e-3
-#: Nodes a module that move with the population; how often the others are placed anew.
-MOVING, ROUNDS = 128, 3
+#: Nodes a module that move with the population, if there is a formula for what is there or not; how often the others
+#: are placed anew.
+MOVING, ROUNDS = {True: 128, False: 64}, 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Kinetics:
             log_density=log_density,
             rough=self._rough,
             size=self.size,
-            moving_size=MOVING,
+            moving_size=MOVING[self.network.linear],
             rounds=ROUNDS,
             roughly=True,
         )
@@ -147,11 +148,18 @@ class Kinetics:
 
     def _without_others(self, h: xr.Dataset, data: xr.Dataset, i: int) -> xr.DataArray:
         value, j, instant, species = (data[name].values[i] for name in ROW)
-        one = data.isel(module=[j])
         if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
-            self._last[:] = h, data, j, self.cloud.conditional(h, one)
-        known, at = self._last[3], one.isel(instant=[instant])
-        f = on_nodes(lambda theta: self.expected(theta, at).isel(instant=0, species=species), known.theta, one)
+            one = data.isel(module=[j])
+            self._last[:] = h, data, j, one, self.cloud.conditional(h, one)
+        one, known = self._last[3:]
+        at = one.isel(instant=[instant])
+
+        def there(theta: xr.DataArray) -> xr.DataArray:
+            if "theta" in one and theta.values is one.theta.values:  # one solution for all rows of the module
+                return self.at_nodes(theta, one).isel(instant=instant, species=species)
+            return self.expected(theta, at).isel(instant=0, species=species)
+
+        f = on_nodes(there, known.theta, one)
         of_row = -((value - f) ** 2) / (2 * h.sigma**2) - np.log(h.sigma) - np.log(2 * np.pi) / 2
         return -known.log_expectation(-of_row.where(known.weight > 0, 0.0)).isel(module=0, drop=True)
 
@@ -205,7 +213,10 @@ class Kinetics:
             return ((residuals(theta + steps) - residuals(theta - steps)) / (2 * SLOPE)).T
 
         ends = middle - FARTHEST, middle + FARTHEST
-        fits = (least_squares(residuals, middle + b, slopes, bounds=ends) for b in BEGINNINGS)
+        beginnings = [middle + b for b in BEGINNINGS]
+        if not self.network.linear:  # what takes steps takes them from the best of these
+            beginnings = [min(beginnings, key=lambda theta: (residuals(theta) ** 2).sum())]
+        fits = (least_squares(residuals, start, slopes, bounds=ends) for start in beginnings)
         best = min(fits, key=lambda fit: fit.cost)
         told = np.linalg.svd(best.jac, compute_uv=False)
         at_end = (abs(best.x - middle) > FARTHEST - 0.01).any()

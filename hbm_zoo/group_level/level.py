@@ -145,6 +145,9 @@ class GroupLevel:
     log_most
         ``log_most(h, data)`` [sample]: no less than ``log_joint`` and much cheaper, where there is ``log_sampled``: the
         log likelihood, each group at the parameter that suits its data best.
+    log_at_most
+        ``log_at_most(h, data)`` [sample]: no more than ``log_most``, no less than ``log_joint``, and nearly as cheap:
+        groups that need no simulation for their integrals have these.
     cells, cells_of_row
         ``cells(data)``: numbers held for each group and draw; more than 1 where groups have nodes.
         ``cells_of_row(data)``: for each row and draw where rows are left out; by default as many.
@@ -185,6 +188,7 @@ class GroupLevel:
     integration_error: Callable | None = None
     log_sampled: Callable | None = None
     log_most: Callable | None = None
+    log_at_most: Callable | None = None
     cells: Callable = lambda data: 1
     cells_of_row: Callable | None = None
     step: float = STEP

@@ -17,12 +17,12 @@ import xarray as xr
 from scipy import special
 from scipy.stats import qmc
 
-from hbm_zoo.group_level.newton import climb, modes
+from hbm_zoo.group_level.newton import modes
 from hbm_zoo.group_level.student import log_student, student_points
 from hbm_zoo.group_level.weighted import MultivariateNormal
 
 NEAR, WIDER, FLATTEST = 0.7, 1.5, 0.2
-STARTS, FEW_STARTS, STEP, FEW_STEPS = 64, 16, 0.01, 5
+STARTS, STEP = 64, 0.01
 
 
 def standard_points(dimensions: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,16 +49,15 @@ def log_standard_normal(z: np.ndarray) -> np.ndarray:
 
 
 def proposed(
-    log_f: Callable, curves: int, points: tuple, roughly: bool = False
+    log_f: Callable, curves: int, points: tuple, top: tuple[np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes [curve, node, deviate] of the proposal of each curve; log q and log f there [curve, node].
 
     ``points`` are as of `standard_points`, with a leading axis of one for all curves or one each.
-    ``roughly``: a few steps towards the mode, from the best of fewer points, will do.
+    ``top``: mode and curvature [curve, deviate, ...], where they need not be looked for.
     """
     student, normal, near = points[0], points[1], points[2] < NEAR
-    start = _start(log_f, curves, normal[:, : FEW_STARTS if roughly else STARTS])
-    mode, curvature = climb(log_f, start, STEP, FEW_STEPS) if roughly else modes(log_f, start, STEP)
+    mode, curvature = top or modes(log_f, _start(log_f, curves, normal[:, :STARTS]), STEP)
     values, vectors = np.linalg.eigh(curvature)
     axes = WIDER * vectors / np.sqrt(np.maximum(values, FLATTEST))[:, None, :]
     z = np.where(near[..., None], mode[:, None] + student @ axes.mT, WIDER * normal)

@@ -55,16 +55,16 @@ def log_joint_above(
     """The same [sample] where it is above ``least``, or would be but for what one portion of the groups says; or -inf.
 
     Portion by portion, what its data can say at most gives way to its integral; hyperparameters are given up as soon as
-    the sum is too little. A group that is left out later may be the one that made it so.
+    the sum is too little, so that few are left when integrals are dear. A group that is left out later may be the one
+    that made it so.
     """
     level, parts = record.group_level, list(of_groups(record, data, h.sizes["sample"]))
-    most = [level.log_most(h, part).values for part in parts]
-    total = sum(most)
-    worst = np.zeros_like(total)
-    for part, of_part in zip(parts, most, strict=True):
+    best, most = ([of(h, part).values for part in parts] for of in (level.log_most, level.log_at_most))
+    total, worst = sum(most), np.max(np.subtract(best, most), axis=0)
+    for part, of_best, of_part in zip(parts, best, most, strict=True):
         left = np.flatnonzero(~(total + worst <= least))
         if left.size:
-            lost = of_part[left] - level.log_joint(h.isel(sample=left), part).values
-            total[left] -= lost
-            worst[left] = np.maximum(worst[left], lost)
+            joint = level.log_joint(h.isel(sample=left), part).values
+            total[left] += joint - of_part[left]
+            worst[left] = np.maximum(worst[left], of_best[left] - joint)
     return np.where(total + worst <= least, -np.inf, total)

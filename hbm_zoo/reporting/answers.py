@@ -126,14 +126,15 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             sentence=sentences.known,
             meanings={
                 "prior": "Sd of the log under the prior of one module.",
-                "others": "Sd of the log given the other modules only; empty where weights cannot say.",
+                "others": "Sd of the log given the other modules only.",
                 "alone": "Sd of the log given the module's own data only.",
                 "all": "Sd of the log given all modules.",
                 "mcse": "Monte Carlo error of the last.",
                 "from_own": "Share of the prior's variance that the module's own data take off by themselves; below 0 "
                 "where they leave more doubt than there was.",
                 "from_others": "Share of it that the other modules take off by themselves.",
-                "k_hat": "Of the weights by which the module's own data are left out.",
+                "k_hat": "Of the weights by which the module's own data are left out; where it is too large the others "
+                "were fitted again.",
             },
         ),
         Answer(

@@ -304,6 +304,9 @@ def test_no_dish_says_more_than_at_its_best(partial, monkeypatch):
     each, most = LEVEL.log_left_out(h, data), LEVEL.log_most(h, data)
     exact = each.sum("dish").values
     assert (most.values > exact).all()
+    near = LEVEL.log_at_most(h, data).values
+    assert ((near <= most.values) & (near > exact - 1e-6)).all()
+    assert near[1] == pytest.approx(exact[1], rel=1e-9)  # where no node moves
     monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 1)
     found = log_joint_above(DECAY, h, data, exact.max() - 1.0)
     kept = found > -np.inf

@@ -70,16 +70,16 @@ def test_batches_that_drift_and_specimens_that_are_two_kinds_are_seen():
 
 @pytest.mark.slow
 def test_modules_of_another_kind_and_errors_from_a_t_are_seen():
-    """Eight modules, 24 rows each; the first rate of one is a twentieth, and errors are from a t with 2 degrees."""
+    """Eight modules, 24 rows each; the last rate of one is a twentieth, and errors are from a t with 2 degrees."""
     rng, record = np.random.default_rng(6), hz.reaction_networks.MODEL
     times = tuple(np.geomspace(0.3, 12, 12))
     frame, truth = record.simulate(rng, modules=8, rich=8, times=times, omega=0.2)
     another = truth.theta.copy()
-    another[2, 0] -= np.log(20)
+    another[2, 2] -= np.log(20)
     h, data = truth.assign(sigma=0.0), record.data(frame)
     of_another, exact = (record.group_level.replicate(rng, at, h, data, data).values for at in (another, truth.theta))
     kinds = frame.assign(value=of_another + 0.03 * rng.standard_normal(len(frame)))
     heavy = frame.assign(value=exact + 0.02 * rng.standard_t(2, len(frame)))
     assert rejected("reaction_networks", frame, draws=250) == []
-    assert rejected("reaction_networks", kinds, draws=250) == ["shape of k1"]
+    assert rejected("reaction_networks", kinds, draws=250) == ["shape of k2"]
     assert "tails of rows" in rejected("reaction_networks", heavy, draws=250)
