@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+from pytensor import config
 from pytensor.compile.mode import Mode, register_mode
 
 import hbm_zoo as hz
@@ -20,6 +21,8 @@ def pytest_configure():
 
 # A density that is evaluated once is so in half the time that to rewrite it takes.
 register_mode("AS_WRITTEN", Mode(linker="py", optimizer=None))
+# Where each node of a graph was made is not noted: that takes a seventh of the time in which graphs are made.
+config.traceback__limit = 0
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,21 @@
-"""Rows of a frame as events: each a dose or a sample."""
+"""Rows of a frame as events, each a dose or a sample, and what is most likely wrong with them."""
 
 from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from hbm_zoo.frames.rules import FrameError, cell
 from hbm_zoo.group_level.dosing import check_doses
 from hbm_zoo.group_level.residual_error import MEASURED
+from hbm_zoo.priors import moments
 from hbm_zoo.words import listed, plural
+
+#: So many sds from what typical values expect, concentrations are in another unit.
+CONTRADICTION = 4.0
+#: What is expected where nothing is left of a dose, for a ratio.
+NOTHING = 1e-300
 
 
 def check_events(frame: pd.DataFrame, given: Collection[str]) -> None:
@@ -88,3 +95,20 @@ def _check_samples(data):
             f"population_pk: every sample is at lloq={data.attrs['lloq']:g} or below: is it in the unit of "
             "'concentration'?"
         )
+
+
+def contradiction(route, data, priors):
+    """A sentence, if samples are far from what is typical of the priors: another unit, most likely."""
+    which = "theta" if f"theta_{route.names[0]}" in priors else "mu"
+    middle, variance = zip(
+        *(moments(f"{which}_{name}", priors[f"{which}_{name}"]) for name in route.names), strict=True
+    )
+    f = np.maximum(route.expected(xr.DataArray(list(middle), dims="coefficient"), data), NOTHING)
+    both = (data.used == MEASURED) & (data.sampled > 0)
+    times = float(np.exp(np.log((data.sampled / f).where(both)).median()))
+    if not abs(np.log(times)) > CONTRADICTION * np.sqrt(max(variance)):
+        return None
+    return (
+        f"Samples are {times:.2g} times what typical values expect of these doses: are columns 'time', 'amount' and "
+        "'concentration' and the typical values in the same units (h, mass, mass/L, L, L/h)?"
+    )

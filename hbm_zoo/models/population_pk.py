@@ -120,12 +120,12 @@ from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import FrameError, label, not_negative, number, or_empty, positive
 from hbm_zoo.group_level import dosing, features
 from hbm_zoo.group_level.curves import Curve
-from hbm_zoo.group_level.residual_error import BELOW, ERRORS, MEASURED, SIGMAS, residual_error
+from hbm_zoo.group_level.residual_error import BELOW, ERRORS, SIGMAS, residual_error
 from hbm_zoo.group_level.routes import CORRELATIONS, IV, ORAL, correlations_of
 from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import patient_checks
 from hbm_zoo.models.cohorts import simulated
-from hbm_zoo.models.events import check_events, check_whole
+from hbm_zoo.models.events import check_events, check_whole, contradiction
 from hbm_zoo.models.nonmem import from_nonmem as from_nonmem
 from hbm_zoo.priors import describe, lkj, moments
 from hbm_zoo.words import choose
@@ -151,10 +151,6 @@ TYPICAL = {
     ORAL: {"typical_CL": 2.8, "typical_V": 32.0, "typical_ka": 1.5, "typical_sd": 0.5},
     IV: {"typical_CL": 2.8, "typical_V": 32.0, "typical_sd": 0.5},
 }
-#: So many sds from what typical values expect, concentrations are in another unit.
-CONTRADICTION = 4.0
-#: What is expected where nothing is left of a dose, for a ratio.
-NOTHING = 1e-300
 
 
 def parameters_of(route):
@@ -388,23 +384,6 @@ def shrink_together(route, t, means):
     return spreads | {name: means[name] for name in correlations_of(route.names)}
 
 
-def contradiction(route, data, priors):
-    """A sentence, if samples are far from what is typical of the priors: another unit, most likely."""
-    which = "theta" if f"theta_{route.names[0]}" in priors else "mu"
-    middle, variance = zip(
-        *(moments(f"{which}_{name}", priors[f"{which}_{name}"]) for name in route.names), strict=True
-    )
-    f = np.maximum(route.expected(xr.DataArray(list(middle), dims="coefficient"), data), NOTHING)
-    both = (data.used == MEASURED) & (data.sampled > 0)
-    times = float(np.exp(np.log((data.sampled / f).where(both)).median()))
-    if not abs(np.log(times)) > CONTRADICTION * np.sqrt(max(variance)):
-        return None
-    return (
-        f"Samples are {times:.2g} times what typical values expect of these doses: are columns 'time', 'amount' and "
-        "'concentration' and the typical values in the same units (h, mass, mass/L, L, L/h)?"
-    )
-
-
 def named(route, data):
     """The logs that a patient has, by name."""
     return data.assign_coords(coefficient=[*route.names])
@@ -452,7 +431,15 @@ IN_HOURS_AND_MG = {
     "concentration": "conc_mg_per_L",
     "weight": "weight_kg",
 }
-ALTERNATIVES = {"route": {"oral": lambda record: record, "iv": lambda record: replace(record, **of_route(IV))}}
+
+
+def into_a_vein(record):
+    """The record of what is not swallowed, with the data sets that were not."""
+    shown = {name: shipped for name, shipped in record.datasets.items() if shipped.options.get("route") == "iv"}
+    return replace(record, datasets=shown, **of_route(IV))
+
+
+ALTERNATIVES = {"route": {"oral": lambda record: record, "iv": into_a_vein}}
 
 MODEL = HierarchicalModel(
     name="population_pk",
