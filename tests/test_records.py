@@ -381,7 +381,7 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
     copies = 12 if record.group_level.nodes or "place" in data_of(record).dims else 200
     level, frame = record.group_level, frame_of(record)[0]
     few = frame[record.labels(frame).isin(record.labels(frame).unique()[:4])]
-    frame, hs = copied(record, few, copies), drawn_from_the_prior(record, data_of(record, few))
+    frame, hs = copied(record, few, copies), drawn_from_the_prior(record, data_of(record, few), draws=2)
     data = data_of(record, frame)
     for i in range(hs.sizes["sample"]):
         h = hs.isel(sample=[i])

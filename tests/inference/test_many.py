@@ -58,10 +58,11 @@ def test_one_frame_is_split_by_a_column(hospitals):
 
 
 def test_workers_and_folders_change_no_bit(hospitals, tmp_path):
-    alone = fitted(hospitals)
-    recorded = fitted(hospitals, workers=2, folder=tmp_path)
+    few = dict(list(hospitals.items())[:3])
+    alone = fitted(few)
+    recorded = fitted(few, workers=2, folder=tmp_path)
     assert all_same(recorded, alone)
-    assert all_same(fitted(dict(reversed(hospitals.items()))), {name: alone[name] for name in reversed(hospitals)})
+    assert all_same(fitted(dict(reversed(few.items()))), {name: alone[name] for name in reversed(few)})
     assert hz.units(recorded).equals(hz.units(alone))
 
 
