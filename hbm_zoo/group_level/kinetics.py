@@ -79,9 +79,9 @@ class Kinetics:
         )
 
     def over_time(self, theta: xr.DataArray, time: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
-        """The last species, by name the product, of each module [..., x]."""
+        """The last species that was measured, the product say, of each module [..., x]."""
         at = data.drop_dims(["instant", "observation"]).assign(time=time.rename({time.dims[0]: "instant"}))
-        return self.expected(theta, at).isel(species=-1).rename(instant=time.dims[0])
+        return self.expected(theta, at).isel(species=drawn(data)).rename(instant=time.dims[0])
 
     def _solved(self, theta: np.ndarray, start: np.ndarray, time: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
@@ -254,8 +254,13 @@ def without_module(data: xr.Dataset, group: str, j: int) -> xr.Dataset:
     return some.assign(of_module=("observation", (np.cumsum(keep) - 1)[some.of_module.values]))
 
 
+def drawn(data: xr.Dataset) -> int:
+    """The position of the last species that was measured, which pictures show."""
+    return int(data.of_species.max())
+
+
 def rows_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row of the last species whose it is, its time and its value."""
+    """Of each row of the last species that was measured whose it is, its time and its value."""
     of = data.of_module.values
-    last = data.of_species.values == data.sizes["species"] - 1
+    last = data.of_species.values == drawn(data)
     return of[last], data.time.values[of, data.of_instant.values][last], data.value.values[last]

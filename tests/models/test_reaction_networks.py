@@ -15,6 +15,7 @@ from scipy.stats import qmc
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.reaction_networks import _functions as combinations_of
 from hbm_zoo.frames.rules import FrameError, FrameWarning
+from hbm_zoo.group_level.kinetics import Kinetics
 from hbm_zoo.group_level.moving import top_by_nodes
 from hbm_zoo.group_level.newton import modes
 from hbm_zoo.group_level.proposal import standardised
@@ -230,6 +231,20 @@ def test_what_would_tell_the_rates_is_named_and_nothing_else(frame, network, sai
 
 
 NETWORK = "A -> B : ka; B -> C : kb; A -> D : kd"
+
+
+def test_pictures_show_the_last_species_that_was_measured():
+    """Of a chamber the air is seen, which is not the last of its species."""
+    rich = SMALL[SMALL["species"] == "B"]
+    only_b = MODEL.data(pd.concat([rich, rich.assign(module="another")], ignore_index=True))
+    of, time, value = MODEL.extras.curve.rows(only_b)
+    assert len(of) == len(time) == len(value) == 2 * len(rich)
+    theta = xr.DataArray(np.log([1.0, 0.6, 0.5]), dims="coefficient")
+    times = xr.DataArray([0.5, 2.0], dims="x")
+    shown = MODEL.extras.curve.at(theta, times, only_b)
+    at_times = only_b.drop_dims(["instant", "observation"]).assign(time=times.rename(x="instant"))
+    network = hz.reaction_networks.network("A <-> B; B -> C")
+    np.testing.assert_allclose(shown, Kinetics(network).expected(theta, at_times).sel(species="B"))
 
 
 def test_another_network_is_another_record():
