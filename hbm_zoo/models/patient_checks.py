@@ -58,13 +58,7 @@ OF_PATIENTS = {
         more="{groups} differ by more than chance",
         poolings=("complete",),
     ),
-    "shape": Check(
-        compares="Shapiro and Francia's W of log {coefficient} of the {groups}, 1 of a normal population",
-        statistic=checks.normality,
-        fewer="log {coefficient} is not normal over {groups}; {farthest} lies farthest out",
-        poolings=("partial",),
-        of_draws=True,
-    ),
+    "shape": row_checks.SHAPE,
     "neighbours": Check(
         compares="correlation of what is left of samples that follow one another",
         statistic=neighbours,

@@ -1,9 +1,18 @@
-"""What is asked of rows, each given the others of its group, where a group is integrated on nodes."""
+"""What is asked where a group is integrated on nodes: its shape among groups, and its rows, each given the others."""
 
 import numpy as np
 from scipy import special
 
 from hbm_zoo.group_level import checks
+from hbm_zoo.group_level.checks import Check
+
+SHAPE = Check(
+    compares="Shapiro and Francia's W of log {coefficient} of the {groups}, 1 of a normal population",
+    statistic=checks.normality,
+    fewer="log {coefficient} is not normal over {groups}; {farthest} lies farthest out",
+    poolings=("partial",),
+    of_draws=True,
+)
 
 
 def given_others(y, f, sd, weight):

@@ -97,7 +97,7 @@ def known(*values):
     return [xr.DataArray(np.atleast_1d(value), dims="sample") for value in values]
 
 
-@pytest.mark.parametrize("case", CASES[:3])
+@pytest.mark.parametrize("case", [*CASES[:3], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[3:6])])
 def test_what_is_known_of_a_group_is_the_integral(case):
     after, mass = heavy_tails.conditional(*known(*case)), integral(*case)
     mean = integral(*case, lambda theta: theta) / mass
@@ -124,7 +124,15 @@ def test_the_weight_of_the_data_grows_with_their_distance():
     assert 0 < float(heavy_tails.weight_of_data(*known(0.0, 1.0, 0.0, 0.5, 3.0))[0]) < 0.33
 
 
-@pytest.mark.parametrize(("tau", "nu"), [(0.5, 3.0), (0.1, 2.6), (1.0, 500.0)])
+@pytest.mark.parametrize(
+    ("tau", "nu"),
+    [
+        (0.5, 3.0),
+        (0.1, 2.6),
+        (1.0, 500.0),
+        *(pytest.param(*at, marks=pytest.mark.slow) for at in [(1.3, 7.0), (4.0, 30.0)]),
+    ],
+)
 def test_kappa_is_averaged_over_data(tau, nu):
     """By simulation of the data, Rao-Blackwellised: within 4 standard errors; of a normal tau^2 / (tau^2 + se^2)."""
     rng = np.random.default_rng(4)
