@@ -25,7 +25,7 @@ K_HAT_MOST, ESS_LEAST = 0.7, 400
 #: Rounds of fitting, their proposals, and the share of these that is effective where no further round is needed.
 ROUNDS, OF_A_ROUND, FITTED_WELL = 5, 2000, 0.8
 #: Proposals at least, and at least where each takes integrals of its own; batches of them at most.
-LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 2000, 8
+LEAST_PROPOSALS, LEAST_INTEGRATED, MOST_BATCHES = 4000, 1000, 8
 #: Where the weights of a mixture prove too little: how often it grows at most, by so many components and proposals; the
 #: most that one of these weighs, over the mean, where it need not grow further, and beyond which it must grow at all:
 #: of posteriors along a curve k-hat may be 0.3 and a mean 10 errors off, and one proposal weighs as much as 20.
