@@ -57,8 +57,8 @@ KNOWN = {"model_discrepancy": {"m": "Normal(mu=0.0143, sigma=0.0015)"}}
 def settled(case, frame):
     """The record of a model under the options that its name is followed by, and those for its data."""
     model, *said = case.split()
-    record = hz.MODELS[model].MODEL
-    return record.split({**record.extras.simulated, **dict(each.split("=") for each in said)}, frame)
+    record, chosen = hz.MODELS[model].MODEL, dict(each.split("=") for each in said)
+    return record.split({**record.under(**chosen).extras.simulated, **chosen}, frame)
 
 
 # Faults: from a frame and a generator to a frame whose response is wrong in one way.

@@ -83,6 +83,22 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def told_apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers that differ, with as many digits as it takes to see that they do.
+
+    Examples
+    --------
+    >>> told_apart(493.18, 492.77), told_apart(1597.6, 1201.0), told_apart(2.0, 2.0)
+    (('493.2', '492.8'), ('1,598', '1,201'), ('2', '2'))
+    """
+    said = plain(one), plain(other)
+    for digits in range(4, 10):
+        if said[0] != said[1] or one == other:
+            break
+        said = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
+    return said
+
+
 def shortened(name: str, width: int) -> str:
     """A name that is too long loses its middle: names that begin alike stay apart.
 

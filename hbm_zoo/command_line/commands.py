@@ -85,7 +85,9 @@ class Source:
         frame = reading.read(self.file)
         if reader is None:
             columns, rules = parsing.columns(self.columns, record.columns), self._rules(record, frame)
-            named = reading.for_model(frame, columns, rules, self.drop_unusable, self.label)
+            with _bad_input(record, frame):
+                further = record.extras.further_columns(options)
+            named = reading.for_model(frame, columns, rules, self.drop_unusable, self.label, further)
             return self._checked(named, record), options
         frame = _renamed(frame, parsing.columns(self.columns, ()))
         own = {name: options.pop(name) for name in inspect.signature(reader).parameters if name in options}

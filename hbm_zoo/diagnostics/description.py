@@ -33,7 +33,7 @@ def describe_pooling(model: pm.Model) -> str:
     Raises
     ------
     ValueError
-        If the graph has a structure that is not known, in one sentence.
+        If it is no model, or the graph has a structure that is not known, in one sentence.
 
     Notes
     -----
@@ -48,6 +48,9 @@ def describe_pooling(model: pm.Model) -> str:
     >>> describe_pooling(model)
     'lam is pooled over hospital through mu and cv: partial pooling, centered.'
     """
+    if not isinstance(model, pm.Model):
+        of_fit = ": a fit holds none; give what `build` returns" if isinstance(model, xr.DataTree) else ""
+        raise ValueError(f"describe_pooling expected a pymc.Model, got a {type(model).__name__}{of_fit}.")
     if model.potentials:
         raise ValueError(
             f"The structure is not known: {_names(model.potentials)} adds to the density outside any variable."

@@ -29,6 +29,9 @@ NOTHING = {"a": 0.0, "ell": 1.0, "a_own": 0.0}
 #: Whose formulas hold where discrepancies are not shared.
 FORMULAS = {"apart": any_simulator}
 INSIDE, BEYOND_SENSORS, BEYOND_LOADS = "among the data", "beyond the last sensor", "beyond the loads"
+ANOTHER_BEAM = "another beam than in the data"
+#: What a specimen is [m, mm, mm].
+BEAM = ("length", "width", "thickness")
 DRAWS = 2000
 
 
@@ -224,7 +227,8 @@ def reality(
     pandas.DataFrame
         By row of the frame: ``reality`` [mm], posterior mean, ``sd`` and interval; its parts ``simulator``, b f, and
         ``discrepancy``, posterior means, each with its sd: as they are hardly told apart, their sum is known better
-        than either; ``where`` the row lies: "among the data", "beyond the last sensor", "beyond the loads", or both.
+        than either; ``where`` the row lies: "among the data", "beyond the last sensor", "beyond the loads", "another
+        beam than in the data", or several of these.
         Beside it, if asked for, ``without`` with ``sd_without`` and interval.
 
     Raises
@@ -328,6 +332,7 @@ def parts(
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise FrameError("reality expected a frame with at least one row.")
     new = record.prepared(frame.assign(deflection=0.0), **_options(record, fit, simulator))
+    _check_beams(seen, new)
     h, rng = thinned(hyperparameters(fit), DRAWS), np.random.default_rng(int(fit.attrs["seed"]))
     formulas = _formulas(record)
     both = formulas.joined(seen, formulas.emptied(new))
@@ -343,8 +348,27 @@ def _where(seen: xr.Dataset, new: xr.Dataset) -> list[str]:
     loads, asked = seen["load"].values, new["load"].values
     slack = 1e-9 * abs(loads).max()
     heavy = (asked > max(loads.max(), 0.0) + slack) | (asked < min(loads.min(), 0.0) - slack)
-    said = [[BEYOND_SENSORS] * int(x) + [BEYOND_LOADS] * int(P) for x, P in zip(far, heavy, strict=True)]
-    return [", ".join(words) or INSIDE for words in said]
+    known = {tuple(beam) for beam in _beams(seen)}
+    other = np.array([tuple(beam) not in known for beam in _beams(new)])[new["of_specimen"].values]
+    words = {BEYOND_SENSORS: far, BEYOND_LOADS: heavy, ANOTHER_BEAM: other}
+    return [", ".join(word for word, holds in words.items() if holds[i]) or INSIDE for i in range(asked.size)]
+
+
+def _beams(data: xr.Dataset) -> np.ndarray:
+    """The numbers of each specimen's beam, to ten digits [specimen, number]."""
+    numbers = [data[name].values for name in BEAM if name in data]
+    return np.array([[f"{value:.10g}" for value in row] for row in zip(*numbers, strict=True)])
+
+
+def _check_beams(seen: xr.Dataset, new: xr.Dataset) -> None:
+    """Refuse a specimen of the fit that is another beam here."""
+    was = dict(zip(seen["specimen"].values.astype(str), map(tuple, _beams(seen)), strict=True))
+    for name, beam in zip(new["specimen"].values.astype(str), map(tuple, _beams(new)), strict=True):
+        if was.get(name, beam) != beam:
+            raise FrameError(
+                f"reality expected specimen {name} as it was in the fit, {' x '.join(was[name])}, got "
+                f"{' x '.join(beam)}: give another beam a name of its own."
+            )
 
 
 def _formulas(record: HierarchicalModel) -> ModuleType:

@@ -15,8 +15,10 @@ from hbm_zoo.diagnostics.personalised import personalise as personalise
 from hbm_zoo.group_level.weighted import Weighted
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plain
 
+#: Of the peak, less than which no dose is given for.
+LEAST_LEFT = 1e-6
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -142,7 +144,7 @@ def dose_for(
     Raises
     ------
     ValueError
-        As `curve`.
+        As `curve`; or if less than a millionth of the peak is left at the trough.
 
     Notes
     -----
@@ -156,7 +158,14 @@ def dose_for(
     else:
         if every is None:
             raise ValueError(f"dose_for a {of} needs to know the hours between doses, every=...")
-        of_one = person.exposures(1.0, every, number, duration)[of]
+        exposures = person.exposures(1.0, every, number, duration)
+        of_one, left = exposures[of], exposures["trough"] / exposures["Cmax"]
+        share = Weighted(xr.DataArray(left, dims="node"), person.weight).ppf(0.5).item()
+        if of == "trough" and share < LEAST_LEFT:
+            raise ValueError(
+                f"dose_for a trough expected doses of which something is left, got every={every:g} [h], after which "
+                f"{plain(share)} of the peak is there: is it in hours?"
+            )
     doses = Weighted(xr.DataArray(target / of_one, dims="node"), person.weight)
     found = {p: doses.ppf(p).item() for p in PROBABILITIES}
     return pd.DataFrame({"dose": found.values()}, index=pd.Index(found, name="probability"))

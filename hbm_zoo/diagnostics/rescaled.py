@@ -7,7 +7,8 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 from hbm_zoo.diagnostics.cross_validation import lean
-from hbm_zoo.inference.fits import prepared, priors_of
+from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of
+from hbm_zoo.inference.nodes import apart, as_groups, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import describe, to_json
@@ -55,14 +56,15 @@ def scaled(name: str, prior: Prior, scale: float) -> Prior:
 
 
 def with_priors(record: HierarchicalModel, fit: xr.DataTree, priors: dict[str, Prior]) -> xr.DataTree:
-    """The same fit with other priors."""
-    other = lean(fit)
-    other.attrs["priors"] = to_json(priors_of(fit) | priors)
-    other["constant_data"] = fit["constant_data"]
-    tree = refit(other, prepared(fit), int(fit.attrs["seed"]), record)
+    """The same fit with other priors, its integrals on nodes made for these."""
+    other, all_priors, seed = lean(fit), priors_of(fit) | priors, int(fit.attrs["seed"])
+    other.attrs["priors"] = to_json(all_priors)
+    data = with_nodes(record, apart(prepared(fit))[0], all_priors, seed, hyperparameters(fit))
+    tree = refit(other, data, seed, record)
     for name, value in other.attrs.items():
         tree.attrs.setdefault(name, value)
-    for group in ("constant_data", "observed_data"):
-        if group in fit.children:
-            tree[group] = fit[group]
+    for group, dataset in as_groups(data).items():
+        tree[group] = xr.DataTree(dataset)
+    if "observed_data" in fit.children:
+        tree["observed_data"] = fit["observed_data"]
     return tree

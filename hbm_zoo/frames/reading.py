@@ -62,6 +62,7 @@ def for_model(
     rules: Mapping[str, Rule],
     drop_unusable: bool = False,
     label: str | None = None,
+    further: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Give the model's names to a frame's columns, and read its numbers.
 
@@ -77,6 +78,8 @@ def for_model(
         Leave out, and note, summaries and rows that break a column's rule.
     label : str, optional
         A further column that is used, with the names of groups.
+    further : iterable of str
+        Others, which options name.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def for_model(
     named.attrs = {
         "source": source,
         "labels": other,
-        "notes": [*frame.attrs["notes"], *_unused(frame, {*labels.values(), label})],
+        "notes": [*frame.attrs["notes"], *_unused(frame, {*labels.values(), *further, label})],
     }
     return usable(named, present, drop_unusable)
 

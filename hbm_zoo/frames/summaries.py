@@ -47,7 +47,8 @@ def summary_rows(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> dict:
 def _by_arithmetic(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> dict:
     """A row that the others add up to, or pool to."""
     numbers = pd.DataFrame(
-        {name: pd.to_numeric(frame[name], errors="coerce") for name, rule in rules.items() if not rule.label}
+        {name: pd.to_numeric(frame[name], errors="coerce") for name, rule in rules.items() if not rule.label},
+        index=frame.index,
     )
     nameless = _nameless(frame, rules)
     found: dict = {}
@@ -72,7 +73,7 @@ def _sums(numbers: pd.DataFrame) -> np.ndarray:
     values = numbers.to_numpy(float)
     with np.errstate(invalid="ignore"):
         others = values.sum(axis=0) - values
-        return (np.isclose(values, others, rtol=1e-6, atol=0.01) & (values != 0)).all(axis=1) & (values.size > 0)
+        return (np.isclose(values, others, rtol=1e-6, atol=0.01) & (values != 0)).all(axis=1) & bool(values.size)
 
 
 def _pools(effect: np.ndarray, error: np.ndarray) -> np.ndarray:

@@ -96,12 +96,12 @@ def spread(h, data, scores):
 
 def asymmetry(h, data, scores):
     """Third standardised moment of the scores."""
-    return _standardised_moment(scores, 3)
+    return _standardised_moment(scores, 3, of_normal=0.0)
 
 
 def tails(h, data, scores):
     """Fourth standardised moment of the scores: 3 of a normal."""
-    return _standardised_moment(scores, 4)
+    return _standardised_moment(scores, 4, of_normal=3.0)
 
 
 def normality(h, data, scores):
@@ -117,11 +117,11 @@ def normality(h, data, scores):
     return float((away @ normal) ** 2 / ((away @ away) * (normal @ normal)))
 
 
-def _standardised_moment(scores: np.ndarray, power: int) -> float:
-    """Of the scores about their mean, over that power of their sd; 0 of scores that are all the same."""
+def _standardised_moment(scores: np.ndarray, power: int, of_normal: float) -> float:
+    """Of the scores about their mean, over that power of their sd; scores that are all the same say nothing of it."""
     away = _known(scores) - _known(scores).mean()
     variance = (away**2).mean()
-    return float((away**power).mean() / variance ** (power / 2)) if variance > ALL_THE_SAME else 0.0
+    return float((away**power).mean() / variance ** (power / 2)) if variance > ALL_THE_SAME else of_normal
 
 
 def _known(scores: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ Stat Assoc 95:135-143): it takes away the error that the likelihood has no part 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -216,7 +217,8 @@ class Cloud:
         at, seed = self.at(rough, data), int(rng.integers(2**31))
         log_likelihood, population = partial(self._finite, h=at, data=data), self.population(at)
         made = nodes(log_likelihood, population, data[self.group], self.size, seed, self.rounds)
-        return made.assign(predicted=self._predict(made.theta, data), features=features(made))
+        with np.errstate(all="ignore"):  # where it fails at nodes that stay, its warning is heard
+            return made.assign(predicted=self.predict(made.theta, data), features=features(made))
 
     def _in_portions(self, formula: Callable, h: xr.Dataset, data: xr.Dataset):
         """``formula(h, nodes, log f, integral)`` at placed hyperparameters, as many at once as memory allows."""
@@ -247,7 +249,8 @@ class Cloud:
         return self._density(self._predict(theta, data), h, data)
 
     def _predict(self, theta: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
-        with np.errstate(all="ignore"):  # points are tried where a simulator overflows
+        with np.errstate(all="ignore"), warnings.catch_warnings():  # points are tried where a simulator fails
+            warnings.simplefilter("ignore", RuntimeWarning)
             return self.predict(theta, data)
 
     def _density(self, predicted: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

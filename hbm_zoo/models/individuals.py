@@ -136,6 +136,8 @@ def from_individuals(
 
 def listed_in(traits):
     """Names, in a text separated by semicolons."""
+    if not isinstance(traits, str | Sequence):
+        raise FrameError(f"Expected traits as names of columns, a text or a list, got {traits!r}.")
     return [name.strip() for name in traits.split(";")] if isinstance(traits, str) else [str(name) for name in traits]
 
 

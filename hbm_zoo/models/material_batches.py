@@ -84,6 +84,8 @@ from hbm_zoo.priors import describe, moments
 
 KEY = ("campaign", "batch")
 ONE_CAMPAIGN = "all"
+#: Of the sd of specimens, by which means that are the same may differ.
+ROUNDING = 1e-9
 KAPPA = "n sigma_b^2 / (sigma^2 + n sigma_b^2), against the batch's campaign"
 
 COLUMNS = {
@@ -121,6 +123,8 @@ def check(data):
             "material_batches: column 'strength' expected specimens of a batch that differ, got the same value in all "
             f"rows of {'the frame' if all_same else 'each batch'}: nothing says how large sigma is."
         )
+    if float(np.ptp(data.y_bar.values)) <= ROUNDING * float(np.sqrt(data.SS.mean())):
+        yield "The means of all batches are the same: strengths expected, not deviations from a batch's mean."
     if data.n.max() == 1:
         yield _only_priors_tell("Every batch has one row", "specimens (sigma)", "batches (sigma_b)")
     if data.sizes["campaign"] > 1 and data.member.sum("batch").max() == 1:

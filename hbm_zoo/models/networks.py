@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hbm_zoo.frames.labels import text
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level.equations import FINGERPRINT, KNOWN, Equations
 from hbm_zoo.group_level.kinetics import CELL, ROW, Kinetics
@@ -16,6 +17,8 @@ from hbm_zoo.words import choose, listed, plural
 
 #: Times what there is at the beginning, beyond which values are in another unit.
 FARTHEST = 5.0
+#: Of what there is, less than which all values may be in another unit; of values, more than which are not below 0.
+SMALL, HALF = 1e-3, 0.5
 #: Points at which the slopes of rates are taken, and their spread; the steps of slopes, and the least singular value
 #: over the largest by which data are said to tell the rates: of a formula, and of a solution by steps.
 POINTS, SPREAD = 8, 0.5
@@ -103,8 +106,8 @@ def beginnings(
     Raises
     ------
     FrameError
-        As `beginning`; if ``initial`` names a species that is none, the same of a module twice, or leaves a module with
-        nothing.
+        As `beginning`; if ``initial`` names a species or a module that is none, the same of a module twice, or leaves
+        a module with nothing.
     """
     if initial is None:
         return np.tile(beginning(network, text), (len(modules), 1))
@@ -113,8 +116,10 @@ def beginnings(
         module, one = initial.loc[twice, ["module", "species"]].iloc[0]
         raise FrameError(f"reaction_networks, 'initial': species {one} of module {module} is there twice.")
     found = np.tile(beginning(network, text) if text else np.zeros(len(network.species)), (len(modules), 1))
-    j, s = pd.Index(modules).get_indexer(initial["module"]), pd.Index(network.species).get_indexer(initial["species"])
-    found[j[j >= 0], s[j >= 0]] = initial["amount"].to_numpy(float)[j >= 0]
+    _check_known(initial, modules)
+    j = pd.Index(_labels(modules)).get_indexer(_labels(initial["module"]))
+    s = pd.Index(network.species).get_indexer(initial["species"])
+    found[j, s] = initial["amount"].to_numpy(float)
     if (nothing := ~found.any(axis=1)).any():
         raise FrameError(
             f"reaction_networks, 'initial': module {modules[nothing][0]} has nothing of any species at time 0; give "
@@ -140,33 +145,35 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
     Raises
     ------
     FrameError
-        If no row is after time 0, no value is above 0, values are far beyond what there can be, ``initial`` names a
-        module that is none, or there is no solution at typical rates.
+        If no row is after time 0, no value is above 0, values are far beyond what there can be, or there is no solution
+        at typical rates.
     """
     time = data.time.values[data.of_module.values, data.of_instant.values]
     if not (time > 0).any():
         raise FrameError("reaction_networks: column 'time' expected rows after time 0, got none: rates show over time.")
     if not (data.value > 0).any():
         raise FrameError("reaction_networks: column 'value' expected values above 0, got none.")
-    _check_unit(network, data)
+    yield from _of_unit(network, data)
     silent = data["module"].values[~((data.rows > 0) & (data.time > 0)).any(CELL).values]
     if silent.size:
         which = f"{plural('Module', silent.size)} {listed(map(str, silent[:5]))}"
         has = "have" if silent.size > 1 else "has"
         yield f"{which} {has} no row after time 0: only the others tell of their rates."
     kinetics = Kinetics(network)
-    _check_known(data)
     _check_solved(kinetics, data)
     yield from untold(kinetics, data)
 
 
-def _check_known(data: xr.Dataset) -> None:
+def _labels(values) -> list[str]:
+    """As text, under which 1 and "1" are the same."""
+    return text(pd.Series(values)).tolist()
+
+
+def _check_known(initial: pd.DataFrame, modules: np.ndarray) -> None:
     """Refuse amounts at time 0 of modules that there are not: a name is misspelt, and another amount would stand."""
-    if "initial.module" not in data:
-        return
-    for module in data["initial.module"].values:
+    for module in _labels(initial["module"]):
         try:
-            choose(module, data["module"].values.tolist(), "module in 'initial'")
+            choose(module, _labels(modules), "module in 'initial'")
         except ValueError as reason:
             raise FrameError(f"reaction_networks: {reason}") from None
 
@@ -182,8 +189,16 @@ def _check_solved(kinetics: Kinetics, data: xr.Dataset) -> None:
             raise FrameError(f"reaction_networks, at typical rates: {found}") from None
 
 
-def _check_unit(network: Network | Equations, data: xr.Dataset) -> None:
-    """Refuse values that no amount at the beginning can have become."""
+def _of_unit(network: Network | Equations, data: xr.Dataset):
+    """A sentence of values that are small beside what there is, or below 0.
+
+    Raises
+    ------
+    FrameError
+        If no amount at the beginning can have become them.
+    """
+    if (negative := float((data.value < 0).mean())) > HALF:
+        yield f"{negative:.0%} of the values are below 0, where no amount is."
     weights = network.conserved
     if not weights.size:
         return
@@ -195,6 +210,11 @@ def _check_unit(network: Network | Equations, data: xr.Dataset) -> None:
         raise FrameError(
             f"reaction_networks: column 'value' has values {middle:.3g} times all that there is at time 0: are they in "
             "the unit of start? Give start, such as 'A=100'."
+        )
+    if (largest := float(beyond.max())) < SMALL:
+        yield (
+            f"The largest value is {largest:.2g} of all that there is at time 0: if they are not in the unit of start, "
+            "give start, such as 'A=0.001'."
         )
 
 

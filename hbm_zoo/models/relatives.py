@@ -24,6 +24,8 @@ INTERCEPT = "mean"
 #: What a fixed effect is, and how an option says so of a column: "block (factor)".
 FACTOR, COVARIATE = "factor", "covariate"
 SAID = re.compile(rf"(.+?)\s*\(({FACTOR}|{COVARIATE})\)")
+#: Times the sd of rows at another site, beyond which tables of their variances are too coarse.
+FARTHEST = 100.0
 NEARLY_ALL = 0.8  # Of the cells of a column: where they are numbers, the others are mistakes.
 
 
@@ -36,6 +38,8 @@ def named(fixed_effects) -> list[tuple[str, str]]:
     [('block', 'factor'), ('north', '')]
     """
     names = fixed_effects.split(",") if isinstance(fixed_effects, str) else fixed_effects
+    if not isinstance(names, list | tuple):
+        raise FrameError(f"{MODEL} expected fixed effects as a text or a list of columns, got {fixed_effects!r}.")
     plain = [str(name).strip() for name in names if str(name).strip()]
     said = [SAID.fullmatch(name) for name in plain]
     return [(found[1], found[2]) if found else (name, "") for name, found in zip(plain, said, strict=True)]
@@ -105,6 +109,16 @@ def _doubtful(name: str, numbers: np.ndarray) -> None:
             f"'{name} ({COVARIATE})' if it is a line.",
             FrameWarning,
             stacklevel=7,
+        )
+
+
+def check_units(sites, sd):
+    """Refuse sds of rows by site that no variances of one population have, and that no table of them covers."""
+    least, most = int(sd.argmin()), int(sd.argmax())
+    if sd[most] > FARTHEST * sd[least]:
+        raise FrameError(
+            f"{MODEL} expected sites in one unit, got rows with an sd of {sd[most]:.3g} at "
+            f"{cell(sites[most])} and of {sd[least]:.3g} at {cell(sites[least])}."
         )
 
 
@@ -208,18 +222,18 @@ def _of_sites(labels, sire, dam, row, site, sites) -> None:
                 new |= {int(p) for p in (sire[k], dam[k]) if p >= 0}
 
 
-def shared_dams(data: xr.Dataset) -> str:
-    """A sentence where rows name a dam with several sires, and no pedigree says that she is one animal; else empty."""
+def shared_dams(data: xr.Dataset):
+    """A sentence where rows name a dam with several sires, and no pedigree says that she is one animal."""
     known = (data.dam >= 0).values & ("pedigree.row" not in data.dims)
     pairs = pd.DataFrame({"sire": data.sire.values[known], "dam": data.dam.values[known]})
     sires = pairs.groupby("dam")["sire"].unique()
     several = sires[sires.map(len) > 1]
     if several.empty:
-        return ""
+        return
     label = data["animal"].values
     dam, first, second = (cell(label[i]) for i in (several.index[0], *several.iloc[0][:2]))
     rest = f", and {several.size - 1} more," if several.size > 1 else ""
-    return (
+    yield (
         f"Dam {dam}{rest} has offspring of several sires, {first} and {second}, and is taken for one animal that mated "
         "with each: if dams are numbered within sires, label them uniquely."
     )

@@ -131,7 +131,7 @@ def contradiction(data, priors):
         return None
     return (
         f"The trait has an sd of {sd:.3g}, and slopes under the priors {describe(priors['mu'])} of 'mu' and "
-        f"{describe(priors['tau'])} of 'tau' are per sd: make it one by standardised_animals, or pass priors for both."
+        f"{describe(priors['tau'])} of 'tau' are per sd: make it one by standardised_animals."
     )
 
 

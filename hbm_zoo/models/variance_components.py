@@ -112,7 +112,6 @@ from hbm_zoo.priors import describe, from_json, log_density, moments, ppf, quant
 from hbm_zoo.words import listed, plural
 
 KAPPA = "of sigma_A: 1 - Var(sigma_A | y, h) / Var(sigma_A | h), a share on average over data only"
-
 COLUMNS = {
     "site": label("the site, herd or year of an experiment"),
     "response": number("what was measured of one animal or plant"),
@@ -163,7 +162,8 @@ def check(data):
     Raises
     ------
     FrameError
-        If a site has no row beyond its fixed effects, or no rows that differ.
+        If a site has no row beyond its fixed effects, or no rows that differ; or rows of sites differ so much in
+        size that one of them must be in another unit.
     """
     sites, n, SS = (data[name].values for name in ("site", "n", "SS"))
     for empty, why in (
@@ -172,6 +172,7 @@ def check(data):
     ):
         if empty.any():
             raise FrameError(f"variance_components expected {why} at each site, got none at {cell(sites[empty][0])}.")
+    relatives.check_units(sites, np.sqrt(SS.sum(axis=1) / n.sum(axis=1)))
     lost = np.setdiff1d(np.arange(data.sizes["record"]), data.scored_row.values)
     if (alike := (n > 0).sum(axis=1) == 1).any():
         where = listed(map(str, sites[alike]))
@@ -181,8 +182,7 @@ def check(data):
             f"{plural('Row', lost.size)} {listed(map(str, lost[:5]))}{' and more' if lost.size > 5 else ''}: "
             "each alone tells of a fixed effect, says nothing of the variances and is not scored row by row."
         )
-    if sentence := relatives.shared_dams(data):
-        yield sentence
+    yield from relatives.shared_dams(data)
 
 
 def matched_prior(priors):

@@ -6,7 +6,8 @@ import re
 
 WORDS = {
     "pooling": "Whether groups share: not at all (no), wholly (complete), or as much as the data say (partial).",
-    "kappa": "How much a group's own data count, between 0, all is borrowed from the others, and 1, nothing is.",
+    "kappa": "How much a group's own data count, between 0, all is borrowed from the others, and 1, nothing is; below "
+    "0, of what is not normal, where its data leave more doubt than there was.",
     "elpd": "How well data that were left out are predicted: the higher, the better.",
     "nats": "The unit of elpd: one nat is a probability 2.7 times as high, two nats 7.4 times, for all data together.",
     "interval": "Between its ends the number lies with the probability named, given model and data.",

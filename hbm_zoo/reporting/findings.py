@@ -286,9 +286,10 @@ def _priors(record: HierarchicalModel, fits: Fits) -> pd.DataFrame:
     rows = {}
     for name in sorted(used, key=[*record.parameters, *used].index):
         callers = name in chosen or not _same(used[name], expected[name])
-        of_group = f"no pooling: the prior of one {word(fit, record.group)}" + (
-            "" if callers else ", matched to the others"
-        )
+        one, matched = word(fit, record.group), "" if callers else ", matched to the others"
+        of_group = f"no pooling: the prior of one {one}{matched}"
+        if name in default:
+            of_group = f"of each {one}, integrated out"
         rows[name] = {
             "prior": describe(used[name]),
             "between": _central(used[name]),

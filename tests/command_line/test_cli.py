@@ -375,3 +375,15 @@ def test_what_a_model_says_of_the_data_is_a_note(capsys):
     given = ["--dataset", "sleepstudy", "--option", "center=2000", "--pooling", "none", "--draws", 50, "--quiet"]
     compare(*given, model="reaction_norms")
     assert "The center 2000 lies 221 times the range" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_pedigree_and_fixed_effects_come_from_the_command_line(tmp_path, capsys):
+    frame, _ = hz.variance_components.simulate(np.random.default_rng(3), sites=2, sires=(3, 4), offspring=(2, 3))
+    sires = pd.DataFrame({"animal": frame["sire"].unique(), "sire": ""})
+    young = frame.assign(animal=[f"a{i}" for i in range(len(frame))], block=np.arange(len(frame)) % 2)
+    pd.concat([sires, young[["animal", "sire"]]]).assign(dam="").to_csv(tmp_path / "pedigree.csv", index=False)
+    young[["site", "animal", "response", "block"]].to_csv(tmp_path / "rows.csv", index=False)
+    line = ["compare", "variance_components", "--data", str(tmp_path / "rows.csv"), "--pooling", "complete", "--draws"]
+    line += ["100", "--seed", "1", "--option", f"pedigree={tmp_path / 'pedigree.csv'}"]
+    assert main([*line, "--option", "fixed_effects=block (factor)"]) == 0
+    assert "does not use" not in capsys.readouterr().out

@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.inference.fits import priors_of
+from hbm_zoo.diagnostics.rescaled import scaled, with_priors
+from hbm_zoo.inference.fits import prepared, priors_of
+from hbm_zoo.models.variance_components import MODEL
 
 EFFECTS, ERRORS = np.array([0.1, 0.9, -0.6, 0.4]), np.array([0.3, 0.4, 0.2, 0.5])
 
@@ -77,3 +80,41 @@ def test_with_many_trials_none_does_and_the_worst_is_named():
 def test_without_a_free_hyperparameter_there_is_no_prior_to_look_at():
     with pytest.raises(ValueError, match="No pooling leaves no hyperparameter free"):
         hz.sensitivity(clinics_fit(pooling="none", draws=50))
+
+
+def test_tables_are_made_anew_for_each_prior():
+    """What a fit with that prior has: its nodes to the last digit, and a posterior as far as draws tell."""
+    rng = np.random.default_rng(3)
+    frame, _ = hz.variance_components.simulate(rng, sites=3, sires=(3, 4), offspring=(2, 3))
+    same = {"random_seed": 1, "progressbar": False, "draws": 100}
+    fit = hz.fit("variance_components", frame, **same)
+    wider = {"sigma_E": scaled("sigma_E", priors_of(fit)["sigma_E"], 2.0)}
+    of_that, moved = hz.fit("variance_components", frame, priors=wider, **same), with_priors(MODEL, fit, wider)
+    xr.testing.assert_equal(prepared(moved), prepared(of_that))
+    assert not prepared(moved)[prepared(fit).attrs["nodes"]].equals(prepared(fit)[prepared(fit).attrs["nodes"]])
+    for name in ("mu", "tau"):
+        drawn, there = moved["posterior"][name], of_that["posterior"][name]
+        assert float(drawn.mean()) == pytest.approx(float(there.mean()), abs=0.3 * float(there.std()))
+
+
+@pytest.mark.slow
+def test_clouds_are_made_anew_for_each_prior():
+    """`evidence` and `sensitivity` say of a prior what a fit with it says."""
+    rng = np.random.default_rng(3)
+    frame, _ = hz.reaction_networks.simulate(rng, modules=4, rich=4, times=(0.5, 1, 2, 4))
+    same = {"random_seed": 1, "progressbar": False, "draws": 250}
+    fits = {p: hz.fit("reaction_networks", frame, p, **same) for p in ("complete", "partial")}
+    heterogeneity = hz.reaction_networks.MODEL.heterogeneity
+    wider = {heterogeneity: scaled(heterogeneity, priors_of(fits["partial"])[heterogeneity], 2.0)}
+    again = fits | {"partial": hz.fit("reaction_networks", frame, "partial", priors=wider, **same)}
+    all_wider = {
+        name: scaled(name, prior, 2.0) for name, prior in priors_of(fits["partial"]).items() if "omega" in name
+    }
+    widest = fits | {"partial": hz.fit("reaction_networks", frame, "partial", priors=all_wider, **same)}
+    of_both = [hz.evidence(some, scales=[scale]).loc[scale] for some, scale in ((fits, 2.0), (widest, 1.0))]
+    error = np.hypot(*(row["mcse"] for row in of_both))
+    assert of_both[0]["log_bayes_factor"] == pytest.approx(of_both[1]["log_bayes_factor"], abs=4 * error)
+    draws = again["partial"]["posterior"][heterogeneity]
+    said = hz.sensitivity(fits["partial"], scales=[2.0]).loc[heterogeneity, 2.0]
+    assert said["mean"] == pytest.approx(float(draws.mean()), abs=0.3 * float(draws.std()))
+    assert said["sd"] == pytest.approx(float(draws.std()), rel=0.15)

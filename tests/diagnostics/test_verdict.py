@@ -11,6 +11,7 @@ from pymc_extras.prior import Prior
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.verdict.prediction import answer, prediction
 from hbm_zoo.diagnostics.verdict.pull import _why
+from hbm_zoo.frames.rules import FrameWarning
 
 SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
 
@@ -352,21 +353,64 @@ def test_the_weight_of_data_is_compared_with_those_that_have_an_estimate():
     of |= {"surprise": [0.5, 0.6, 0.7, np.nan, np.nan], "volume": [8.0, 8.0, 8.0, 4.0, 4.0]}
     summary = xr.Dataset({name: ("module", values) for name, values in of.items()})
     target = xr.DataArray(np.ones(5), dims="module")
-    said = _why("samples", summary, target, 2, False)
+    said = _why("samples", summary, target, 2, "")
     assert said == ": its data weigh less than those of most that have an estimate of their own (kappa 0.90; samples 8)"
-    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2, False)
+    every = _why("samples", summary.isel(module=slice(3)), target[:3], 2, "")
     assert every == ": its data weigh less than those of most (kappa 0.90; samples 8)"
 
 
 def test_a_group_that_moves_away_from_the_target_is_not_said_to_be_pulled():
     """Where rows far out are let go, the others may lie on the far side of their mean."""
-    of = {"own": [8.31, 5.0, 6.0], "mean": [8.46, 5.1, 6.05], "kappa": [0.99, 0.95, 0.9]}
+    of = {"own": [8.31, 5.0, 6.0], "mean": [8.46, 4.9, 5.95], "kappa": [0.99, 0.95, 0.9]}
     of |= {"surprise": [1.5, 1.0, 0.5], "volume": [38.0, 20.0, 10.0]}
     summary = xr.Dataset({name: ("tissue", values) for name, values in of.items()})
-    away = ", away from 6.81: no pull of the others, but how its own rows count: those that lie far out less, say"
-    assert _why("cells", summary, xr.DataArray(6.81), 0, False) == away
-    assert "its other coefficients" in _why("cells", summary, xr.DataArray(6.81), 0, True)
-    assert "no pull" not in _why("cells", summary, xr.DataArray(9.0), 0, False)
+    away = ", away from 6.81: no pull towards that, but how its own rows count: those that lie far out less, say"
+    assert _why("cells", summary, xr.DataArray(6.81), 0, "") == away
+    by = "the other years that it goes with"
+    assert _why("cells", summary, xr.DataArray(6.81), 0, by) == f", away from 6.81: no pull towards that, but {by}"
+    assert "no pull" not in _why("cells", summary, xr.DataArray(9.0), 0, "")
+
+
+def test_what_all_move_by_is_no_way_of_one_group():
+    """Specimens of one rig, whose simulator errs in all alike."""
+    of = {"own": [1.963, 1.941, 1.966], "mean": [1.631, 1.609, 1.635], "kappa": [0.67] * 3, "volume": [24.0] * 3}
+    summary = xr.Dataset({name: ("specimen", values) for name, values in of.items()})
+    assert _why("rows", summary, xr.DataArray(1.63), 0, "") == ", most of it what all move by (-0.332)"
+
+
+def test_no_reason_is_given_by_a_kappa_that_is_no_weight():
+    """Of groups that are integrated numerically: data may leave more doubt than there was, and weigh a lot."""
+    of = {"own": [1.17, 0.6, 0.5], "mean": [0.73, 0.58, 0.5], "kappa": [0.02, 0.3, 0.2], "volume": [67.0, 40.0, 41.0]}
+    summary = xr.Dataset({name: ("site", values) for name, values in of.items()})
+    assert (
+        _why("rows", summary, xr.DataArray(0.4), 0, "")
+        == " (3.9 times the median distance from 0.4; kappa 0.02; rows 67)"
+    )
+
+
+def test_a_year_is_pulled_by_those_beside_it():
+    """Of one trait there are no other coefficients."""
+    y = np.repeat([0.5, -0.5], 4)
+    y[2] = 0.12
+    frame = pd.DataFrame({"year": range(2000, 2008), "trait": "z", "gradient": y, "standard_error": 0.05})
+    frame.loc[2, "standard_error"] = 0.3
+    fit = hz.fit("selection_gradients", frame, autocorrelation=True, random_seed=1, draws=100, progressbar=False)
+    moved = hz.verdict({"partial": fit})[-2]
+    assert "but the other years that it goes with" in moved
+    assert "coefficients" not in moved
+
+
+def test_a_batch_is_pulled_to_its_campaign_and_what_only_priors_tell_is_said():
+    frame, _ = hz.material_batches.simulate(np.random.default_rng(1), campaigns=2, batches=(3, 4))
+    of_first = frame["campaign"] == frame["campaign"].iloc[0]
+    frame["strength"] = np.where(of_first, 480, 520) + np.random.default_rng(5).normal(size=len(frame))
+    one_each = frame.groupby(["campaign", "batch"]).head(1)
+    with pytest.warns(FrameWarning, match="Every batch has one row"):
+        fit = hz.fit("material_batches", one_each, random_seed=1, draws=100, progressbar=False)
+    lines = hz.verdict({"partial": fit})
+    assert "only their priors tell the spread of specimens (sigma) from that of batches" in lines[1]
+    assert "away from" not in lines[-2]
+    assert re.search(r"median distance from (48|52)", lines[-2])
 
 
 def test_far_out_is_by_the_distance_that_is_printed():
@@ -374,8 +418,8 @@ def test_far_out_is_by_the_distance_that_is_printed():
     of = {"own": [9.6, 1.5, 25.0], "mean": [11.9, 2.0, 24.5], "kappa": [0.84, 0.8, 0.85]}
     of |= {"surprise": [2.5, 0.5, 0.6], "volume": [10.0, 10.0, 10.0]}
     summary, target = xr.Dataset({name: ("genotype", v) for name, v in of.items()}), xr.DataArray(13.2)
-    said = [_why("rows", summary, target, 0, of_several) for of_several in (True, False)]
+    said = [_why("rows", summary, target, 0, of_several) for of_several in ("its other coefficients", "")]
     assert said[0] == ": it lies far out for what its other coefficients say (0.3 times the median distance from 13.2)"
     assert said[1] == ": it lies far out for data as precise as its own (0.3 times the median distance from 13.2)"
     beyond = summary.assign(own=("genotype", [40.0, 15.0, 10.0]), mean=("genotype", [38.0, 14.6, 10.4]))
-    assert _why("rows", beyond, target, 0, True).startswith(": it lies far out (8")
+    assert _why("rows", beyond, target, 0, "its other coefficients").startswith(": it lies far out (8")

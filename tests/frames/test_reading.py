@@ -67,6 +67,12 @@ def test_a_summary_is_refused_by_its_line_and_left_out_if_asked(tmp_path, case):
     assert note.startswith(f"1 line of file.csv could not be used, left out: line {line}")
 
 
+def test_a_frame_without_numbers_has_no_sums():
+    """A pedigree, or a frame whose only number has another name."""
+    pedigree = pd.DataFrame({"animal": [*"abcde"], "sire": ["", "", "a", "a", "b"]})
+    assert summary_rows(pedigree, {"animal": label(""), "sire": label("")}) == {}
+
+
 @pytest.mark.parametrize(
     ("name", "summary"),
     [

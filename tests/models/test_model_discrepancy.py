@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.model_discrepancy import (
+    ANOTHER_BEAM,
     BEYOND_LOADS,
     BEYOND_SENSORS,
     INSIDE,
@@ -216,6 +217,12 @@ def test_reality_is_known_better_than_its_parts_and_nearer_than_without(fits):
     there = truly(rows, moduli, "rotational spring", 0.3, 70.0, 10.0)
     table = hz.model_discrepancy.reality(fits["known"], rows, fits["without"])
     assert table["where"].tolist() == [INSIDE, BEYOND_SENSORS, BEYOND_LOADS]
+    other = rows.assign(specimen="new", thickness=20.0)
+    assert hz.model_discrepancy.reality(fits["known"], other)["where"].iloc[1] == f"{BEYOND_SENSORS}, {ANOTHER_BEAM}"
+    with pytest.raises(
+        FrameError, match="expected specimen S1 as it was in the fit, 1 x 30 x 10, got 1 x 30 x 20: give"
+    ):
+        hz.model_discrepancy.reality(fits["known"], rows.assign(thickness=20.0))
     np.testing.assert_allclose(table["simulator"] + table["discrepancy"], table["reality"], rtol=1e-9)
     assert (table["sd"] < table["sd_of_discrepancy"] / 2).all()
     assert (abs(table["reality"] - there) < 4 * table["sd"]).all()

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
-from hbm_zoo.group_level import contrasts
+from hbm_zoo.group_level import checks, contrasts
 from hbm_zoo.group_level.kinetics import Kinetics
 from hbm_zoo.group_level.network import network
 from hbm_zoo.group_level.routes import ORAL
@@ -30,6 +30,16 @@ def sees(check, right, wrong, among=1):
 
 
 # Batches within campaigns.
+
+
+def test_batches_whose_means_are_the_same_are_no_misfit_but_are_said(recwarn):
+    """Deviations from each batch's mean have scores that differ by rounding alone: no kurtosis is known of them."""
+    frame, _ = hz.material_batches.MODEL.simulate(np.random.default_rng(1), campaigns=2)
+    of = frame.groupby(["campaign", "batch"])["strength"]
+    hz.material_batches.MODEL.data(frame.assign(strength=frame["strength"] - of.transform("mean") + 100))
+    assert any("The means of all batches are the same" in str(each.message) for each in recwarn)
+    scores = 1e-13 * np.arange(5)
+    assert (checks.tails(None, None, scores), checks.asymmetry(None, None, scores)) == (3.0, 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -693,6 +693,10 @@ def test_calibration_sees_patients_who_were_given_half(small_cloud):
         (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="trough", patient="P01"), "the hours between doses"),
         (lambda fit: hz.population_pk.dose_for(fit, 5.0, duration=-1, patient="P01"), "duration must be a finite"),
         (lambda fit: hz.population_pk.curve(fit, [], patient="P01"), "one time or more, got none"),
+        (
+            lambda fit: hz.population_pk.dose_for(fit, 5.0, "trough", 5e4, patient="P01"),
+            "of the peak is there: is it in h",
+        ),
         (lambda fit: hz.population_pk.dose_for(fit, 5.0, of="through", patient="P01"), "Did you mean 'trough'"),
         (lambda fit: hz.population_pk.personalise(fit, COHORT), "rows of one patient, got 6"),
         (lambda fit: hz.population_pk.personalise(fit, COHORT[COHORT["patient"] == "P02"]), "is in the fit already"),

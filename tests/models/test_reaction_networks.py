@@ -406,12 +406,27 @@ def test_a_known_input_is_a_species_that_does_not_change():
         (pd.concat([INITIAL, INITIAL], ignore_index=True), {}, "'initial': species A of module rich is there twice"),
         (INITIAL, {}, "'initial': module sparse has nothing of any species at time 0"),
         (INITIAL.assign(module=["rihc", "once"]), {"start": "A=1"}, "module in 'initial'.*'rihc'.*'rich'"),
+        (INITIAL.assign(module=["rihc", "once"]), {}, "module in 'initial'.*'rihc'.*'rich'"),
         (INITIAL.assign(amount=0.0), {"start": "A=0"}, "some amount at time 0"),
     ],
 )
 def test_bad_beginnings_are_refused_in_words(initial, options, said):
     with pytest.raises(FrameError, match=said):
         MODEL.data(SMALL, initial=initial, **options)
+
+
+def test_beginnings_know_modules_under_any_spelling():
+    numbered = SMALL.assign(module=pd.factorize(SMALL["module"])[0])
+    amounts = pd.DataFrame({"module": map(str, range(numbered["module"].nunique())), "species": "A", "amount": 2.0})
+    assert (MODEL.data(numbered, initial=amounts).start.sel(species="A") == 2).all()
+
+
+def test_values_of_another_unit_or_sign_are_said():
+    with pytest.warns(FrameWarning, match="The largest value is .* of all that there is at time 0.*give start"):
+        MODEL.data(SMALL.assign(value=SMALL["value"] * 1e-6))
+    negative = SMALL.assign(value=np.where(SMALL.index == 0, 0.1, -SMALL["value"]))
+    with pytest.warns(FrameWarning, match="% of the values are below 0, where no amount is"):
+        MODEL.data(negative)
 
 
 def changed(**columns):

@@ -265,6 +265,15 @@ def test_an_empty_text_is_an_unknown_parent():
     xr.testing.assert_identical(*(MODEL.data(PEDIGREED, pedigree=each)[["d", "SS"]] for each in (empty, blank)))
 
 
+def test_no_columns_and_sites_of_another_unit_are_named():
+    frame, _ = hz.variance_components.simulate(np.random.default_rng(3), sites=3, sires=(3, 4), offspring=(2, 3))
+    with pytest.raises(FrameError, match="expected fixed effects as a text or a list of columns, got 3"):
+        MODEL.data(frame, fixed_effects=3)
+    larger = frame.assign(response=frame["response"] * np.where(frame["site"] == "S01", 1000, 1))
+    with pytest.raises(FrameError, match="expected sites in one unit, got rows with an sd of .* at 'S01' and of"):
+        MODEL.data(larger)
+
+
 def test_sites_that_share_relatives_are_refused():
     with pytest.raises(FrameError, match="sire 'S01-01' has offspring or records at sites S01 and S02"):
         MODEL.data(SMALL.assign(sire=SMALL["sire"].replace("S02-01", "S01-01")))

@@ -43,7 +43,8 @@ def verdict(
     Returns
     -------
     list of str
-        A sentence each: whether the draws can be trusted; which pooling predicts better, by how
+        A sentence each: whether the draws can be trusted; what reading the data gave warning
+        of; which pooling predicts better, by how
         much, for a new group and for the same group again, each answered by its own table; how strong
         the evidence is that groups differ at all, where that costs little; what partial pooling
         does not fit, if its checks reject it; which groups differ from nothing, if the model has a
@@ -83,7 +84,12 @@ def verdict(
         alone = f"One {word(first, record.group)} has nothing to share with others: no pooling is all there is."
         return [_trusted(fits), alone]
     tables, refusals = _tables(fits, comparisons, record)
-    sentences = [_trusted(fits), *_in_one(prediction(record, next(iter(fits.values())), tables)), *refusals]
+    sentences = [
+        _trusted(fits),
+        *record.extras.check(prepared(first)),
+        *_in_one(prediction(record, first, tables)),
+        *refusals,
+    ]
     name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]

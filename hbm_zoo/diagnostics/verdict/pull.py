@@ -10,10 +10,12 @@ import xarray as xr
 from hbm_zoo.group_level.checks import normal_scores
 from hbm_zoo.inference.fits import hyperparameters, named_groups, prepared, volume_label, word
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import named, plain
+from hbm_zoo.words import named, plain, plural, told_apart
 
 CONTRAST = 1.5
 NOTICEABLE = 0.2  # posterior standard deviations
+#: Of the way of one group, more than which the median of all is no way of its own.
+IN_COMMON = 0.5
 
 
 def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
@@ -23,8 +25,9 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     words = {"group": word(partial, record.group), "volume": word(partial, volume_label(record, partial))}
     target = None
     if record.group_level.population and "kappa" in summary:
-        target = record.group_level.of_groups(hyperparameters(partial), prepared(partial)).mean.mean("sample")
-        summary["surprise"] = _surprise(record, partial, summary, target)
+        target = record.group_level.target(hyperparameters(partial), prepared(partial)).mean("sample")
+        if record.group_level.tails is not None or record.group_level.kind == "in closed form":
+            summary["surprise"] = _surprise(record, partial, summary, target)
     definition = f"; kappa = {record.group_level.kappa}"
     if not inner:
         return _of_coefficient(record, summary, target, "", words, definition)
@@ -32,7 +35,8 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     for value in summary[inner[0]].values:
         here = {inner[0]: value}
         place = target.sel(here) if target is not None and inner[0] in target.dims else target
-        sentences += _of_coefficient(record, summary.sel(here), place, f" in {value}", words, definition)
+        several = summary.sizes[inner[0]]
+        sentences += _of_coefficient(record, summary.sel(here), place, f" in {value}", words, definition, several)
         definition = ""  # once is enough
     return sentences
 
@@ -44,7 +48,9 @@ def _of_coefficient(
     where: str,
     words: Mapping[str, str],
     definition: str,
+    one_of: int = 1,
 ) -> list[str]:
+    """Of one of so many coefficients."""
     group, sentences = words["group"], []
     if "kappa" in summary:
         weight = float(np.median(summary["kappa"].values))
@@ -56,38 +62,52 @@ def _of_coefficient(
     j = int(np.nanargmax(moved))
     if not moved[j] > NOTICEABLE * float(summary["sd"][j]):
         return [*sentences, f"no {group} moves noticeably{where}"]
-    own, mean = (plain(float(summary[name][j])) for name in ("own", "mean"))
-    why = _why(words["volume"], summary, target, j, bool(where)) if target is not None else ""
+    own, mean = told_apart(float(summary["own"][j]), float(summary["mean"][j]))
+    why = _why(words["volume"], summary, target, j, _besides(record, group, one_of)) if target is not None else ""
     name = named(group, summary[record.group].values[j])
     return [*sentences, f"{name} moves farthest{'' if sentences else where}, from {own} to {mean}{why}"]
 
 
-def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, one_of_several: bool) -> str:
+def _besides(record: HierarchicalModel, group: str, one_of: int) -> str:
+    """What moves a group, beside the population that all are of."""
+    if one_of > 1:
+        return "its other coefficients"
+    return "" if record.group_level.independent else f"the other {plural(group)} that it goes with"
+
+
+def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, besides: str) -> str:
     """Its distance from the target or the weight of its data: whichever is further from usual.
 
-    The others pull a group towards the target; one that moves away from it is moved by what else there is, and one of
-    several coefficients by what the others of its group say of it.
+    The others pull a group towards the target; one that moves away from it is moved by what else there is. Where
+    groups are integrated numerically kappa is no weight, and where own estimates have no probability either, no reason
+    is given.
 
     The way that a group moves is its surprise times what its data are moved by a surprise of one: a distance that is
     large because its data say little is no surprise.
     """
     own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
-    if (own[j] - targets[j]) * (float(summary["mean"][j]) - own[j]) > 0:
-        by = "its other coefficients" if one_of_several else "how its own rows count: those that lie far out less, say"
-        return f", away from {plain(float(targets[j]))}: no pull of the others, but {by}"
-    distance, surprise, moved = abs(own - targets), abs(summary["surprise"].values), abs(own - summary["mean"].values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moved_by_one = moved / surprise
-    far, light = _times_the_median(surprise, j), _times_the_median(moved_by_one, j)
+    ways = summary["mean"].values - own
+    if float(np.nanmedian(ways)) / ways[j] > IN_COMMON:
+        return f", most of it what all move by ({plain(float(np.nanmedian(ways)))})"
+    if (own[j] - targets[j]) * ways[j] > 0:
+        by = besides or "how its own rows count: those that lie far out less, say"
+        return f", away from {plain(float(targets[j]))}: no pull towards that, but {by}"
+    distance, moved = abs(own - targets), abs(ways)
     away = f"{_times_the_median(distance, j):.1f} times the median distance from {plain(float(targets[j]))}"
     volume, kappa = float(summary["volume"].broadcast_like(summary["own"])[j]), float(summary["kappa"][j])
     weight = f"kappa {kappa:.2f}; {volume_label} {plain(volume)}"
+    if "surprise" not in summary:
+        return f" ({away}; {weight})"
+    surprise = abs(summary["surprise"].values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved_by_one = moved / surprise
+    far, light = _times_the_median(surprise, j), _times_the_median(moved_by_one, j)
     if max(far, light) <= CONTRAST:
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
     if far > light and _times_the_median(distance, j) > CONTRAST:
         return f": it lies far out ({away})"
     if far > light:
-        what = "for what its other coefficients say" if one_of_several else "for data as precise as its own"
+        what = f"for what {besides} say" if besides else "for data as precise as its own"
         return f": it lies far out {what} ({away})"
     most = "most" if np.isfinite(own).all() else "most that have an estimate of their own"
     return f": its data weigh {'little' if kappa < 0.5 else f'less than those of {most}'} ({weight})"
