@@ -325,3 +325,12 @@ def test_from_tails_that_are_too_light_a_t_population_leads_back_to_the_normal()
         fit = hz.fit(record, trials, "complete", draws=100, random_seed=1, progressbar=False)
         assert _to_try(record, fit, tails["fewer"]) == options
         assert _to_try(record, fit, tails["more"]) == ({} if options else {"population": "student-t"})
+
+
+def test_what_is_the_same_of_all_such_data_is_no_check():
+    """The kurtosis of two scores is 1 whatever they are; one campaign has no spread of campaigns."""
+    frame = pd.DataFrame({"campaign": "x", "batch": [*"aabb"], "strength": [1.0, 2.0, 2.5, 3.0]})
+    fit = hz.fit("material_batches", frame, random_seed=1, draws=100, progressbar=False)
+    table = hz.check_model(fit)
+    assert not {"tails", "tails of campaigns"} & set(table.index.get_level_values("check"))
+    assert {"outlying", "asymmetry"} & set(table.index.get_level_values("check"))
