@@ -8,9 +8,9 @@ The model
 ---------
     y_ji | theta_j      ~ N(x_s(t_i; exp theta_j), sigma^2)   a row: species s at time t_i
     theta_j | mu, omega ~ N(mu, diag(omega^2))                the modules' log rates
-    mu_k1, mu_km, mu_k2 ~ N(-log T, 1.5^2)                    T the median time of rows
-    omega_k1, omega_km, omega_k2 ~ HalfNormal(.5)
-    sigma ~ HalfNormal(.3 Y)                                  Y the median size of values
+    mu_r                ~ N(log r0, 1.5^2)                    of each rate r; r0 = 1/T, T the median time of rows
+    omega_r             ~ HalfNormal(.5)
+    sigma               ~ HalfNormal(.3 Y)                    Y the median size of values
 
 x is the solution of the network. By default that is
 
@@ -43,10 +43,10 @@ kappa         ``kappa``                    module, coefficient   share       wei
 ``network="A <-> B; B -> C"`` writes the reactions as chemists do. ``A -> 2 B : k`` names its rate; without names they
 are k1, k2, ... in the order of writing, km or km1, ... backwards. Each reaction takes one of one species. ``B -> C :
 mm(V, K)`` is saturated: its speed is V B/(K + B), as of an enzyme; log V and log K are among the module's log rates.
-Every rate has a mu_ and an omega_ of its name. Priors of mu are about the log of 1/T, of V about the log of X/T and of
-K about that of X, the most that there is of a species at time 0, the median module's. T, X and Y are of the data, so
-that hours or seconds, grams or milligrams, give the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by
-default 1 of the first species. Where modules differ, a second frame ``initial`` has it: module, species, amount.
+Every rate has a mu_ and an omega_ of its name. Of V the typical r0 is X/T, of K it is X, the most that there is of a
+species at time 0, the median module's. T, X and Y are of the data, so that hours or seconds, grams or milligrams, give
+the same answer. ``start="A=1, B=0.2"`` is what there is at time 0; by default 1 of the first species. Where modules
+differ, a second frame ``initial`` has it: module, species, amount.
 
 Any other right-hand side is a function of one's own (Python only), of t, what there is, and the rates, of many points
 at once: see `equations`. What is not linear is solved by steps, each point by its own (`steps.py`); rates without a
