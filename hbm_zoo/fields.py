@@ -109,6 +109,8 @@ class Extras:
     further_columns
         ``further_columns(options)``: columns that the options of the data name, such as fixed effects, each with its
         rule.
+    nuisances
+        What each group has beside its parameter, the same under every pooling, integrated out: each a `Parameter`.
     moderated
         ``moderated(record, moderators)``: the record whose groups differ beforehand by columns of the frame that say in
         what; ``moderated.unexplained(h)`` is the variance that is left on the scale of their slopes.
@@ -128,4 +130,5 @@ class Extras:
     checks: Mapping[str, Check] = field(default_factory=dict)
     with_response: Callable[[xr.Dataset, np.ndarray], xr.Dataset] | None = None
     further_columns: Callable[[Mapping[str, Any]], Mapping[str, rules.Rule]] = lambda options: {}
+    nuisances: Mapping[str, Parameter] = field(default_factory=dict)
     moderated: Any = None

@@ -328,7 +328,10 @@ class HierarchicalModel:
         given = {name: given_as(name, prior) for name, prior in (given or {}).items()}
         for name, prior in given.items():
             check_name(name, [*self.parameters, *of_group], self.name, self._option_with(name))
-            check_prior(name, prior, self.parameters[name].support if name in self.parameters else None)
+            known = {**self.parameters, **self.extras.nuisances}.get(name)
+            check_prior(name, prior, known.support if known else None)
+            if name in self.extras.nuisances and getattr(prior, "distribution", "") == "Uniform":
+                raise ValueError(f"{name!r} is integrated on points, which want a prior without edges; got {prior}.")
             if name in self.extras.absent(data):
                 raise ValueError(f"The prior of {name!r}: these data have nothing that it is of.")
         resolved = defaults | given

@@ -103,7 +103,7 @@ def tolerance_bound(
     of_one = [_quantile(alone, 1 - tail, end, worth) for end in ends]
     rows["one specimen"] = {end: found[end] for end, found in zip(ends, of_one, strict=True)} | {
         "mcse": max(found["mcse"] for found in of_one),
-        "promise": f"one new specimen lies there with probability {100 * content:g} %",
+        "promise": f"one new specimen lies there with probability {100 * content:.12g} %",
     }
     if side != "both" and of == SPECIMENS and campaign is None:
         value, against = anova_basis(data, content, confidence, side)
@@ -198,7 +198,7 @@ def _promise(fit: xr.DataTree, data: xr.Dataset, of: str, content: float, confid
     else:
         where = f", of this {above}," if "campaign" in data.attrs.get(KEY, "") else ""
     whose = f"specimens of {plural(group)} to come" if of == SPECIMENS else f"the next {group}'s specimens"
-    return f"{100 * content:g} % of {whose}{where} lie there with posterior probability {100 * confidence:g} %"
+    return f"{100 * content:.12g} % of {whose}{where} lie there with posterior probability {100 * confidence:.12g} %"
 
 
 def anova_basis(data: xr.Dataset, content: float, confidence: float, side: str = "lower") -> tuple[float, list[str]]:

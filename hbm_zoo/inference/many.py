@@ -19,7 +19,7 @@ from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.arguments import ENGINES, OF_SAMPLER, settled_seed
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
-from hbm_zoo.inference.fits import hyperparameters
+from hbm_zoo.inference.fits import free, hyperparameters, model_of
 from hbm_zoo.inference.fitting import fit
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
@@ -134,8 +134,9 @@ def units(fits: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a unit: the mean and interval of each hyperparameter, in its own unit; ``passed`` and the ``verdict``
-        of `convergence`. Units without a fit are the last, with the reason for a verdict.
+        One row a unit: the mean and interval of each hyperparameter that its pooling leaves free, in its own unit, and
+        of its group's estimand where it has one group; ``passed`` and the ``verdict`` of `convergence`. Units without a
+        fit are the last, with the reason for a verdict.
 
     Examples
     --------
@@ -158,17 +159,30 @@ def fit_unit(piece: Mapping[str, Any]) -> xr.DataTree:
     given = dict(piece)
     with rc_context({INTERVALS: given.pop(INTERVALS)}):  # of the caller: a worker has ArviZ's own
         tree = fit(**given, progressbar=False)
-        tree.attrs[UNIT] = json.dumps(_row(tree))
+        tree.attrs[UNIT] = json.dumps(_row(tree, model_of(tree, record_of(given["model"]))))
     return tree
 
 
-def _row(tree: xr.DataTree) -> dict[str, Any]:
-    """The population of one unit in numbers."""
+def _of_group(known: xr.Dataset, estimand: str) -> dict[str, float]:
+    """The mean and interval of each coefficient of a group."""
+    by_name = known.to_dataframe() if known.sizes else pd.DataFrame({n: [v.item()] for n, v in known.items()}, [""])
+    return {
+        "_".join(filter(None, [estimand, str(name), *([end] if end != "mean" else [])])): float(value)
+        for name, ends in by_name.iterrows()
+        for end, value in ends.items()
+    }
+
+
+def _row(tree: xr.DataTree, record: HierarchicalModel) -> dict[str, Any]:
+    """One unit in numbers: its population, and its group where it has one only."""
     row: dict[str, Any] = {}
     ends = [f"{interval_name()}_lb", f"{interval_name()}_ub"]
-    for name, draws in hyperparameters(tree).data_vars.items():
+    for name, draws in hyperparameters(tree)[free(tree)].data_vars.items():
         tails = draws.quantile(interval_tails(), "sample").values.tolist()
         row |= {str(name): float(draws.mean())} | {f"{name}_{end}": tail for end, tail in zip(ends, tails, strict=True)}
+    known = tree["group_summary"].to_dataset()
+    if known.sizes[record.group] == 1:
+        row |= _of_group(known[["mean", *ends]].isel({record.group: 0}, drop=True), record.estimand)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `fit` has said it
         checks = convergence(tree).iloc[0]

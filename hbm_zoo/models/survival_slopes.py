@@ -63,7 +63,12 @@ def exactly(record):
         group_level=years(),
         simulate=simulate,
         datasets={name: shipped for name, shipped in record.datasets.items() if shipped.options},
-        extras=Extras(check=check, contradiction=contradiction, readers={"animals": standardised_animals}),
+        extras=Extras(
+            check=check,
+            contradiction=contradiction,
+            readers={"animals": standardised_animals},
+            nuisances={"alpha_0": Parameter("log odds of survival of a year's mean animal")},
+        ),
     )
 
 

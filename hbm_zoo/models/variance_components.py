@@ -445,10 +445,8 @@ def simulate(
         sire = np.arange(rng.integers(sires[0], sires[1] + 1))
         mother = np.repeat(sire, max(dams, 1))
         family = np.repeat(np.arange(mother.size), rng.integers(offspring[0], offspring[1] + 1, mother.size))
-        of_sire, of_dam = (
-            rng.normal(0, scale[j], sire.size),
-            rng.normal(0, scale[j], mother.size if dams else family.size),
-        )
+        of_sire = rng.normal(0, scale[j], sire.size)
+        of_dam = rng.normal(0, scale[j], mother.size if dams else family.size)
         at_dam = family if dams else np.arange(family.size)
         g = (of_sire[mother[family]] + of_dam[at_dam]) / 2 + rng.normal(0, scale[j] * np.sqrt(0.5), family.size)
         columns = {"site": name, "sire": [f"{name}-{i + 1:02d}" for i in mother[family]]}
@@ -459,7 +457,8 @@ def simulate(
     return pd.concat(frames, ignore_index=True), xr.Dataset(truth, coords={"site": names})
 
 
-EUCALYPTUS = {"sire": "progeny", "response": "height_m"}
+AS_PROGENIES = {"sire": "progeny", "response": "height_m"}
+EUCALYPTUS = Shipped(file="eucalyptus_progenies", columns=AS_PROGENIES, options={"fixed_effects": "block"})
 MODEL = HierarchicalModel(
     name="variance_components",
     question="How much of what we see is inherited, and must the answer be zero?",
@@ -493,16 +492,17 @@ MODEL = HierarchicalModel(
         "simulated_half_sibs": Shipped(),
         "galton_families": Shipped(columns={"response": "height_in"}, options={"fixed_effects": "sex"}),
         **{
-            f"eucalyptus_{site.lower().replace(' ', '_').replace('-', '_')}": Shipped(
-                file="eucalyptus_progenies",
-                columns=EUCALYPTUS,
-                options={"fixed_effects": "block"},
-                where={"site": site},
-            )
+            f"eucalyptus_{site.lower().replace(' ', '_').replace('-', '_')}": replace(EUCALYPTUS, where={"site": site})
             for site in ("Araraquara", "Bento Quirino", "Mogi-Guacu")
         },
     },
-    extras=Extras(check=check, checks=OF_RELATIVES, with_response=with_response, further_columns=relatives.columns),
+    extras=Extras(
+        check=check,
+        checks=OF_RELATIVES,
+        with_response=with_response,
+        further_columns=relatives.columns,
+        nuisances={"sigma_E": Parameter("all else at a site, sd", (0, np.inf))},
+    ),
 )
 build = MODEL.build
 __getattr__ = verbs_of("variance_components", "components", "breeding_values", "response_to_selection")

@@ -283,17 +283,17 @@ def _priors(record: HierarchicalModel, fits: Fits) -> pd.DataFrame:
     default = record.default_priors(prepared(fit))
     chosen = {name: used[name] for name in default if name in used and not _same(used[name], default[name])}
     expected = record.priors(prepared(fit), chosen)
+    meanings = {name: of.meaning for name, of in {**record.parameters, **record.extras.nuisances}.items()}
     rows = {}
     for name in sorted(used, key=[*record.parameters, *used].index):
         callers = name in chosen or not _same(used[name], expected[name])
-        one, matched = word(fit, record.group), "" if callers else ", matched to the others"
-        of_group = f"no pooling: the prior of one {one}{matched}"
-        if name in default:
-            of_group = f"of each {one}, integrated out"
+        of_group = f"no pooling: the prior of one {word(fit, record.group)}" + (
+            "" if callers else ", matched to the others"
+        )
         rows[name] = {
             "prior": describe(used[name]),
             "between": _central(used[name]),
-            "meaning": record.parameters[name].meaning if name in record.parameters else of_group,
+            "meaning": meanings.get(name, of_group),
             "choice": "the caller's" if callers else "default",
         }
     return pd.DataFrame(rows).T.rename_axis("parameter")

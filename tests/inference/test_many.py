@@ -5,6 +5,7 @@ import sys
 import time
 from concurrent.futures import Executor, Future
 
+import numpy as np
 import pandas as pd
 import pytest
 from arviz_base import rc_context
@@ -171,7 +172,19 @@ class Elsewhere(Executor):
 
 def test_intervals_are_those_the_caller_asked_for_whoever_fits(hospitals):
     with rc_context({"stats.ci_prob": 0.5}):
-        here, there = fitted(hospitals), fitted(hospitals, executor=Elsewhere())
+        same_pooling = {"pooling": "complete", "draws": 100}
+        here, there = fitted(hospitals, **same_pooling), fitted(hospitals, executor=Elsewhere(), **same_pooling)
     assert all_same(here, there)
     assert "eti50_lb" in here["year 0"]["group_summary"]
     assert {column for column in hz.units(there) if column.startswith("mu_eti")} == {"mu_eti50_lb", "mu_eti50_ub"}
+
+
+def test_a_unit_of_one_group_is_told_by_that_group_and_not_by_its_prior():
+    frame, _ = hz.variance_components.simulate(np.random.default_rng(3), sites=2, sires=(3, 4), offspring=(2, 3))
+    same = {"pooling": "none", "random_seed": 1, "progressbar": False, "draws": 50}
+    fits = hz.fit_many("variance_components", frame, by="site", **same)
+    table = hz.units(fits)
+    assert not {"mu", "tau"} & set(table)
+    summary = fits["S01"]["group_summary"]
+    told = table.loc["S01", ["sigma_A", "sigma_A_eti89_lb", "sigma_A_eti89_ub"]].tolist()
+    assert told == [summary[name].item() for name in ("mean", "eti89_lb", "eti89_ub")]

@@ -274,6 +274,19 @@ def test_no_columns_and_sites_of_another_unit_are_named():
         MODEL.data(larger)
 
 
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        (Prior("Normal", mu=0, sigma=1), "'sigma_E' lies between 0 and inf"),
+        (Prior("Uniform", lower=0.5, upper=1), "'sigma_E' is integrated on points, which want a prior without edges"),
+    ],
+)
+def test_priors_of_what_is_integrated_out_are_looked_at(prior, said):
+    frame, _ = hz.variance_components.simulate(np.random.default_rng(3), sites=2, sires=(3, 4), offspring=(2, 3))
+    with pytest.raises(ValueError, match=said):
+        MODEL.priors(MODEL.data(frame), {"sigma_E": prior})
+
+
 def test_sites_that_share_relatives_are_refused():
     with pytest.raises(FrameError, match="sire 'S01-01' has offspring or records at sites S01 and S02"):
         MODEL.data(SMALL.assign(sire=SMALL["sire"].replace("S02-01", "S01-01")))
