@@ -70,7 +70,10 @@ def sensitivity(
     names = free(fit)
     if not names:
         pooling = words.pooling(fit.attrs["pooling"]).capitalize()
-        raise ValueError(f"{pooling} leaves no hyperparameter free: there is no prior to look at.")
+        raise ValueError(
+            f"{pooling} leaves no hyperparameter free, whose priors sensitivity looks at: fit again with another prior "
+            f"of one {word(fit, record.group)}, and compare."
+        )
     priors, before = priors_of(fit), _estimates(record, fit)
     heterogeneity = record.heterogeneity if record.heterogeneity in names else names[0]
     power = _power(fit, names, heterogeneity)

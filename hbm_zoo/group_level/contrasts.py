@@ -14,7 +14,7 @@ with P = W diag(1/v) W', has residual (P y)_i / P_ii and variance 1 / P_ii (Dubr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -119,9 +119,14 @@ def grouped(d: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     if not d.size:
         return d, np.empty(0, np.int64), d
-    first = np.r_[0, np.flatnonzero(np.diff(d) > SAME * (1 + d[1:])) + 1]
+    first = _first_of_each(d)
     n = np.diff(np.r_[first, d.size])
     return np.add.reduceat(d, first) / n, n, np.add.reduceat(q**2, first)
+
+
+def _first_of_each(d: np.ndarray) -> np.ndarray:
+    """Where each distinct eigenvalue begins, of those in order."""
+    return np.r_[0, np.flatnonzero(np.diff(d) > SAME * (1 + d[1:])) + 1]
 
 
 def log_density(sigma_A: np.ndarray, sigma_E: np.ndarray, d: np.ndarray, n: np.ndarray, SS: np.ndarray) -> np.ndarray:
@@ -161,11 +166,15 @@ def restricted_maximum(d: np.ndarray, n: np.ndarray, SS: np.ndarray) -> tuple[fl
     return float(np.sqrt(h2 * whole)), float(np.sqrt((1 - h2) * whole)), float(height)
 
 
-def given_others(one: Design, y: np.ndarray, sigma_A: np.ndarray, sigma_E: np.ndarray) -> np.ndarray:
-    """Log density of each row given the others [..., row] [nats]; NaN of one that alone tells of a fixed effect."""
-    w = 1 / (np.asarray(sigma_A)[..., None] ** 2 * one.d + np.asarray(sigma_E)[..., None] ** 2)
-    precision, Py = w @ (one.W**2).T, (w * (one.W.T @ y)) @ one.W.T
-    alone = (one.W**2).sum(axis=1) < NO_RANK
+def given_others(
+    one: Design, y: np.ndarray, sigma_A: np.ndarray, sigma_E: np.ndarray, rows: slice | Sequence[int] = slice(None)
+) -> np.ndarray:
+    """Log density of rows given all others [..., row] [nats]; NaN of one that alone tells of a fixed effect."""
+    first, W = _first_of_each(one.d), one.W[rows]
+    d = np.add.reduceat(one.d, first) / np.diff(np.r_[first, one.d.size])
+    w = 1 / (np.asarray(sigma_A)[..., None] ** 2 * d + np.asarray(sigma_E)[..., None] ** 2)
+    precision, Py = (w @ np.add.reduceat(part, first, axis=1).T for part in (W**2, W * (one.W.T @ y)))
+    alone = (W**2).sum(axis=1) < NO_RANK
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (np.log(precision) - LOG_2PI - Py**2 / precision) / 2
     return np.where(alone, np.nan, found)

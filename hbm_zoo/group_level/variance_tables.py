@@ -113,14 +113,14 @@ def without_rows(data: xr.Dataset, j: int, point: np.ndarray, rows, sigma_A: Cal
     at, which = np.unique(sigma_A(point), return_inverse=True)
     before = data["log_sigma_E_before"].values
     nuisance = _over_sigma_E(data, j, log_density_of(before), before[[0, -1]])
-    without = nuisance.without(at, lambda sigma_A, t: _rows(one, y, sigma_A, t)[..., rows])
+    without = nuisance.without(at, lambda sigma_A, t: _rows(one, y, sigma_A, t, rows))
     return without[which].T
 
 
-def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Log density of each row given the others, at points [sigma_A, point] of log sigma_E [sigma_A, point, row]."""
+def _rows(one: contrasts.Design, y: np.ndarray, sigma_A: np.ndarray, t: np.ndarray, rows) -> np.ndarray:
+    """Log density of rows given all others, at points [sigma_A, point] of log sigma_E [sigma_A, point, row]."""
     at = np.broadcast_to(sigma_A[:, None], t.shape)
-    return contrasts.given_others(one, y, at.ravel(), np.exp(t).ravel()).reshape(*t.shape, -1)
+    return contrasts.given_others(one, y, at.ravel(), np.exp(t).ravel(), rows).reshape(*t.shape, -1)
 
 
 def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) -> xr.DataArray:

@@ -287,6 +287,21 @@ def test_priors_of_what_is_integrated_out_are_looked_at(prior, said):
         MODEL.priors(MODEL.data(frame), {"sigma_E": prior})
 
 
+def test_some_rows_given_the_others_are_those_of_a_dense_precision():
+    """P = V^-1 less what tells of the mean: log density of a row is (log P_ii - (P y)_i^2 / P_ii - log 2 pi) / 2."""
+    frame, _ = hz.variance_components.simulate(np.random.default_rng(3), sites=2, sires=(3, 4), offspring=(2, 3))
+    one, y, _ = experiment(MODEL.data(frame), 1)
+    sigma_A, sigma_E = 0.7, 0.9
+    inverse = np.linalg.inv(sigma_A**2 * one.A[np.ix_(one.row, one.row)] + sigma_E**2 * np.eye(y.size))
+    to_mean = inverse.sum(axis=1)
+    P = inverse - np.outer(to_mean, to_mean) / to_mean.sum()
+    expected = (np.log(np.diag(P)) - np.log(2 * np.pi) - (P @ y) ** 2 / np.diag(P)) / 2
+    every = contrasts.given_others(one, y, np.array([sigma_A]), np.array([sigma_E]))[0]
+    np.testing.assert_allclose(every, expected, rtol=1e-8)
+    some = contrasts.given_others(one, y, np.array([sigma_A]), np.array([sigma_E]), [4, 1])[0]
+    np.testing.assert_allclose(some, expected[[4, 1]], rtol=1e-8)
+
+
 def test_sites_that_share_relatives_are_refused():
     with pytest.raises(FrameError, match="sire 'S01-01' has offspring or records at sites S01 and S02"):
         MODEL.data(SMALL.assign(sire=SMALL["sire"].replace("S02-01", "S01-01")))
