@@ -264,7 +264,7 @@ def concentrations(frame, rng, kinds=0.0, share=0.0, degrees=np.inf):
     record = hz.population_pk.MODEL.under(route="iv")
     data = record.data(frame, **record.extras.simulated)
     theta = np.log([2.8, 32.0]) + 0.2 * rng.standard_normal((data.sizes["patient"], 2))
-    theta[0, 2] += kinds
+    theta[0, 0] += kinds
     h = xr.Dataset({"sigma_add": 0.0, "sigma_prop": 0.0})
     f = record.group_level.replicate(rng, xr.DataArray(theta, dims=("patient", "coefficient")), h, data, data).values
     noise = rng.standard_normal(f.size) if degrees == np.inf else rng.standard_t(degrees, f.size)
