@@ -269,8 +269,17 @@ def _row(check: Check, found: Compared, called: Mapping[str, str]) -> dict:
 
 
 def _to_try(record: HierarchicalModel, fit: xr.DataTree, alternative: Mapping) -> dict[str, str]:
-    """Options that are not those of the fit; one may be said by its value in the fit, as what follows on that."""
+    """Options that are not those of the fit; one may be said by its value in the fit, as what follows on that.
+
+    Where they do not go with another option of the fit, that one is as it is by default.
+    """
     has, found = record.chosen | options(fit), {}
     for name, value in alternative.items():
         found[name] = value.get(has.get(name)) if isinstance(value, Mapping) else value
-    return {name: value for name, value in found.items() if value not in (None, has.get(name))}
+    found = {name: value for name, value in found.items() if value not in (None, has.get(name))}
+    defaults = {name: next(iter(known)) for name, known in record.alternatives.items()}
+    try:
+        record.under(**{name: value for name, value in found.items() if name in defaults})
+    except ValueError:
+        found |= {n: value for n, value in defaults.items() if n not in found and record.chosen[n] != value}
+    return found

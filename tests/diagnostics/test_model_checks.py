@@ -334,3 +334,12 @@ def test_what_is_the_same_of_all_such_data_is_no_check():
     table = hz.check_model(fit)
     assert not {"tails", "tails of campaigns"} & set(table.index.get_level_values("check"))
     assert {"outlying", "asymmetry"} & set(table.index.get_level_values("check"))
+
+
+def test_what_to_try_can_be_fitted():
+    """A sigma of each tissue is of a normal population: from a t both options change."""
+    record = hz.tissue_expression.MODEL.under(population="student-t")
+    fit = xr.DataTree()
+    fit.attrs["options"] = "{}"
+    assert _to_try(record, fit, {"sigma": "by tissue"}) == {"sigma": "by tissue", "population": "normal"}
+    assert _to_try(record.base, fit, {"sigma": "by tissue"}) == {"sigma": "by tissue"}
