@@ -182,7 +182,7 @@ class Kinetics:
         h = {f"mu_{name}": value for name, value in self.typical(data).items()} | {
             f"omega_{n}": 1.0 for n in self.names
         }
-        return xr.Dataset(h | {"sigma": 0.1 * data.attrs["typical_value"]})
+        return xr.Dataset(h | {"sigma": 0.1 * typical_value(data)})
 
     def typical(self, data: xr.Dataset) -> dict[str, float]:
         """Logs of rates by which a typical amount turns over in a typical time."""
@@ -264,3 +264,9 @@ def rows_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     of = data.of_module.values
     last = data.of_species.values == drawn(data)
     return of[last], data.time.values[of, data.of_instant.values][last], data.value.values[last]
+
+
+def typical_value(data: xr.Dataset) -> float:
+    """The median size of values that are not 0; 1 of none."""
+    size = abs(data.value.values)
+    return float(np.median(size[size > 0])) if (size > 0).any() else 1.0

@@ -113,7 +113,7 @@ from hbm_zoo.group_level import features
 from hbm_zoo.group_level.amounts import Amounts
 from hbm_zoo.group_level.curves import Curve
 from hbm_zoo.group_level.equations import equations as equations
-from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, with_sums
+from hbm_zoo.group_level.kinetics import ROW, Kinetics, rows_of, typical_value, with_sums
 from hbm_zoo.group_level.network import network as network
 from hbm_zoo.model import HierarchicalModel, verbs_of
 from hbm_zoo.models import network_checks
@@ -150,7 +150,7 @@ def default_priors(kinetics, data):
     """Rates by which typical amounts turn over in a typical time, within a factor of 20; modules a factor e apart."""
     mu = {f"mu_{name}": Prior("Normal", mu=at, sigma=WIDTH) for name, at in kinetics.typical(data).items()}
     omega = {f"omega_{name}": Prior("HalfNormal", sigma=SPREAD) for name in kinetics.names}
-    return mu | omega | {"sigma": Prior("HalfNormal", sigma=OF_VALUE * data.attrs["typical_value"])}
+    return mu | omega | {"sigma": Prior("HalfNormal", sigma=OF_VALUE * typical_value(data))}
 
 
 def matched_prior(kinetics, priors):
@@ -192,11 +192,10 @@ def prepared(kinetics, frame, start, initial):
     """The same of any network."""
     check_species(frame, kinetics.network)
     data = side_by_side(frame, kinetics.network, start, initial)
-    time, size = frame["time"][frame["time"] > 0], abs(frame["value"][frame["value"] != 0])
+    time = frame["time"][frame["time"] > 0]
     typical = {
         "typical_time": time.median() if len(time) else 1.0,
         "typical_amount": np.median(data.start.max("species")),
-        "typical_value": size.median() if len(size) else 1.0,
     }
     attrs = {"start": start} | {name: float(value) for name, value in typical.items()}
     return with_sums(data).assign_coords(coefficient=kinetics.names).assign_attrs(attrs)
