@@ -306,7 +306,9 @@ def test_no_dish_says_more_than_at_its_best(partial, monkeypatch):
     assert (most.values > exact).all()
     near = LEVEL.log_at_most(h, data).values
     assert ((near <= most.values) & (near > exact - 1e-6)).all()
-    assert near[1] == pytest.approx(exact[1], rel=1e-9)  # where no node moves
+    stay = ~CLOUD.integrate(h, data).moved.any("dish").values
+    assert stay.any()
+    np.testing.assert_allclose(near[stay], exact[stay], rtol=1e-9)
     monkeypatch.setattr(chunks, "CELLS_AT_ONCE", 1)
     found = log_joint_above(DECAY, h, data, exact.max() - 1.0)
     kept = found > -np.inf
