@@ -28,7 +28,7 @@ from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import features
 from hbm_zoo.group_level.cloud import Cloud
 from hbm_zoo.group_level.weighted import MultivariateNormal
-from hbm_zoo.inference import chunks, independent, sampling
+from hbm_zoo.inference import chunks, sampling
 from hbm_zoo.inference.chunks import log_joint_above
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, proposals, thinned
 from hbm_zoo.inference.loo import leave_one_out
@@ -364,7 +364,6 @@ def test_a_refit_without_a_dish_has_the_nodes_of_the_others(partial, monkeypatch
     monkeypatch.setattr(
         cross_validation, "refit", lambda fit, other, *rest: (seen.append(other), plain(fit, other, *rest))[1]
     )
-    monkeypatch.setattr(independent, "LEAST_INTEGRATED", 1000)
     short = partial.copy()
     short.attrs["draws"] = 200
     (elpd,), (mcse,) = cross_validation.refitted(DECAY, short, np.array([0]), 7)
