@@ -204,7 +204,7 @@ class HierarchicalModel:
             chosen[name] = inputs.value_of(name, known, value)
         if placing := again(moderators):
             chosen[OPTION] = placing  # the last, so that it changes what the others have made
-        return _under(self.base or self, tuple(chosen.items()))
+        return self if chosen == self.chosen else _under(self.base or self, tuple(chosen.items()))
 
     def with_alternatives(self, options: Mapping[str, Any]) -> HierarchicalModel:
         """The record under those of some options that are its alternatives: its data may take further ones."""
