@@ -138,7 +138,7 @@ def test_shape_and_correlation_are_those_of_scipy():
 
 
 def test_what_is_all_the_same_has_no_shape_and_no_correlation():
-    """Undefined, it would be surprising in no data, or in all: z scores have standard errors of 1. So as of a normal."""
+    """As of a normal: undefined, it would be surprising in no data, or in all; z scores have standard errors of 1."""
     same = np.full(5, 0.3)
     assert (checks.asymmetry(None, None, same), checks.tails(None, None, same)) == (0.0, 3.0)
     assert checks.correlation(np.arange(5.0), np.ones(5)) == 0.0
