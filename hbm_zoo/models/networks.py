@@ -106,8 +106,8 @@ def beginnings(
     Raises
     ------
     FrameError
-        As `beginning`; if ``initial`` names a species or a module that is none, the same of a module twice, or leaves
-        a module with nothing.
+        As `beginning`; if ``initial`` names a species that is none, the same of a module twice, or leaves a module with
+        nothing.
     """
     if initial is None:
         return np.tile(beginning(network, text), (len(modules), 1))
@@ -116,11 +116,12 @@ def beginnings(
         module, one = initial.loc[twice, ["module", "species"]].iloc[0]
         raise FrameError(f"reaction_networks, 'initial': species {one} of module {module} is there twice.")
     found = np.tile(beginning(network, text) if text else np.zeros(len(network.species)), (len(modules), 1))
-    _check_known(initial, modules)
     j = pd.Index(_labels(modules)).get_indexer(_labels(initial["module"]))
     s = pd.Index(network.species).get_indexer(initial["species"])
-    found[j, s] = initial["amount"].to_numpy(float)
+    here = j >= 0  # rows to predict may be of some modules only
+    found[j[here], s[here]] = initial["amount"].to_numpy(float)[here]
     if (nothing := ~found.any(axis=1)).any():
+        _check_known(initial["module"], modules)
         raise FrameError(
             f"reaction_networks, 'initial': module {modules[nothing][0]} has nothing of any species at time 0; give "
             "its amounts there, or those of all modules by start."
@@ -145,8 +146,8 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
     Raises
     ------
     FrameError
-        If no row is after time 0, no value is above 0, values are far beyond what there can be, or there is no solution
-        at typical rates.
+        If no row is after time 0, no value is above 0, values are far beyond what there can be, ``initial`` names a
+        module that is none, or there is no solution at typical rates.
     """
     time = data.time.values[data.of_module.values, data.of_instant.values]
     if not (time > 0).any():
@@ -160,6 +161,8 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
         has = "have" if silent.size > 1 else "has"
         yield f"{which} {has} no row after time 0: only the others tell of their rates."
     kinetics = Kinetics(network)
+    if "initial.module" in data:
+        _check_known(data["initial.module"].values, data["module"].values)
     _check_solved(kinetics, data)
     yield from untold(kinetics, data)
 
@@ -169,9 +172,9 @@ def _labels(values) -> list[str]:
     return text(pd.Series(values)).tolist()
 
 
-def _check_known(initial: pd.DataFrame, modules: np.ndarray) -> None:
+def _check_known(named, modules: np.ndarray) -> None:
     """Refuse amounts at time 0 of modules that there are not: a name is misspelt, and another amount would stand."""
-    for module in _labels(initial["module"]):
+    for module in _labels(named):
         try:
             choose(module, _labels(modules), "module in 'initial'")
         except ValueError as reason:

@@ -421,6 +421,14 @@ def test_beginnings_know_modules_under_any_spelling():
     assert (MODEL.data(numbered, initial=amounts).start.sel(species="A") == 2).all()
 
 
+def test_rows_of_some_modules_take_their_beginnings_from_all():
+    """As rows to predict do, with what was given of the modules of a fit."""
+    amounts = pd.DataFrame({"module": [*SMALL["module"].unique(), "another"], "species": "A", "amount": 2.0})
+    assert (MODEL.prepared(SMALL, initial=amounts).start.sel(species="A") == 2).all()
+    with pytest.raises(FrameError, match="module in 'initial' 'another'"):
+        MODEL.data(SMALL, initial=amounts)
+
+
 def test_values_of_another_unit_or_sign_are_said():
     with pytest.warns(FrameWarning, match="The largest value is .* of all that there is at time 0.*give start"):
         MODEL.data(SMALL.assign(value=SMALL["value"] * 1e-6))
