@@ -286,7 +286,8 @@ class HierarchicalModel:
         if (groups := data.sizes[self.group]) < self.fewest_groups:
             expected = f"at least {self.fewest_groups} {plural(self.group, self.fewest_groups)}"
             raise rules.FrameError(f"{self.name} expected {expected} to compare, got {groups}.")
-        for sentence in self.extras.check(data):
+        twice = (f"{self.name}: {sentence}" for sentence in rules.given_twice(frame, self.columns))
+        for sentence in [*twice, *self.extras.check(data)]:
             warnings.warn(sentence, rules.FrameWarning, stacklevel=4)
         return data
 

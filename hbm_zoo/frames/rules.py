@@ -154,6 +154,13 @@ def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
     ]
 
 
+def given_twice(frame: pd.DataFrame, columns: Iterable[str]) -> Iterable[str]:
+    """A sentence where every row is there more than once, the same in each column: first those of a model are asked."""
+    known = frame[[name for name in columns if name in frame.columns]]
+    if len(frame) > 2 and known.duplicated(keep=False).all() and frame.astype(str).duplicated(keep=False).all():
+        yield "every row is there more than once, the same in each column. Was a file read twice? Give its rows once."
+
+
 def _misspelt(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> Iterable[str]:
     """A sentence for each column that may be missing, is, and is nearly the name of one that is not used."""
     unused = {str(name).casefold(): str(name) for name in frame.columns if name not in columns}

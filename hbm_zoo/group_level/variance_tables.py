@@ -131,8 +131,10 @@ def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) 
     Raises
     ------
     ValueError
-        If a site was not seen, or a row has a fixed effect that its site did not have: of it nothing is known.
+        If a site was not seen, or a row has a fixed effect that its site did not have: of it nothing is known; or an
+        animal of the pedigree has other parents than it had.
     """
+    _check_parents(seen, new)
     dims = [dim for dim in theta.dims if dim != "site"]
     flat = theta.stack(draw_of=dims, create_index=False).transpose("draw_of", "site")
     sites = list(map(str, seen["site"].values))
@@ -156,6 +158,27 @@ def replicate(rng, theta, new: xr.Dataset, seen: xr.Dataset, sigma_A: Callable) 
     sizes = [theta.sizes[dim] for dim in dims]
     coords = {dim: theta[dim] for dim in dims if dim in theta.coords}
     return xr.DataArray(found.reshape(*sizes, -1), coords, (*dims, "record"))
+
+
+def _check_parents(seen: xr.Dataset, new: xr.Dataset) -> None:
+    """Refuse a pedigree in which an animal that was seen has other parents."""
+    if "pedigree.row" not in new.dims:  # without one, labels are of parents, of whom nobody names the parents
+        return
+    was, now = (_parents(data) for data in (seen, new))
+    for name in was.keys() & now.keys():
+        for role, before, after in zip(("sire", "dam"), was[name], now[name], strict=True):
+            if before != after and None not in (before, after):
+                raise ValueError(
+                    f"predict expected the pedigree of the fit, in which the {role} of {name!r} is {before!r}, got "
+                    f"{after!r}."
+                )
+
+
+def _parents(data: xr.Dataset) -> dict:
+    """Sire and dam of each animal by label, None where not known."""
+    label = dict(enumerate(data["animal"].values))
+    pairs = zip(data["sire"].values, data["dam"].values, strict=True)
+    return {label[i]: tuple(map(label.get, map(int, pair))) for i, pair in enumerate(pairs)}
 
 
 def _at_new_rows(Xb: np.ndarray, seen: xr.Dataset, j: int, new: xr.Dataset, i: int, label: str) -> np.ndarray:

@@ -149,6 +149,16 @@ def test_a_column_that_may_be_missing_and_is_misspelt_is_named():
     hz.tissue_expression.MODEL.data(cells)
 
 
+def test_a_file_that_was_read_twice_is_said():
+    """Not that some rows are alike, and not where a column tells them apart."""
+    rows = pd.DataFrame({"tissue": ["liver", "heart", "heart"], "expression": [8.0, 9.0, 9.0]})
+    twice = pd.concat([rows, rows])
+    with pytest.warns(FrameWarning, match="tissue_expression: every row is there more than once"):
+        hz.tissue_expression.MODEL.data(twice)
+    for told_apart in (rows, twice.assign(donor=range(6))):
+        hz.tissue_expression.MODEL.data(told_apart)
+
+
 def test_expected_in_another_unit():
     with pytest.raises(ValueError, match=r"56 / 4800 = 0.0117 overall.*another unit\? Rescale 'expected'"):
         hz.fit("hospital_readmission", frame(expected=[400.0, 400.0, 4000.0]))

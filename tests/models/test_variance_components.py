@@ -584,6 +584,19 @@ def test_new_offspring_of_a_known_sire_are_predicted_by_what_is_known_of_it():
     assert float(by_sire.std()) < error
 
 
+def test_a_pedigree_for_new_animals_has_the_parents_that_the_fit_s_has():
+    """Another sire of an animal that was seen is refused; one who is not named here is not."""
+    fit = hz.fit(MODEL, PEDIGREED, "none", pedigree=FAMILIES, **SETTINGS)
+    asked = pd.DataFrame({"site": ["A"], "animal": ["new"]})
+    child = pd.DataFrame({"animal": ["new"], "sire": ["c1"], "dam": ["c2"]})
+    more, fewer = (pd.concat([frame, child]) for frame in (FAMILIES, FAMILIES[FAMILIES["animal"] != "c2"]))
+    for pedigree in (more, fewer):
+        assert np.isfinite(hz.predict(fit, asked, pedigree=pedigree)["row_summary"]["mean"]).all()
+    other = more.assign(sire=more["sire"].where(more["animal"] != "c1", "another"))
+    with pytest.raises(ValueError, match="the sire of 'c1' is 's', got 'another'"):
+        hz.predict(fit, asked, pedigree=other)
+
+
 # Frames.
 
 
