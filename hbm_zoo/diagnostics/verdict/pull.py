@@ -76,41 +76,57 @@ def _besides(record: HierarchicalModel, group: str, one_of: int) -> str:
 
 
 def _why(volume_label: str, summary: xr.Dataset, target: xr.DataArray, j: int, besides: str) -> str:
-    """Its distance from the target or the weight of its data: whichever is further from usual.
+    """What moves it: something else than the pull towards the target, or else what makes its pull the largest.
 
-    The others pull a group towards the target; one that moves away from it is moved by what else there is. Where
-    groups are integrated numerically kappa is no weight, and where own estimates have no probability either, no reason
-    is given.
+    Where groups are integrated numerically kappa is no weight, and where own estimates have no probability either, no
+    reason is given.
+    """
+    place = plain(_of(target, summary, j))
+    distance, moves = (summary["own"] - target).values, (summary["mean"] - summary["own"]).values
+    if other := _not_the_pull(distance, moves, j, place, besides):
+        return other
+    away = f"{_times_the_median(abs(distance), j):.1f} times the median distance from {place}"
+    weight = f"kappa {float(summary['kappa'][j]):.2f}; {volume_label} {plain(_of(summary['volume'], summary, j))}"
+    if "surprise" not in summary:
+        return f" ({away}; {weight})"
+    return _of_its_pull(summary, distance, moves, j, besides, away, weight)
+
+
+def _not_the_pull(distance: np.ndarray, moves: np.ndarray, j: int, place: str, besides: str) -> str:
+    """What all move by; or, of a group that goes away from the target, what else there is."""
+    in_common = float(np.nanmedian(moves))
+    if in_common / moves[j] > IN_COMMON:
+        return f", most of it what all move by ({plain(in_common)})"
+    if distance[j] * moves[j] > 0:
+        by = besides or "how its own rows count: those that lie far out less, say"
+        return f", away from {place}: no pull towards that, but {by}"
+    return ""
+
+
+def _of_its_pull(
+    summary: xr.Dataset, distance: np.ndarray, moves: np.ndarray, j: int, besides: str, away: str, weight: str
+) -> str:
+    """Its distance from the target or the weight of its data: whichever is further from usual.
 
     The way that a group moves is its surprise times what its data are moved by a surprise of one: a distance that is
     large because its data say little is no surprise.
     """
-    own, targets = summary["own"].values, target.broadcast_like(summary["own"]).values
-    ways = summary["mean"].values - own
-    if float(np.nanmedian(ways)) / ways[j] > IN_COMMON:
-        return f", most of it what all move by ({plain(float(np.nanmedian(ways)))})"
-    if (own[j] - targets[j]) * ways[j] > 0:
-        by = besides or "how its own rows count: those that lie far out less, say"
-        return f", away from {plain(float(targets[j]))}: no pull towards that, but {by}"
-    distance, moved = abs(own - targets), abs(ways)
-    away = f"{_times_the_median(distance, j):.1f} times the median distance from {plain(float(targets[j]))}"
-    volume, kappa = float(summary["volume"].broadcast_like(summary["own"])[j]), float(summary["kappa"][j])
-    weight = f"kappa {kappa:.2f}; {volume_label} {plain(volume)}"
-    if "surprise" not in summary:
-        return f" ({away}; {weight})"
     surprise = abs(summary["surprise"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        moved_by_one = moved / surprise
+        moved_by_one = abs(moves) / surprise
     far, light = _times_the_median(surprise, j), _times_the_median(moved_by_one, j)
     if max(far, light) <= CONTRAST:
         return f", though neither its distance ({away}) nor the weight of its data ({weight}) is unusual"
-    if far > light and _times_the_median(distance, j) > CONTRAST:
-        return f": it lies far out ({away})"
     if far > light:
-        what = f"for what {besides} say" if besides else "for data as precise as its own"
-        return f": it lies far out {what} ({away})"
-    most = "most" if np.isfinite(own).all() else "most that have an estimate of their own"
-    return f": its data weigh {'little' if kappa < 0.5 else f'less than those of {most}'} ({weight})"
+        what = f" for what {besides} say" if besides else " for data as precise as its own"
+        return f": it lies far out{'' if _times_the_median(abs(distance), j) > CONTRAST else what} ({away})"
+    least = f"less than those of {'most' if np.isfinite(distance).all() else 'most that have an estimate of their own'}"
+    return f": its data weigh {'little' if float(summary['kappa'][j]) < 0.5 else least} ({weight})"
+
+
+def _of(values: xr.DataArray, summary: xr.Dataset, j: int) -> float:
+    """Of group j, what may be the same of all."""
+    return float(values.broadcast_like(summary["own"])[j])
 
 
 def _times_the_median(values: np.ndarray, j: int) -> float:
