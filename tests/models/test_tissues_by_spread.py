@@ -194,11 +194,12 @@ def fit():
 
 @pytest.mark.slow
 def test_the_fit_is_the_quadrature(fit):
-    """Means within 4 Monte Carlo errors; a shift of .3 posterior sds would be seen."""
+    """Means within 4 Monte Carlo errors; a shift of .3 posterior sds would be seen. Spreads of tissues within 3 %."""
     mu, tau = np.linspace(M0 - 7, M0 + 7, 57), np.exp(np.linspace(-4, 2.6, 34))
     sigma, s_sigma = np.exp(np.linspace(-3.2, 2.2, 37)), np.linspace(0.01, 2.2, 36)
     m, t, a, b = np.meshgrid(mu, tau, sigma, s_sigma, indexing="ij")
     level, z = log_prior(m, t, a, b) + np.log(t * a), np.linspace(-8, 8, 161)
+    spread = np.empty((4, *level.shape))
     for g in range(4):
         y = Y[g == OF]
         n, mean, SS = y.size, y.mean(), ((y - y.mean()) ** 2).sum()
@@ -206,19 +207,24 @@ def test_the_fit_is_the_quadrature(fit):
             v = (sigma[i] * np.exp(s_sigma[j] * z)) ** 2
             within = -0.5 * ((n - 1) * np.log(2 * np.pi * v) + SS / v + np.log(n)) + stats.norm.logpdf(z)
             f = np.exp(within) * stats.norm.pdf(mean, mu[:, None, None], np.sqrt(tau[:, None] ** 2 + v / n))
-            level[:, :, i, j] += np.log(f.sum(axis=-1) * (z[1] - z[0]))
+            spread[g, :, :, i, j] = f @ np.sqrt(v) / np.maximum(f.sum(axis=-1), 1e-300)
+            with np.errstate(divide="ignore"):  # far from the data nothing is left of it
+                level[:, :, i, j] += np.log(f.sum(axis=-1) * (z[1] - z[0]))
     weight = np.exp(level - special.logsumexp(level))
     for name, values in (("mu", m), ("tau", t), ("sigma", a), ("s_sigma", b)):
         draws = fit["posterior"][name]
         mcse = float(az.mcse(draws)) / np.sqrt(fit.attrs.get("efficiency", 1.0))
         assert abs(float(draws.mean()) - (weight * values).sum()) < 4 * mcse, name
         assert 4 * mcse < 0.3 * float(draws.std())
+    expected = (weight * spread).sum(axis=(1, 2, 3, 4))
+    found = hz.groups(fit).loc[["liver", "kidney", "placenta", "lung"], "sigma_g"]
+    np.testing.assert_allclose(found, expected, rtol=0.03)
 
 
 @pytest.mark.slow
 def test_the_noise_of_each_is_in_the_table_and_poolings_are_compared_predicted_and_checked(fit):
     table = hz.groups(fit)
-    assert table.loc["kidney", "sigma_g"] < 0.4 < 1.2 < table.loc["liver", "sigma_g"]
+    assert table.loc["kidney", "sigma_g"] < 0.6 < 1.2 < table.loc["liver", "sigma_g"]
     fits = {"partial": fit} | {
         p: hz.fit("tissue_expression", FRAME, p, draws=500, **SETTINGS) for p in ("none", "complete")
     }
@@ -228,7 +234,7 @@ def test_the_noise_of_each_is_in_the_table_and_poolings_are_compared_predicted_a
     told = hz.predict(fit, new, random_seed=1)
     assert told["group_summary"]["case"].values.tolist() == ["known", "known", "never seen"]
     sd = told["row_summary"]["sd"].values
-    assert sd[0] < 0.6 < 1.0 < sd[1]
+    assert sd[0] < 1.0 < sd[1]
     assert "equal variances" in hz.check_model(fit).index.get_level_values("check")
 
 
