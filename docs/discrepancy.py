@@ -19,7 +19,7 @@ from scipy import stats
 from scipy.special import softmax
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.model_discrepancy import parts
+from hbm_zoo.diagnostics.reality import parts
 from hbm_zoo.inference import sampling
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.inference.fitting import attributes

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from pymc_extras.prior import Prior
 from scipy import stats
 
-from hbm_zoo.diagnostics.model_discrepancy import POPULATION, checked, discrepancy, modulus, taken_for_the_truth
+from hbm_zoo.diagnostics.model_discrepancy import POPULATION, discrepancy, modulus
+from hbm_zoo.diagnostics.rigs import checked, taken_for_the_truth
 from hbm_zoo.inference.fits import hyperparameters, prepared, priors_of, word
 from hbm_zoo.inference.summary import interval_name
 from hbm_zoo.model import HierarchicalModel

@@ -13,15 +13,9 @@ from scipy import stats
 from scipy.special import softmax
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.model_discrepancy import (
-    ANOTHER_BEAM,
-    BEYOND_LOADS,
-    BEYOND_SENSORS,
-    INSIDE,
-    POPULATION,
-    parts,
-    taken_for_the_truth,
-)
+from hbm_zoo.diagnostics.model_discrepancy import POPULATION
+from hbm_zoo.diagnostics.reality import ANOTHER_BEAM, BEYOND_LOADS, BEYOND_SENSORS, INSIDE, parts
+from hbm_zoo.diagnostics.rigs import taken_for_the_truth
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.discrepancy import APART, log_density, random_estimates
 from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, proposals
