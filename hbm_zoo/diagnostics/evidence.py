@@ -49,7 +49,8 @@ def evidence(
     -------
     pandas.DataFrame
         Indexed by ``scale``: ``prior`` of the spreads, ``log_bayes_factor`` = log p(y | partial pooling) - log p(y |
-        complete pooling) [nats] and its Monte Carlo error ``mcse``. ``attrs["verdict"]`` is a sentence.
+        complete pooling) [nats] and its Monte Carlo error ``mcse``. ``attrs["verdict"]`` is a sentence, and
+        ``attrs["scale"]`` says whose scale is taken from these data, empty where none is.
 
     Raises
     ------
@@ -94,8 +95,20 @@ def evidence(
     of_same = f" of the same {listed(each.column for each in record.moderators)}" if record.moderators else ""
     own = partial["group_summary"]["own"].transpose(record.group, ...).values
     alike = bool((own == own[:1]).all())
-    table.attrs["verdict"] = _sentence(table, spreads, plural(word(partial, record.group)) + of_same, alike)
+    sentence = _sentence(table, spreads, plural(word(partial, record.group)) + of_same, alike)
+    table.attrs["scale"] = _of_these_data(record, partial, spreads)
+    table.attrs["verdict"] = " ".join([sentence, *([f"The {table.attrs['scale']}."] if table.attrs["scale"] else [])])
     return table
+
+
+def _of_these_data(record: HierarchicalModel, partial: xr.DataTree, spreads: list[str]) -> str:
+    """Which spreads have a default prior whose scale is that of the data: with other responses it would be another."""
+    data, anew, used = prepared(partial), record.extras.with_response, priors_of(partial)
+    if anew is None or record.response not in data:
+        return ""
+    default, other = (record.default_priors(each) for each in (data, anew(data, 2 * data[record.response].values)))
+    theirs = [n for n in spreads if describe(used[n]) == describe(default[n]) != describe(other[n])]
+    return f"scale of the prior of {listed(theirs)} is taken from these data, which are used twice" if theirs else ""
 
 
 def _spreads(record: HierarchicalModel, complete: xr.DataTree, partial: xr.DataTree) -> list[str]:

@@ -199,20 +199,22 @@ def _by_replicates(
 ) -> dict[str, dict]:
     """A row for each check whose statistic is compared with those of replicated data; it is among so many.
 
-    One that is the same of all such data, but for rounding, as the kurtosis of two scores is, tells nothing.
+    One that is the same of all such data, but for rounding, as the kurtosis of two scores is, tells nothing; nor does a
+    count of what no such data hold.
     """
     seen, expected = _statistics(checks, refits, refits.data)
-    left = seen - expected
+    left, least, most = seen - expected, seen, seen
     drawn = np.empty((0, len(checks)))
     for data in islice(refits, max(replicas.LEAST, replicas.MOST_A_CHECK * among - 1)):
         statistic, of_it = _statistics(checks, refits, data)
         drawn = np.vstack([drawn, statistic - of_it])
+        least, most = np.fmin(least, statistic), np.fmax(most, statistic)
         if len(drawn) >= replicas.LEAST and _known_well_enough(drawn, left):
             break
     return {
         name: _row(check, _compared(seen[k], expected[k], drawn[:, k]), called)
         for k, (name, check) in enumerate(checks.items())
-        if not np.ptp(np.append(drawn[:, k], left[k])) <= ROUNDING * max(abs(seen[k]), abs(expected[k]))
+        if not most[k] - least[k] <= ROUNDING * max(abs(seen[k]), abs(expected[k]))
     }
 
 

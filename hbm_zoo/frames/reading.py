@@ -97,19 +97,26 @@ def for_model(
     named.attrs = {
         "source": source,
         "labels": other,
-        "notes": [*frame.attrs["notes"], *_unused(frame, {*labels.values(), *further, label})],
+        "notes": [*frame.attrs["notes"], *unused(frame, {*labels.values(), *further, label})],
     }
     return usable(named, present, drop_unusable)
 
 
-def _unused(frame: pd.DataFrame, used: Container) -> list[str]:
-    """A sentence that names the columns which the model does not use."""
-    unused = [repr(str(name)) for name in frame.columns if name not in used]
-    if not unused:
+def unused(frame: pd.DataFrame, used: Container) -> list[str]:
+    """A sentence that names the columns which the model does not use.
+
+    Examples
+    --------
+    >>> unused(pd.DataFrame({"effect": [0.1], "latitude": [44]}), ["effect"])
+    ["the model does not use column 'latitude'."]
+    """
+    others = [repr(str(name)) for name in frame.columns if name not in used]
+    if not others:
         return []
-    more = f" and {len(unused) - MOST_COLUMNS} more" if len(unused) > MOST_COLUMNS else ""
-    names = f"{', '.join(unused[:MOST_COLUMNS])}{more}"
-    return [f"{frame.attrs['source']}: the model does not use {plural('column', len(unused))} {names}."]
+    more = f" and {len(others) - MOST_COLUMNS} more" if len(others) > MOST_COLUMNS else ""
+    names = f"{', '.join(others[:MOST_COLUMNS])}{more}"
+    source = f"{frame.attrs['source']}: " if frame.attrs.get("source") else ""
+    return [f"{source}the model does not use {plural('column', len(others))} {names}."]
 
 
 def usable(frame: pd.DataFrame, rules: Mapping[str, Rule], drop_unusable: bool) -> pd.DataFrame:

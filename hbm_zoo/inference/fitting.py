@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import labels
+from hbm_zoo.frames.reading import unused
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.arguments import check_engine, check_sizes, settled_seed, split
 from hbm_zoo.inference.asleep import asleep
@@ -127,7 +128,7 @@ def fit(
     of_engine = settings | {"tune": sampling.TUNE if tune is None else tune, "engine": engine}
     seen = placed_nodes(record, data, pooling, parameterization, resolved, of_engine)
     tree = sampling.sample(record, seen, pooling, parameterization, resolved, of_engine, progressbar, sampler)
-    tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame) | settings
+    tree.attrs |= attributes(record, data, pooling, resolved) | _origin(frame, _used(record, options, label)) | settings
     completion.complete(record, tree, seen, resolved)
     if names is not None:
         called = names.reindex(data[record.group].values).to_numpy()
@@ -280,12 +281,19 @@ def _options(record: HierarchicalModel, data: xr.Dataset) -> dict[str, Any]:
     return record.chosen | {name: data.attrs[name] for name in record.options if data.attrs.get(name, "") != ""}
 
 
-def _origin(frame: pd.DataFrame) -> dict[str, str]:
-    """Where a frame came from, what its owner calls the columns, and what was noted in reading it."""
+def _used(record: HierarchicalModel, options: Mapping[str, Any], label: str | None) -> set[str | None]:
+    """The columns that a fit uses: the model's, those that its options name, moderators and the names of groups."""
+    moderators = (each.column for each in record.moderators)
+    return {*record.columns, *record.extras.further_columns(options), *moderators, label}
+
+
+def _origin(frame: pd.DataFrame, used: Container) -> dict[str, str]:
+    """Where a frame came from, what its owner calls the columns, and what was noted in reading it or is not used."""
     labels, notes = frame.attrs.get("labels"), frame.attrs.get("notes")
     # A caller's own attributes may have these names, and hold anything.
     labels = {str(ours): str(theirs) for ours, theirs in labels.items()} if isinstance(labels, Mapping) else {}
     notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    notes = [*dict.fromkeys([*notes, *unused(frame, used)])]
     return {"source": str(frame.attrs.get("source", "")), "labels": json.dumps(labels), "notes": json.dumps(notes)}
 
 

@@ -162,7 +162,7 @@ def beyond(threshold, tails):
         return float((lower + upper).sum())
 
     return Check(
-        compares=f"{{groups}} with |z| > {threshold:g}, as if independent of one another",
+        compares=f"{{groups}} with |z| > {threshold:g}, as if {{groups}} were independent of one another",
         statistic=seen,
         expected=expected,
         more=f"more {{groups}} lie beyond |z| = {threshold:g} than the model expects",

@@ -43,7 +43,8 @@ def plot_moderators(
     matplotlib.figure.Figure
         Own estimates, areas by the volume of their data. The mean of the population over the moderator, the others
         where they are on average: its posterior mean, dark its interval, light that of a group not seen before. Groups
-        are named where they are at most 20.
+        are named where they are at most 20. Where the estimand depends on what is expected of a group, as a relative
+        risk does, the population is that of the median group.
 
     Raises
     ------
@@ -128,5 +129,9 @@ def _population(record, fit: xr.DataTree, moderator: Moderator, at: pd.Series, w
     """The population of the estimand [sample, group] of groups that lie at some values, and else on average."""
     x = np.zeros((at.size, len(slopes(record.moderators))))
     x[:, where] = moderator.design(at)
-    there = xr.Dataset({DESIGN: ((record.group, DIM), x)})
+    of_groups = prepared(fit).drop_vars(DESIGN).data_vars.items()
+    numbers = {name: v for name, v in of_groups if v.dims == (record.group,) and v.dtype.kind in "if"}
+    # A relative risk depends on what is expected of its group: here it is the median of what is expected of all.
+    there = xr.Dataset({name: (record.group, np.full(at.size, np.median(v))) for name, v in numbers.items()})
+    there = there.assign({DESIGN: ((record.group, DIM), x)})
     return record.group_level.of_groups(affordable(hyperparameters(fit), at.size, CELLS), there)

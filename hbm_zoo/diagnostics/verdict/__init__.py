@@ -96,13 +96,14 @@ def verdict(
     partial = fits[name]
     table = _checked(partial, name, record) if checks is None else checks
     wrong, found = misfit(table, name), _discovered(record, partial)
+    differ = [] if found is None else [found.attrs["verdict"]]
     return [
         *sentences,
         *differ_at_all(record, fits, table),
         *wrong,
-        *([f"If it fitted, this would hold: {sentence}" for sentence in found] if wrong else found),
+        *([f"If it fitted, this would hold: {sentence}" for sentence in differ] if wrong else differ),
         *_in_one(pull(record, partial)),
-        *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables, table))}"]),
+        *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables, table, found))}"]),
     ]
 
 
@@ -157,11 +158,11 @@ def _checked(partial: xr.DataTree, name: str, record: HierarchicalModel) -> pd.D
         return None
 
 
-def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
-    """Which groups differ from nothing, if that is asked."""
+def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> pd.DataFrame | None:
+    """Which groups differ from nothing; None if that is not asked."""
     if not has_null_group(partial):
-        return []
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlabNotIdentified)
         warnings.simplefilter("ignore", NoiseMayHaveHeavyTails)
-        return [discoveries(partial, model=record).attrs["verdict"]]
+        return discoveries(partial, model=record)

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.evidence import evidence
-from hbm_zoo.diagnostics.model_checks import MOST_NAMED, OUTLYING
+from hbm_zoo.diagnostics.model_checks import MOST_NAMED, OUTLYING, check_model
 from hbm_zoo.diagnostics.sensitivity import DECIDES, sensitivity
 from hbm_zoo.inference.convergence import ConvergenceWarning
 from hbm_zoo.inference.fits import Fits, free
@@ -18,7 +18,7 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import listed, plain
 
 #: Groups up to which refits under other priors take next to no time, and hyperparameters.
-FEW_GROUPS, FEW_PARAMETERS = 200, 3
+FEW_GROUPS, FEW_PARAMETERS = 200, 6
 MOST_SAID = 3
 
 
@@ -29,7 +29,13 @@ def misfit(checks: pd.DataFrame | None, name: str) -> list[str]:
     rows = _rejected(checks, name)
     said = [_said(check, row) for check, row in rows.head(MOST_SAID).iterrows()]
     more = f"; {len(rows) - MOST_SAID} more of its checks fail" if len(rows) > MOST_SAID else ""
-    return [f"Partial pooling does not fit: {'; '.join(said)}{more}."]
+    return [f"Partial pooling does not fit: {'; '.join(said)}{more}{_supposed(rows.head(MOST_SAID))}."]
+
+
+def _supposed(rows: pd.DataFrame) -> str:
+    """What is supposed where a check says what is expected."""
+    said = dict.fromkeys(supposed for what in rows["compares"] if (supposed := what.partition(", as if ")[2]))
+    return f"; what is expected is as if {listed(said)}" if said else ""
 
 
 def _rejected(checks: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -76,15 +82,18 @@ def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | 
     factor, mcse = table.loc[1.0, ["log_bayes_factor", "mcse"]]
     narrow, wide = (table["log_bayes_factor"][scale] for scale in (0.5, 2.0))
     said = f"log Bayes factor {factor:.1f} nats, MCSE {mcse:.2f}; prior halved {narrow:.1f}, doubled {wide:.1f}"
-    return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{_classical(checks, of['complete'][0])})."]
+    classical = _classical(record, checks, *of["complete"])
+    scale = f"; the {table.attrs['scale']}" if table.attrs["scale"] else ""
+    return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{classical}{scale})."]
 
 
-def _classical(checks: pd.DataFrame | None, complete: str) -> str:
-    """What the classical test of complete pooling sees, if it is in the table."""
-    if checks is None or ("spread", complete) not in checks.index:
+def _classical(record: HierarchicalModel, checks: pd.DataFrame | None, name: str, complete: xr.DataTree) -> str:
+    """What the classical test of complete pooling sees, of a model that has one."""
+    if checks is None:
         return ""
-    row = checks.loc[("spread", complete)]
-    return f"; {_numbers(row)}"
+    if name not in checks.index.get_level_values("pooling"):
+        checks = _quietly(check_model, {name: complete}, model=record)
+    return f"; {_numbers(checks.loc[('spread', name)])}" if ("spread", name) in checks.index else ""
 
 
 def _numbers(row: pd.Series) -> str:

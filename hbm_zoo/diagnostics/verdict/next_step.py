@@ -25,6 +25,7 @@ def next_steps(
     partial: xr.DataTree,
     tables: Mapping[str, pd.DataFrame],
     checks: pd.DataFrame | None,
+    found: pd.DataFrame | None = None,
 ) -> list[str]:
     """What a model that does not fit asks for; a closer look at a misfit, at the prior; or the use of the result."""
     group, groups = word(partial, record.group), partial["constant_data"].sizes[record.group]
@@ -36,7 +37,10 @@ def next_steps(
     ]
     if groups >= GROUPS_FOR_SIGNIFICANCE and any(is_behind(table.loc[name]) for table in tables.values()):
         steps.append(f"find out why partial pooling is clearly behind before using its {plural(group)}")
-    return [*(steps or [f"report each {group} by partial pooling, with its interval"]), *deciding]
+    use = f"report each {group} by partial pooling, with its interval"
+    if found is not None and not found.attrs["identified"]:
+        use = f"take no {group} for one that differs"
+    return [*(steps or [use]), *deciding]
 
 
 def _misfit(record: HierarchicalModel, name: str, partial: xr.DataTree, table: pd.DataFrame | None) -> list[str]:
