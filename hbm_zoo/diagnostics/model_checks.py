@@ -25,6 +25,10 @@ OUTLYING = "outlying"
 MOST_NAMED = 5
 #: Of a statistic, by which it may differ where it is the same of all data.
 ROUNDING = 1e-9
+TWICE = (
+    "Replicates are of the same groups and were not fitted again: data are used twice, which makes p too large, if "
+    "anything."
+)
 PASSES = "as expected"
 
 
@@ -47,7 +51,7 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
         the model gives it; ``p``, two-sided where both sides are a misfit, and its Monte Carlo error ``p_mcse``;
         ``p_holm``, for as many checks as the pooling has; ``verdict`` in words. ``attrs``: ``rejected``, the checks
         that a pooling does not pass, by its name; ``outlying``, what its groups are called that do not belong to the
-        population; ``alternative``, options of the model to try.
+        population; ``alternative``, options of the model to try; ``note``, that data are used twice, where they are.
 
     Raises
     ------
@@ -108,6 +112,7 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
         "rejected": {name: checks for name, checks in rejected.items() if checks},
         "outlying": {name: part.outlying for name, part in parts.items() if part.outlying},
         "alternative": {name: _to_try(record, fits[name], part.alternative) for name, part in parts.items()},
+        "note": TWICE if record.group_level.nodes is not None else "",
     }
     return table
 
@@ -130,6 +135,7 @@ def _checks_of(record: HierarchicalModel, name: str) -> dict[str, Check]:
 def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
     """Every check of one pooling, and its groups that do not belong."""
     called = {"group": word(fit, record.group), "groups": plural(word(fit, record.group))}
+    called |= {"one": "one line" if record.moderators else "one value"}
     checks, rows, p_of_groups = _checks_of(record, fit.attrs["pooling"]), {}, None
     if record.group_level.tails and fit.attrs["pooling"] in OF_GROUPS:
         called_so = {record.group: named_groups(fit)[record.group].values}

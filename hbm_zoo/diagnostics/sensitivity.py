@@ -41,9 +41,9 @@ def sensitivity(
     -------
     pandas.DataFrame
         Indexed by ``parameter`` and ``scale``, first the fit as it is. ``prior`` as it then is; posterior ``mean``
-        and ``sd`` of that hyperparameter; of the heterogeneity its mean; ``moved``, by how many posterior sds the
-        hyperparameter that moves farthest does, and ``groups_moved``, the same of the group that does, against the
-        fit as it is, Monte Carlo errors of some hundredths included; ``power``, how strongly the posterior of the
+        and ``sd`` of that hyperparameter; the means of the heterogeneity and of the location; ``moved``, by how many
+        posterior sds the hyperparameter that moves farthest does, and ``groups_moved``, the same of the group that
+        does, against the fit as it is, Monte Carlo errors of some hundredths included; ``power``, how strongly the posterior of the
         heterogeneity answers to this prior raised to a power near 1 (ArviZ, `psense`): above 0.05 it is sensitive. A
         prior whose family has no scale known here is left out.
         ``attrs["verdict"]`` is a sentence.
@@ -77,14 +77,15 @@ def sensitivity(
     priors, before = priors_of(fit), _estimates(record, fit)
     heterogeneity = record.heterogeneity if record.heterogeneity in names else names[0]
     power = _power(fit, names, heterogeneity)
-    rows = {("as it is", 1.0): {"prior": "", **_row(before, before, heterogeneity, heterogeneity), "power": np.nan}}
+    headline = [heterogeneity, *({record.location} & set(names) - {heterogeneity})]
+    rows = {("as it is", 1.0): {"prior": "", **_row(before, before, heterogeneity, headline), "power": np.nan}}
     for name in names:
         if priors[name].transform or priors[name].distribution not in FAMILIES:
             continue
         for scale in scales:
             prior = scaled(name, priors[name], scale)
             after = _estimates(record, with_priors(record, fit, {name: prior}))
-            numbers = _row(before, after, name, heterogeneity)
+            numbers = _row(before, after, name, headline)
             rows[name, float(scale)] = {"prior": describe(prior), **numbers, "power": power[name]}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["parameter", "scale"])
@@ -100,14 +101,14 @@ def _estimates(record: HierarchicalModel, fit: xr.DataTree) -> dict[str, xr.Data
     return {"mean": h.mean("sample"), "sd": h.std("sample"), "groups": groups.mean.mean("sample"), "group_sd": spread}
 
 
-def _row(before: dict, after: dict, name: str, heterogeneity: str) -> dict[str, float]:
+def _row(before: dict, after: dict, name: str, headline: list[str]) -> dict[str, float]:
     """The numbers of one fit, set against those of another."""
     moved = abs(after["mean"] - before["mean"]) / before["sd"]
     groups = (abs(after["groups"] - before["groups"]) / before["group_sd"].where(before["group_sd"] > 0)).max()
     return {
         "mean": float(after["mean"][name]),
         "sd": float(after["sd"][name]),
-        heterogeneity: float(after["mean"][heterogeneity]),
+        **{each: float(after["mean"][each]) for each in headline},
         "moved": float(max(moved[each] for each in moved)),
         "groups_moved": float(groups),
     }

@@ -132,7 +132,7 @@ def _known(scores: np.ndarray) -> np.ndarray:
 #: Of every model that says how probable the own estimate of a group is.
 OF_ALL = {
     "spread": Check(
-        compares="squares of the {groups}' normal scores, were there one value for all",
+        compares="squares of the {groups}' normal scores, were there {one} for all",
         statistic=spread,
         more="{groups} differ by more than chance",
         fewer="{groups} differ by less than chance: the noise is overstated",

@@ -73,23 +73,26 @@ def cochran(h, data, scores):
 
 
 def share_of_variance(h, data, scores):
-    """I^2 = 1 - (J - 1) / Q, Q about the mean by inverse variances (Higgins & Thompson 2002, Stat Med 21:1539-1558)."""
-    effect, weight = data.effect.values, data.standard_error.values**-2
-    mean = (weight * effect).sum() / weight.sum()
-    Q = float((weight * (effect - mean) ** 2).sum())
-    return max(0.0, 1 - (effect.size - 1) / Q) if Q > 0 else 0.0
+    """I^2 = 1 - (J - 1) / Q, Q about the mean by inverse variances (Higgins & Thompson 2002, Stat Med 21:1539-1558).
+
+    With moderators it is of what the line through them leaves.
+    """
+    left, weight = (data.effect - h.mu).values, data.standard_error.values**-2
+    mean = (weight * left).sum() / weight.sum()
+    Q = float((weight * (left - mean) ** 2).sum())
+    return max(0.0, 1 - (left.size - 1) / Q) if Q > 0 else 0.0
 
 
 OF_EFFECTS = {
     "spread": Check(
-        compares="Cochran's Q, were there one effect for all",
+        compares="Cochran's Q, were there {one} for all",
         statistic=cochran,
         more="{groups} differ by more than their standard errors say",
         fewer="{groups} differ by less than their standard errors say: these are too large",
         poolings=("complete",),
     ),
     "I^2": Check(
-        compares="I^2, the share of the variance of effects that is not noise",
+        compares="I^2, the share of the variance of effects about {one} that is not noise",
         statistic=share_of_variance,
         more="{groups} differ by more than the fitted spread allows: look at its prior",
         fewer="{groups} differ by less than the fitted spread has it: look at its prior",
@@ -97,6 +100,7 @@ OF_EFFECTS = {
     ),
     "tails": replace(
         checks.OF_ALL["tails"],
+        more=f"{checks.OF_ALL['tails'].more}, or their noise has: one row a {{group}} cannot tell the two",
         alternative={"more": {"population": "student-t"}, "fewer": {"population": {"student-t": "normal"}}},
     ),
 }
@@ -134,7 +138,7 @@ OF_ROWS = {
         of_data=True,
         alternative={"more": {"noise": "student-t"}},
     ),
-    "tails": OF_EFFECTS["tails"],
+    "tails": replace(OF_EFFECTS["tails"], more=checks.OF_ALL["tails"].more),
 }
 
 
@@ -188,6 +192,9 @@ def with_standard_error(h, data, scores):
 
 
 OF_GENES = {
+    "tails": replace(
+        checks.OF_ALL["tails"], alternative={"more": {"slab": "unimodal"}, "fewer": {"slab": {"unimodal": "normal"}}}
+    ),
     "centre": Check(
         compares="median z score: the centre of the null",
         statistic=centre,

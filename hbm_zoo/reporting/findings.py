@@ -131,7 +131,7 @@ class Findings:
         line = self.record.reference if self.threshold is None else self.threshold
         if line is None or self.discoveries is not None or f"p_above_{line:g}" not in self.groups:
             return []
-        said = []
+        said, rejected = [], self.leading.attrs["pooling"] in self.rejected
         for coefficient, table in self.parts.items():
             table = table.rename(index=self.called)
             above, what = table[f"p_above_{line:g}"], coefficient or self.record.estimand
@@ -140,7 +140,12 @@ class Findings:
                 sides.append((1 - above, f"{what} < {line:g}"))
             shown = [side for side in sides if (side[0] > CERTAIN).any()] or sides[:1]
             said += [self._beyond(chance, event) for chance, event in shown]
-        return said
+        return [f"If the model fitted: {sentence}" for sentence in said] if rejected else said
+
+    @property
+    def rejected(self) -> Mapping[str, list[str]]:
+        """The poolings that their checks reject, and by which."""
+        return {} if isinstance(self.fit_to_data, str) else self.fit_to_data.attrs["rejected"]
 
     def _beyond(self, chance: pd.Series, event: str) -> str:
         """How many groups some event is nearly certain of: the surest by name, or, if they are most, the others."""

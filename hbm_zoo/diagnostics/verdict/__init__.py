@@ -94,13 +94,14 @@ def verdict(
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
     partial = fits[name]
-    table = _checked(partial, name, record) if checks is None else checks
+    table, unasked = _checked(partial, name, record) if checks is None else (checks, [])
     wrong, found = misfit(table, name), _discovered(record, partial)
     differ = [] if found is None else [found.attrs["verdict"]]
     return [
         *sentences,
         *differ_at_all(record, fits, table),
         *wrong,
+        *unasked,
         *([f"If it fitted, this would hold: {sentence}" for sentence in differ] if wrong else differ),
         *_in_one(pull(record, partial)),
         *_in_one([f"next: {'; '.join(next_steps(record, name, partial, tables, table, found))}"]),
@@ -150,12 +151,12 @@ def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: Hierar
     return tables, list(dict.fromkeys(refusals))
 
 
-def _checked(partial: xr.DataTree, name: str, record: HierarchicalModel) -> pd.DataFrame | None:
-    """The checks of partial pooling; None of a model that has none."""
+def _checked(partial: xr.DataTree, name: str, record: HierarchicalModel) -> tuple[pd.DataFrame | None, list[str]]:
+    """The checks of partial pooling; of a model that has none None, and a sentence why."""
     try:
-        return check_model({name: partial}, model=record)
-    except ValueError:
-        return None
+        return check_model({name: partial}, model=record), []
+    except ValueError as refusal:
+        return None, [f"Whether it fits was not asked: {refusal}"]
 
 
 def _discovered(record: HierarchicalModel, partial: xr.DataTree) -> pd.DataFrame | None:
