@@ -43,9 +43,9 @@ def sensitivity(
         Indexed by ``parameter`` and ``scale``, first the fit as it is. ``prior`` as it then is; posterior ``mean``
         and ``sd`` of that hyperparameter; the means of the heterogeneity and of the location; ``moved``, by how many
         posterior sds the hyperparameter that moves farthest does, and ``groups_moved``, the same of the group that
-        does, against the fit as it is, Monte Carlo errors of some hundredths included; ``power``, how strongly the posterior of the
-        heterogeneity answers to this prior raised to a power near 1 (ArviZ, `psense`): above 0.05 it is sensitive. A
-        prior whose family has no scale known here is left out.
+        does, against the fit as it is, Monte Carlo errors of some hundredths included; ``power``, how strongly the
+        posterior of the heterogeneity answers to this prior raised to a power near 1 (ArviZ, `psense`): above 0.05 it
+        is sensitive. A prior whose family has no scale known here is left out.
         ``attrs["verdict"]`` is a sentence.
 
     Raises
