@@ -16,8 +16,8 @@ from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, thinned
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
 
-#: Draws over which a person's nodes are averaged.
-DRAWS_OF_PERSON = 1000
+#: Draws over which a person's nodes are averaged, and portions of them, whose scatter is the error.
+DRAWS_OF_PERSON, PORTIONS = 1000, 10
 #: Nodes of a person that are kept where each draw has its own.
 MOST_NODES = 4096
 #: Points of an interval between doses, at which a peak is looked for.
@@ -31,6 +31,8 @@ class Person:
     ----------
     theta, weight
         [node, coefficient] and [node], the weights summing to 1.
+    weights, point
+        The weights given each draw, or portion of the draws [draw, node]; which point of the integral a node is [node].
     doses
         Times, amounts and durations of the patient's own.
     """
@@ -43,9 +45,9 @@ class Person:
         j = 0 if patient is None else labels.index(choose(one(patient), labels, "patient"))
         single = data.isel(patient=[j])
         h = thinned(hyperparameters(fit), DRAWS_OF_PERSON)
-        theta, weight = on_nodes(record.group_level.conditional(h, single))
+        self.theta, self.weights, self.point = on_nodes(record.group_level.conditional(h, single))
         self.route = ROUTES[str(record.chosen["route"])]
-        self.theta, self.weight = theta, xr.DataArray(weight, dims="node")
+        self.weight = xr.DataArray(self.weights.mean(axis=0), dims="node")
         sizes = single.size_CL.item(), single.size_V.item()
         self.individual = self.route.individual(np.exp(self.theta.T), *sizes)
         given = single.amount.values[0] > 0
@@ -55,6 +57,21 @@ class Person:
     def clearance(self) -> np.ndarray:
         """[node]."""
         return self.individual[0]
+
+    def error(self, values: np.ndarray) -> np.ndarray:
+        """Monte Carlo error of the mean of values [node, ...]: of the draws, by portions, and of the integral.
+
+        The latter is that of independent points with the weights of each draw (Owen 2013, Monte Carlo Theory, 9.8),
+        too large rather than too small for points that are evenly spread.
+        """
+        flat = values.reshape(len(values), -1)
+        of_draw = self.weights @ flat
+        portions = np.stack([part.mean(axis=0) for part in np.array_split(of_draw, min(PORTIONS, len(of_draw)))])
+        of_node = (self.weight.values[:, None] * flat) - self.weights.T @ of_draw / len(of_draw)
+        of_points = np.zeros((self.point.max() + 1, flat.shape[1]))
+        np.add.at(of_points, self.point, of_node)
+        of_draws = portions.std(axis=0, ddof=1) / np.sqrt(len(portions)) if len(portions) > 1 else 0.0
+        return np.hypot(of_draws, np.sqrt((of_points**2).sum(axis=0))).reshape(values.shape[1:])
 
     def curve(
         self, times: np.ndarray, dose_times: np.ndarray, amounts: np.ndarray, durations: np.ndarray
@@ -70,24 +87,29 @@ class Person:
     def exposures(self, amount: float, every: float, number: int, duration: float) -> dict[str, np.ndarray]:
         """Peak, its time and trough [node] of the last interval of a regimen."""
         doses = regimen(amount, every, number, duration)
-        after = np.append(1e-9, np.linspace(0, 1, POINTS)[1:]) * every  # a sample at the time of a dose is before it
+        # Dense after the dose, where a peak may be narrow; a sample at the time of a dose is before it.
+        after = np.union1d(np.geomspace(1e-9, 1, POINTS), np.linspace(0, 1, POINTS)[1:]) * every
         f = self.curve(doses[0][-1] + after, *doses)
         peak = f.argmax(axis=1)
         return {"Cmax": f.max(axis=1), "tmax": after[peak], "trough": f[:, -1]}
 
 
-def on_nodes(known: Weighted) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes [node, coefficient] of one patient and their weights, averaged over draws.
+def on_nodes(known: Weighted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes [node, coefficient] of one patient, their weights by draw, and the point of the integral that each is.
 
-    Where they move there are others for each draw: then some of all, in proportion to their weights.
+    Where they move there are others for each draw: then some of all, in proportion to their weights, those of a portion
+    of the draws together.
     """
     weight = known.weight.isel(patient=0).transpose("sample", "node").values
+    draws, points = weight.shape
     if "sample" not in known.theta.dims:
-        return known.theta.isel(patient=0).transpose("node", "coefficient").values, weight.mean(axis=0)
+        return known.theta.isel(patient=0).transpose("node", "coefficient").values, weight, np.arange(points)
     theta = known.theta.isel(patient=0).transpose("sample", "node", "coefficient").values
     reached = np.cumsum(weight) / weight.sum()
     chosen = np.searchsorted(reached, (np.arange(MOST_NODES) + 0.5) / MOST_NODES).clip(max=reached.size - 1)
-    return theta.reshape(-1, theta.shape[-1])[chosen], np.full(MOST_NODES, 1 / MOST_NODES)
+    several = min(PORTIONS, draws)
+    of = (chosen // points) * several // draws == np.arange(several)[:, None]
+    return theta.reshape(-1, theta.shape[-1])[chosen], of / of.sum(axis=1, keepdims=True), chosen % points
 
 
 def regimen(amount, every, number, duration) -> list[np.ndarray]:

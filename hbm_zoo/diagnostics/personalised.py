@@ -116,7 +116,8 @@ def _of_one_new_patient(
     cohort = labelled(record, prepared(fit))
     if labels[0] in cohort["patient"].values:
         raise FrameError(
-            f"Patient {labels[0]} is in the fit already: `curve` and the others take patient={labels[0]!r}."
+            f"Patient {labels[0]} is in the fit already: `curve` and the others take patient={labels[0]!r}; "
+            "with a further sample give the cohort's fit all rows of the patient again."
         )
     return data, cohort
 

@@ -51,7 +51,8 @@ def curve(
     Returns
     -------
     pandas.DataFrame
-        By ``time``: ``mean``, ``sd``, ``median`` and interval of the concentration itself, a sample's error not in it.
+        By ``time``: ``mean``, its Monte Carlo error ``mcse``, draws and integral in it, ``sd``, ``median`` and
+        interval of the concentration itself, a sample's error not in it.
 
     Raises
     ------
@@ -63,8 +64,7 @@ def curve(
     if not at.size:
         raise ValueError("curve expected one time or more, got none.")
     doses = person.doses if amount is None else regimen(amount, every, number, duration)
-    values = Weighted(xr.DataArray(person.curve(at, *doses), dims=("node", "time")), person.weight)
-    return _described(values).set_index(pd.Index(at, name="time"))
+    return _described(person, person.curve(at, *doses)).set_index(pd.Index(at, name="time"))
 
 
 def exposure(
@@ -94,7 +94,7 @@ def exposure(
     pandas.DataFrame
         Rows ``AUC`` [mass h/L], of one dose until nothing is left, which in a steady state is that of an interval;
         ``Cmax``, ``tmax`` [h] after the last dose, and ``trough`` [mass/L], ``every`` hours after it. Columns ``mean``,
-        ``sd``, ``median``, the interval, and ``p_above``.
+        ``mcse``, ``sd``, ``median``, the interval, and ``p_above`` with ``p_above_mcse``.
 
     Raises
     ------
@@ -104,12 +104,13 @@ def exposure(
     person = Person(fit, patient, model, "exposure")
     rows = person.exposures(amount, every, number, duration)
     rows["AUC"] = amount / person.clearance
-    table = pd.concat([_described(Weighted(xr.DataArray(v, dims="node"), person.weight)) for v in rows.values()])
+    table = pd.concat([_described(person, v[:, None]) for v in rows.values()])
     table.index = pd.Index([*rows], name="exposure")
     if above is not None:
         at = a_number("above", above, 0.0)
-        beyond = {name: float(person.weight.values @ (rows[name] > at)) for name in ("Cmax", "trough")}
-        table["p_above"] = pd.Series(beyond)
+        beyond = {name: rows[name] > at for name in ("Cmax", "trough")}
+        table["p_above"] = pd.Series({name: float(person.weight.values @ is_so) for name, is_so in beyond.items()})
+        table["p_above_mcse"] = pd.Series({name: float(person.error(1.0 * is_so)) for name, is_so in beyond.items()})
     return table.loc[["AUC", "Cmax", "tmax", "trough"]]
 
 
@@ -139,7 +140,8 @@ def dose_for(
     Returns
     -------
     pandas.DataFrame
-        By ``probability``: the ``dose`` that reaches the target with it. The median is too little as often as not.
+        By ``probability``: the ``dose`` that reaches the target with it, and its Monte Carlo error ``mcse``. The median
+        is too little as often as not.
 
     Raises
     ------
@@ -167,13 +169,23 @@ def dose_for(
                 f"{plain(share)} of the peak is there: is it in hours?"
             )
     doses = Weighted(xr.DataArray(target / of_one, dims="node"), person.weight)
-    found = {p: doses.ppf(p).item() for p in PROBABILITIES}
-    return pd.DataFrame({"dose": found.values()}, index=pd.Index(found, name="probability"))
+    found = {p: _quantile(person, doses, p) for p in PROBABILITIES}
+    return pd.DataFrame.from_dict(found, orient="index", columns=["dose", "mcse"]).rename_axis("probability")
 
 
-def _described(values: Weighted) -> pd.DataFrame:
-    """Mean, sd, median and interval of each quantity."""
+def _quantile(person: Person, values: Weighted, p: float) -> tuple[float, float]:
+    """A quantile, and half the way between those that lie one error of its probability to either side."""
+    at = values.ppf(p).item()
+    error = float(person.error(1.0 * (values.theta.values <= at)))
+    low, high = (values.ppf(np.clip(p + side * error, 0.0, 1.0)).item() for side in (-1, 1))
+    return at, (high - low) / 2
+
+
+def _described(person: Person, of_nodes: np.ndarray) -> pd.DataFrame:
+    """Mean and its error, sd, median and interval of each quantity [node, quantity]."""
     (lower, upper), name = interval_tails(), interval_name()
-    columns = {"mean": values.mean, "sd": values.sd, "median": values.ppf(0.5)}
+    values = Weighted(xr.DataArray(of_nodes, dims=("node", "quantity")), person.weight)
+    error = xr.DataArray(person.error(of_nodes), dims="quantity")
+    columns = {"mean": values.mean, "mcse": error, "sd": values.sd, "median": values.ppf(0.5)}
     columns |= {f"{name}_lb": values.ppf(lower), f"{name}_ub": values.ppf(upper)}
     return pd.DataFrame({column: np.atleast_1d(value.values) for column, value in columns.items()})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import linalg
 
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of, proposals, thinned
@@ -24,6 +25,7 @@ from hbm_zoo.words import choose
 DRAWS, PORTIONS = 400, 10
 #: Proposals that are weighted to leave a module out.
 PROPOSALS = 4000
+LOCAL = "local: where the posterior is; along a curve, such as of a sum of rates that is known, directions turn"
 #: How far the squares of a module may be from those with two rates exchanged, of their size, to be the same.
 SAME = 1e-6
 #: Of the spreads at their posterior means, those at which integrals are looked at; nats within which they are resolved.
@@ -129,8 +131,9 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
     -------
     pandas.DataFrame
         By ``module`` and ``direction``, from the best told: ``left``, the share of the population's variance along it
-        that the module's own data leave; its weights on the log rates, the largest of size 1; and ``ordered``, the
-        rates that its data cannot tell from one another, which are put in one order, the larger first.
+        that the module's own data leave; its weights on the log rates, the largest of size 1, whose sum by these
+        weights is what is told so well; and ``ordered``, the rates that its data cannot tell from one another, which
+        are put in one order, the larger first. ``attrs["note"]`` says that all this is local.
 
     Raises
     ------
@@ -153,13 +156,29 @@ def directions(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.D
         weight = known.weight.isel(module=0).transpose("sample", "node").values
         omega = np.stack([h[f"omega_{name}"].values for name in names], axis=-1)
         spread = np.sqrt((omega**2).mean(axis=0))
-        left, vectors = np.linalg.eigh(_variance(theta, weight) / np.outer(spread, spread))
-        along = (vectors * spread[:, None]).T
-        along = along / np.take_along_axis(along, abs(along).argmax(axis=1)[:, None], axis=1)
+        left, along = generalised(_variance(theta, weight), spread)
         index = pd.MultiIndex.from_product([[data["module"].values[j]], range(1, len(names) + 1)])
         said = ", ".join(f"{a} > {b}" for a, b in swapped)
         rows.append(pd.DataFrame(along, index, names).assign(left=left, ordered=said)[["left", *names, "ordered"]])
-    return pd.concat(rows).rename_axis(["module", "direction"])
+    table = pd.concat(rows).rename_axis(["module", "direction"])
+    table.attrs["note"] = LOCAL
+    return table
+
+
+def generalised(variance: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a population's variances that a variance leaves [direction], the least first, and weights w of each.
+
+    V w = left Omega w, Omega = diag(spread^2): the sum w theta has the variance left w Omega w.
+
+    Examples
+    --------
+    >>> left, along = generalised(np.diag([0.01, 4.0]), np.array([1.0, 2.0]))
+    >>> left.round(9).tolist(), abs(along).tolist()
+    ([0.01, 1.0], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    left, vectors = linalg.eigh(variance, np.diag(spread**2))
+    along = vectors.T
+    return left, along / np.take_along_axis(along, abs(along).argmax(axis=1)[:, None], axis=1)
 
 
 def resolution(fit: xr.DataTree, model: HierarchicalModel | None = None) -> pd.DataFrame:

@@ -15,9 +15,10 @@ import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.flip_flop import log_prior, mirrored
 from hbm_zoo.diagnostics.model_checks import _to_try
+from hbm_zoo.diagnostics.person import Person, on_nodes
 from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.residual_error import ERRORS
-from hbm_zoo.group_level.routes import IV, ORAL, Route
+from hbm_zoo.group_level.routes import IV, ORAL, ROUTES, Route
 from hbm_zoo.inference import fits
 from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.inference.nodes import with_nodes
@@ -537,6 +538,75 @@ def test_doses_for_a_target_are_those_that_reach_it(person):
     assert steady.loc["trough", "mean"] < steady.loc["AUC", "mean"] / 12 < steady.loc["Cmax", "mean"]
 
 
+def a_person(theta, weights, point):
+    """What verbs ask of one patient, on nodes of which no fit is behind."""
+    person = object.__new__(Person)
+    vars(person).update(theta=theta, weights=weights, point=point)
+    person.weight = xr.DataArray(weights.mean(axis=0), dims="node")
+    return person
+
+
+def test_the_error_of_a_person_is_the_scatter_over_integrals_and_draws():
+    """Points anew, then draws anew: the error that is printed is the sd of what is printed, within a fifth."""
+    rng, size, draws = np.random.default_rng(3), 400, 500
+    for scatter in (0.0, 1.5):
+        means, errors = [], []
+        for _ in range(400):
+            x, h = rng.standard_normal((size, 1)), scatter * rng.standard_normal((draws, 1))
+            log_w = stats.norm.logpdf(x.T, h, 0.5) - stats.norm.logpdf(x.T)
+            person = a_person(x, special.softmax(log_w, axis=1), np.arange(size))
+            means.append(person.weight.values @ x[:, 0])
+            errors.append(person.error(x[:, 0]))
+        assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.2)
+
+
+def test_nodes_that_move_have_the_error_of_those_that_do_not(person):
+    """Nodes of each draw that happen to be the same: those that are kept are some of all, in the same places."""
+    record, h = fits.model_of(person), fits.thinned(fits.hyperparameters(person), 200)
+    known = record.group_level.conditional(h, fits.prepared(person))
+    moving = replace(known, theta=known.theta.broadcast_like(known.weight))
+    for chosen, still in zip(on_nodes(moving), on_nodes(known), strict=True):
+        assert chosen.ndim == still.ndim
+    (one, other) = (a_person(*on_nodes(each)) for each in (moving, known))
+    for g in (np.exp, np.square):
+        assert one.weight.values @ g(one.theta) == pytest.approx(other.weight.values @ g(other.theta), rel=0.01)
+        np.testing.assert_allclose(one.error(g(one.theta)), other.error(g(other.theta)), rtol=0.1)
+
+
+def test_every_number_of_a_person_has_its_error(person):
+    pk = hz.population_pk
+    curve, exposure = pk.curve(person, [1.0, 24.0]), pk.exposure(person, 100.0, 12.0, above=2.0)
+    doses = pk.dose_for(person, 5.0, of="trough", every=12.0)
+    for table in (curve, exposure.drop(index="tmax")):  # a bolus is highest at once
+        assert ((table["mcse"] > 0) & (table["mcse"] < table["sd"] / 2)).all()
+    assert (exposure.loc[["Cmax", "trough"], "p_above_mcse"] < 0.1).all()
+    assert (doses["mcse"] < 0.3 * doses["dose"]).all()
+
+
+def test_a_peak_is_not_missed_however_far_apart_doses_are(person):
+    """The peak of an oral dose, by its formula, where the next comes after a week."""
+    route, rng = ROUTES["oral"], np.random.default_rng(1)
+    theta = np.log([[2.0, 25.0, 8.0]]) + 0.3 * rng.standard_normal((50, 3))
+    one = a_person(theta, np.full((1, 50), 0.02), np.arange(50))
+    one.route, one.individual = route, route.individual(np.exp(theta.T), 1.0, 1.0)
+    found = one.exposures(100.0, 168.0, 1, 0.0)
+    CL, V, ka = np.exp(theta.T)
+    ke = CL / V
+    at = np.log(ka / ke) / (ka - ke)
+    np.testing.assert_allclose(found["Cmax"], bateman(CL, V, ka, at) * 100.0, rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_error_is_the_scatter_of_other_seeds(cohort):
+    """Eight times one patient, nodes and draws anew: areas scatter by no more than their error, nor by far less."""
+    found = [
+        hz.population_pk.exposure(hz.population_pk.personalise(cohort, NEW, random_seed=k), 100.0, 12.0).loc["AUC"]
+        for k in range(8)
+    ]
+    scatter, error = np.std([row["mean"] for row in found], ddof=1), np.mean([row["mcse"] for row in found])
+    assert 0.2 < scatter / error < 2
+
+
 def apart(one, other):
     """How far means of logs in two fits of a patient are apart, in Monte Carlo errors of both [coefficient]."""
     means, errors = zip(*(of_means(fit) for fit in (one, other)), strict=True)
@@ -638,6 +708,23 @@ def test_the_outlier_of_theophylline_is_as_after_a_refit(eleven, samples):
 
 
 @pytest.mark.slow
+def test_the_cohort_of_phenobarbital_is_that_of_jags():
+    """Its priors; all hyperparameters within four errors of both, and their sds within a fifth."""
+    reference = json.loads((FOLDER / "phenobarbital.json").read_text())["analyses"]["bayes_jags"]["estimates"]
+    priors = {"mu_CL": "Normal(mu=-5.3, sigma=1)", "mu_V": "Normal(mu=0, sigma=1)"}
+    priors |= dict.fromkeys(("omega_CL", "omega_V", "sigma_prop"), "HalfNormal(sigma=0.5)")
+    frame = hz.load_data("phenobarbital", MODEL)
+    same = {"draws": 500, "random_seed": 1, "progressbar": False} | OPTIONS["phenobarbital"]
+    fit = hz.fit("population_pk", frame, priors=priors, **same)
+    names = {"mu_CL": "m_lcl", "mu_V": "m_lv", "omega_CL": "sd_lcl", "omega_V": "sd_lv", "rho_CL_V": "rho"}
+    for ours, theirs in (names | {"sigma_prop": "sigma"}).items():
+        draws, known = fit["posterior"][ours].values, reference[theirs]
+        error = draws.std() / np.sqrt(fits.efficiency(fit) * draws.size)
+        assert abs(draws.mean() - known["mean"]) < 4 * np.hypot(error, known["mcse_mean"]), ours
+        assert draws.std() == pytest.approx(known["sd"], rel=0.2), ours
+
+
+@pytest.mark.slow
 def test_a_patient_left_out_is_as_after_a_refit_without(cohort):
     """Elpd of each, from the weights of one fit, against the log of a mean over draws of six others."""
     record, priors = record_of("iv"), fits.priors_of(cohort)
@@ -652,6 +739,19 @@ def test_a_patient_left_out_is_as_after_a_refit_without(cohort):
         error = density.std() / density.mean() / np.sqrt(fits.efficiency(without) * density.size)
         difference = known["elpd"].values[j] - np.log(density.mean())
         assert abs(difference) < 4 * np.hypot(error, known["elpd_mcse"].values[j]), patient
+
+
+def test_priors_are_in_the_units_of_the_data():
+    """Noise of the order of .3 of the median sample above 0; spreads and correlations have none."""
+    record, options = record_of("oral"), TYPICAL
+    here, there = (
+        record.default_priors(record.data(frame, **options))
+        for frame in (SMALL, SMALL.assign(concentration=1000 * SMALL["concentration"]))
+    )
+    scales = [float(each["sigma_add"].parameters["sigma"]) for each in (here, there)]
+    assert scales == pytest.approx([0.3 * np.median([3.0, 2.1, 0.4, 0.1, 2.5, 3.6]), 690.0])
+    rest = [{name: prior for name, prior in each.items() if name != "sigma_add"} for each in (here, there)]
+    assert to_json(rest[0]) == to_json(rest[1])
 
 
 @pytest.mark.slow

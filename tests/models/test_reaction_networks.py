@@ -14,6 +14,7 @@ from scipy.stats import qmc
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.reaction_networks import _functions as combinations_of
+from hbm_zoo.diagnostics.reaction_networks import generalised
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.kinetics import Kinetics
 from hbm_zoo.group_level.moving import top_by_nodes
@@ -518,6 +519,18 @@ def test_others_are_of_a_fit_without_the_module_where_weights_are_in_doubt(fit, 
     refitted = hz.reaction_networks.identifiability(fit, ["k1", "k2"])
     assert refitted["others"].to_numpy() == pytest.approx(table["others"].to_numpy(), rel=0.2)
     pd.testing.assert_series_equal(refitted["k_hat"], table["k_hat"])
+
+
+def test_weights_of_a_direction_make_the_sum_of_which_so_much_is_left():
+    """Spreads that differ tenfold: w V w over w Omega w is what is left, and no sum has less."""
+    rng, spread = np.random.default_rng(1), np.array([1.0, 0.3, 0.1])
+    root = rng.standard_normal((3, 3)) * spread[:, None]
+    V, Omega = root @ root.T / 5, np.diag(spread**2)
+    left, along = generalised(V, spread)
+    ratio = [(w @ V @ w) / (w @ Omega @ w) for w in (*along, *rng.standard_normal((2000, 3)) / spread)]
+    np.testing.assert_allclose(ratio[:3], left)
+    assert left[0] <= min(ratio) + 1e-12
+    assert left[2] >= max(ratio) - 1e-12
 
 
 @pytest.mark.slow
