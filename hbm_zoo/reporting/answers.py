@@ -138,6 +138,19 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             },
         ),
         Answer(
+            verb="directions",
+            heading="What a module's own data tell best",
+            word="Directions",
+            sentence=sentences.told_best,
+            meanings={
+                "direction": "1 is told best.",
+                "left": "Share of the population's variance of this sum of log rates that the module's own data leave. "
+                "The other columns are the weights of the sum, the largest of size 1; all this is local.",
+                "ordered": "Rates that its data cannot tell from one another, put in one order.",
+            },
+            texts=("ordered",),
+        ),
+        Answer(
             verb="resolution",
             heading="Which spreads are resolved",
             word="Resolved",

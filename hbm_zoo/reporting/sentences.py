@@ -7,6 +7,8 @@ from hbm_zoo.reporting.formatting import aligned, number
 CERTAIN, MOST_NAMED = 0.9, 5
 #: Sd of a log that is known within a factor of 2, in two of three cases and on either side of the middle by its root.
 KNOWN = 0.35
+#: Modules whose best told direction is said, and the least weight in it that is.
+MOST_TOLD, NOTABLE = 3, 0.2
 
 
 def bounds(table: pd.DataFrame) -> str:
@@ -111,6 +113,23 @@ def known(table: pd.DataFrame) -> str:
         f"{said}. Of {nothing.sum()} a module's own data take less than a tenth of the variance that the others leave"
         f"{some(modules)}: there what is typical of modules is as good a guess"
     )
+
+
+def told_best(table: pd.DataFrame) -> str:
+    """The sum of log rates that each module's data tell best, of the modules that tell most, and that it is local."""
+    rates = [name for name in table if name not in ("left", "ordered")]
+    best = table.xs(1, level="direction").sort_values("left", kind="stable").head(MOST_TOLD)
+    said = []
+    for module, row in best.iterrows():
+        weights = {name: row[name] for name in rates if abs(row[name]) >= NOTABLE}
+        parts = [
+            f"{'- ' if w < 0 else '+ '}{'' if abs(w) > 0.995 else f'{abs(w):.2f} '}log {n}" for n, w in weights.items()
+        ]
+        of_both = f" ({row['ordered']})" if row["ordered"] else ""
+        said.append(
+            f"{module} {' '.join(parts).removeprefix('+ ')}{of_both}, of whose variance {row['left']:.2g} is left"
+        )
+    return f"a module's own data tell best: {'; '.join(said)}; {table.attrs['note']}"
 
 
 def resolved(table: pd.DataFrame) -> str:

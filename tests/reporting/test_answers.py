@@ -10,6 +10,7 @@ from rich.console import Console
 
 import hbm_zoo as hz
 from hbm_zoo.command_line import terminal
+from hbm_zoo.reporting import sentences
 from hbm_zoo.reporting.answers import OF_MODELS
 from hbm_zoo.reporting.definitions import define
 from hbm_zoo.reporting.findings import findings
@@ -69,3 +70,53 @@ def test_the_terminal_says_it_in_a_line_and_why_there_is_none(name, found):
             said = table if isinstance(table, str) else answer.sentence(table)
             assert " ".join(f"{answer.word} {said}".split()) in printed
         assert all(isinstance(table, pd.DataFrame) for table in of.answers.values()) or pooling == "none"
+
+
+# Of models whose fits take long: the sentences, of tables made by hand.
+
+
+def rates(rows):
+    """A table of `identifiability`: by module and function, sds of logs."""
+    columns = ["prior", "others", "alone", "all"]
+    index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=["module", "function"])
+    return pd.DataFrame([row[2:] for row in rows], index, columns)
+
+
+def test_where_the_population_is_as_good_a_guess_is_said():
+    """Sums and products are none of the rates that are counted."""
+    table = rates(
+        [
+            ("M1", "k1", 1.5, 0.9, 0.2, 0.1),
+            ("M1", "k1 * k2", 2.0, 1.0, 0.1, 0.1),
+            ("M2", "k1", 1.5, 0.30, 1.4, 0.29),
+            ("M2", "k1 + k2", 1.5, 0.30, 1.4, 0.30),
+        ]
+    )
+    said = sentences.known(table)
+    assert said.startswith("of 2 rates of modules 1 are known within a factor of 2 alone, 2 with all modules. Of 1 a ")
+    assert said.endswith("the variance that the others leave (M2): there what is typical of modules is as good a guess")
+    assert "as good a guess" not in sentences.known(table.drop(index="M2", level="module"))
+
+
+def test_the_smallest_spread_that_is_resolved_is_said():
+    table = pd.DataFrame(
+        {"omega_k1": [0.8, 0.4, 0.2], "off": [0.1, 0.2, 3.0], "error": [0.05, 0.06, 0.11], "resolved": [1, 1, 0]}
+    ).astype({"resolved": bool})
+    assert "down to omega_k1 0.4; below, they move, and the log likelihood is known within 0.11" in sentences.resolved(
+        table
+    )
+    assert sentences.resolved(table.assign(resolved=False)).startswith(
+        "the nodes that were made once resolve no spread"
+    )
+
+
+def test_what_a_module_s_data_tell_best_is_said():
+    index = pd.MultiIndex.from_product([["M1", "M2"], [1, 2]], names=["module", "direction"])
+    table = pd.DataFrame(
+        {"left": [0.02, 0.9, 0.001, 0.5], "k1": [1.0, 0.1, -0.5, 1.0], "k2": [0.05, 1.0, 1.0, 0.2]}, index
+    ).assign(ordered=["", "", "k1 > k2", "k1 > k2"])
+    table.attrs["note"] = "local: there"
+    assert sentences.told_best(table) == (
+        "a module's own data tell best: M2 - 0.50 log k1 + log k2 (k1 > k2), of whose variance 0.001 is left; "
+        "M1 log k1, of whose variance 0.02 is left; local: there"
+    )
