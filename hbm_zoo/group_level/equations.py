@@ -26,7 +26,7 @@ class Equations:
     species: tuple[str, ...]
     scales: tuple[tuple[str, float | None], ...]
     linear = False
-    conserved = np.empty(0)
+    never_more = np.empty(0)
 
     def __post_init__(self):
         KNOWN[self.text] = self

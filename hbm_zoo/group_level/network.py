@@ -119,17 +119,17 @@ class Network:
         return tuple((np.flatnonzero(w), w[w != 0]) for w in weights)
 
     @cached_property
-    def conserved(self) -> np.ndarray:
-        """Weights of species [species], all above 0, whose sum no reaction changes; empty where there are none.
+    def never_more(self) -> np.ndarray:
+        """Weights of species [species], all above 0, whose sum no reaction makes larger; empty where there are none.
 
         Examples
         --------
-        >>> network("A -> 2 B").conserved.tolist(), network("A -> 0").conserved.size
+        >>> network("A -> 2 B; B -> 0").never_more.tolist(), network("A -> 2 B; B -> A").never_more.size
         ([1.0, 0.5], 0)
         """
         size = len(self.species)
-        balance = {"A_eq": self.made.T, "b_eq": np.zeros(len(self.reactions))}
-        found = linprog(np.ones(size), **balance, bounds=[(1, None)] * size)
+        change = {"A_ub": self.made.T, "b_ub": np.zeros(len(self.reactions))}
+        found = linprog(np.ones(size), **change, bounds=[(1, None)] * size)
         return found.x / found.x.max() if found.success else np.empty(0)
 
 

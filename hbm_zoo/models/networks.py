@@ -163,7 +163,7 @@ def check_whole(network: Network | Equations, data: xr.Dataset):
     kinetics = Kinetics(network)
     if "initial.module" in data:
         _check_known(data["initial.module"].values, data["module"].values)
-    _check_solved(kinetics, data)
+    yield from _solved(kinetics, data)
     yield from untold(kinetics, data)
 
 
@@ -181,15 +181,30 @@ def _check_known(named, modules: np.ndarray) -> None:
             raise FrameError(f"reaction_networks: {reason}") from None
 
 
-def _check_solved(kinetics: Kinetics, data: xr.Dataset) -> None:
-    """Refuse equations that have no solution where they should be at their best."""
+def _solved(kinetics: Kinetics, data: xr.Dataset):
+    """A sentence if values are far from the solution at typical rates, where nothing else says what there can be.
+
+    Raises
+    ------
+    FrameError
+        If there is no solution where there should be one.
+    """
     middle = xr.DataArray([*kinetics.typical(data).values()], dims="coefficient")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            kinetics.expected(middle, data)
+            expected = kinetics.expected(middle, data).values
         except RuntimeWarning as found:
             raise FrameError(f"reaction_networks, at typical rates: {found}") from None
+    if kinetics.network.never_more.size:
+        return
+    of_rows = expected[data.of_module.values, data.of_instant.values, data.of_species.values]
+    times = float(data.value.max() / max(of_rows.max(), np.finfo(float).tiny))
+    if not SMALL < times < 1 / SMALL:
+        yield (
+            f"The largest value is {times:.2g} times that of the solution at typical rates: are values in the unit of "
+            "start, and rates in that of time?"
+        )
 
 
 def _of_unit(network: Network | Equations, data: xr.Dataset):
@@ -202,7 +217,7 @@ def _of_unit(network: Network | Equations, data: xr.Dataset):
     """
     if (negative := float((data.value < 0).mean())) > HALF:
         yield f"{negative:.0%} of the values are below 0, where no amount is."
-    weights = network.conserved
+    weights = network.never_more
     if not weights.size:
         return
     most = (data.start @ xr.DataArray(weights, dims="species")).values[data.of_module.values]

@@ -14,6 +14,8 @@ PROPORTIONAL, STATIONARY = "proportional", "stationary"
 MOST_POINTS = 60
 #: Young's moduli [GPa] of all that a beam is made of: softer than rubber, harder than diamond, is a wrong unit.
 SOFTEST, HARDEST = 1e-3, 1300.0
+#: Below which a material of beams is seldom, and a load in kN often.
+SOFT = 0.5
 #: Residuals over the median prediction below which readings are the model's own.
 EXACT = 1e-9
 #: Deflection over length beyond which a beam is no longer linear.
@@ -37,7 +39,8 @@ def check(data):
         which = data["specimen"].values[data.ff == 0][0]
         raise FrameError(f"{NAME}: specimen {which!s} has no reading under a load and off the support: leave it out.")
     rows = _rows(data)
-    return [*_bent(rows), *_against(rows, _least_squares(data)), *_repeated(rows), *_alone(rows, data)]
+    said = [_bent(rows), _soft(rows, data), _against(rows, _least_squares(data)), _repeated(rows), _alone(rows, data)]
+    return [sentence for each in said for sentence in each]
 
 
 def check_readings(data):
@@ -129,6 +132,16 @@ def _alone(rows, data):
         yield (
             f"One sensor only: specimen {listed(map(str, alone[:MOST_NAMED]))}. Its compliance is told as well as "
             "others tell the discrepancy at that place."
+        )
+
+
+def _soft(rows, data):
+    """Readings of a material that is softer than most: more often loads are in kN."""
+    b = _least_squares(data)
+    if "rig_from" not in data.attrs and _share(rows).max() <= SLENDER and SOFTEST * b < 1 < SOFT * b:
+        yield (
+            f"The readings are those of a material with E = {1 / b:.2g} GPa, softer than wood and most plastics: is "
+            "'load' in N, 'deflection' in mm?"
         )
 
 

@@ -383,6 +383,7 @@ def test_a_bad_frame_is_refused_by_column_and_row(name):
 
 
 DOUBTFUL = {
+    "load in kN": (RIG.assign(load=RIG["load"] / 1e3), "E = 0.051 GPa, softer than wood .* is 'load' in N"),
     "rows twice": (pd.concat([RIG, RIG.head(20)], ignore_index=True), "^Repeated to the last digit: 20 of 164"),
     "a sign": (
         RIG.assign(load=RIG["load"] * np.where(RIG.index == 15, -1, 1)),

@@ -436,6 +436,13 @@ def test_values_of_another_unit_or_sign_are_said():
     negative = SMALL.assign(value=np.where(SMALL.index == 0, 0.1, -SMALL["value"]))
     with pytest.warns(FrameWarning, match="% of the values are below 0, where no amount is"):
         MODEL.data(negative)
+    growth = MODEL.under(network="A -> 2 B; B -> A")
+    own = MODEL.under(network=hz.reaction_networks.equations(decay, species=["A", "B"], rates=["a", "b"]))
+    for record, frame in ((growth, DECAY), (own, DECAY)):
+        for factor in (1e-5, 1e5):
+            with pytest.warns(FrameWarning) as told:
+                record.data(frame.assign(value=factor * frame["value"]))
+            assert any("times that of the solution at typical rates" in str(each.message) for each in told)
 
 
 def changed(**columns):
@@ -459,6 +466,11 @@ def changed(**columns):
         (SMALL.assign(time=0.0), {}, "'time' expected rows after time 0"),
         (SMALL.assign(value=0.0), {}, "'value' expected values above 0"),
         (SMALL.assign(value=1000 * SMALL["value"]), {}, "times all that there is at time 0"),
+        (
+            SMALL.assign(value=1000 * SMALL["value"]),
+            {"network": "A <-> B; B -> C; B -> 0"},
+            "times all that there is at time 0",
+        ),
         (SMALL[SMALL["module"] == "rich"], {}, "at least 2 modules"),
         (SMALL, {"start": "A"}, "expected start as 'A=1, B=0.2'"),
         (SMALL, {"start": "A=1, A=2"}, "each species once, got A twice"),
