@@ -78,7 +78,7 @@ def evidence(
     if not {"complete", "partial"} <= set(of):
         raise ValueError(f"evidence needs fits of complete and of partial pooling; got {', '.join(fits)}.")
     record, partial = model_of(of["partial"], model), of["partial"]
-    spreads = _spreads(record, of["complete"], partial)
+    spreads = spreads_of(record, of["complete"], partial)
     lumped, error = _log_evidence(record, of["complete"])
     rows = {}
     for scale in scales:
@@ -111,7 +111,7 @@ def _of_these_data(record: HierarchicalModel, partial: xr.DataTree, spreads: lis
     return f"scale of the prior of {listed(theirs)} is taken from these data, which are used twice" if theirs else ""
 
 
-def _spreads(record: HierarchicalModel, complete: xr.DataTree, partial: xr.DataTree) -> list[str]:
+def spreads_of(record: HierarchicalModel, complete: xr.DataTree, partial: xr.DataTree) -> list[str]:
     """The hyperparameters that complete pooling sets to 0 and partial pooling learns, their priors looked at."""
     fixed, learned = json.loads(complete.attrs["fixed"]), free(partial)
     spreads = [name for name in learned if fixed.get(name) == 0 and record.parameters[name].support[0] == 0]

@@ -46,7 +46,7 @@ def verdict(
         A sentence each: whether the draws can be trusted; what reading the data gave warning
         of; which pooling predicts better, by how
         much, for a new group and for the same group again, each answered by its own table; how strong
-        the evidence is that groups differ at all, where that costs little; what partial pooling
+        the evidence is that groups differ at all, or, where that takes long, who says; what partial pooling
         does not fit, if its checks reject it; which groups differ from nothing, if the model has a
         null group; how strongly the groups are pulled, which moves farthest, and whether for the
         weight of its data or for its distance; what to do next, which is never to report groups by a

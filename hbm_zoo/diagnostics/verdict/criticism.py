@@ -8,18 +8,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.diagnostics.evidence import evidence
+from hbm_zoo.diagnostics.evidence import evidence, spreads_of
 from hbm_zoo.diagnostics.model_checks import MOST_NAMED, OUTLYING, check_model
 from hbm_zoo.diagnostics.sensitivity import DECIDES, sensitivity
 from hbm_zoo.inference.convergence import ConvergenceWarning
-from hbm_zoo.inference.fits import Fits, free
+from hbm_zoo.inference.fits import Fits, free, word
 from hbm_zoo.inference.summary import interval_name
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import listed, plain
+from hbm_zoo.words import listed, plain, plural
 
 #: Groups up to which refits under other priors take next to no time, and hyperparameters.
 FEW_GROUPS, FEW_PARAMETERS = 200, 6
 MOST_SAID = 3
+#: Where more is to be computed than a verdict should take.
+ASK = "hz.evidence says, and hz.sensitivity whether a prior decides"
 
 
 def misfit(checks: pd.DataFrame | None, name: str) -> list[str]:
@@ -69,11 +71,16 @@ def instead(checks: pd.DataFrame | None, name: str, group: str) -> list[str]:
 
 
 def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | None) -> list[str]:
-    """The evidence that groups differ, beside the classical test of complete pooling; only where it costs little."""
+    """The evidence that groups differ, beside the classical test of complete pooling; where it costs more, who says."""
     of = {fit.attrs["pooling"]: (name, fit) for name, fit in fits.items()}
-    if not {"complete", "partial"} <= set(of) or not _costs_little(record, of["partial"][1]):
+    if not {"complete", "partial"} <= set(of):
         return []
     try:
+        spreads_of(record, of["complete"][1], of["partial"][1])
+        if not _costs_little(record, of["partial"][1]):
+            return [
+                f"How strong the evidence is that {_groups(record, of['partial'][1])} differ is not asked here: {ASK}."
+            ]
         table = _quietly(evidence, dict(of.values()), model=record)
     except np.linalg.LinAlgError as error:  # a ValueError, but nothing that was refused
         return [f"How strong the evidence is that groups differ could not be computed ({error})."]
@@ -85,6 +92,10 @@ def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | 
     classical = _classical(record, checks, *of["complete"])
     scale = f"; the {table.attrs['scale']}" if table.attrs["scale"] else ""
     return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{classical}{scale})."]
+
+
+def _groups(record: HierarchicalModel, partial: xr.DataTree) -> str:
+    return plural(word(partial, record.group))
 
 
 def _classical(record: HierarchicalModel, checks: pd.DataFrame | None, name: str, complete: xr.DataTree) -> str:
