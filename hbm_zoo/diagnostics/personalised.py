@@ -49,8 +49,9 @@ def personalise(
     -------
     xarray.DataTree
         As `fit`, of one patient: `hz.groups`, `hz.predict`, `curve`, `exposure` and `dose_for` take it. Its attrs hold
-        the proof: ``k_hat`` of the weights of the cohort's draws, ``effective_draws``, ``effective_nodes`` (the fewest
-        at any draw), ``refitted``, and a sentence, ``personalised``.
+        the proof: ``k_hat`` of the weights of the cohort's draws, ``effective_draws``, ``effective_nodes`` (at the
+        median draw, and ``fewest_nodes``, at any), ``refitted``, and a sentence, ``personalised``. What few nodes leave
+        open is in the ``mcse`` of every number.
 
     Raises
     ------
@@ -93,10 +94,12 @@ def personalise(
     attrs = {"efficiency": worth, "seed": random_seed, "data_hash": data_hash(data)}
     tree = _as_fit(fit, h, seen, attrs)
     known = record.group_level.conditional(thinned(h, DRAWS_OF_PERSON), seen)
+    nodes = 1 / (known.weight**2).sum("node")
     proof = {
         "k_hat": after.k_hat,
         "effective_draws": after.ess,
-        "effective_nodes": float((1 / (known.weight**2).sum("node")).min()),
+        "effective_nodes": float(nodes.median()),
+        "fewest_nodes": float(nodes.min()),
         "refitted": int(not after.holds),
     }
     tree.attrs |= proof | {"personalised": _proof(label, int(data.seen.sum()), after, proof)}
@@ -160,5 +163,5 @@ def _proof(label: str, samples: int, after, proof: Mapping[str, float]) -> str:
     stand = after.k_hat == -np.inf  # weights that are all the same have no tail
     said = "the cohort's draws stand as they are" if stand else f"{weighted} (k-hat {after.k_hat:.2f})"
     ending = "; these cannot follow: the cohort was fitted again with the patient" if proof["refitted"] else ""
-    nodes = f"at least {proof['effective_nodes']:.0f} nodes are effective"
+    nodes = f"{proof['effective_nodes']:.0f} nodes are effective at the median draw, {proof['fewest_nodes']:.0f} at any"
     return f"Patient {label}, {samples} {plural('sample', samples)}: {said}, {nodes}{ending}."

@@ -93,7 +93,8 @@ def simulated(simulator, runs):
         raise FrameError(
             f"{NAME}: 'simulator' expected deflections in proportion to the compliance, its last input, got "
             f"{f[at]:.6g} mm at 1/GPa and {ANOTHER * scaled[off][0]:.6g} mm at {ANOTHER:g}/GPa, {points[at][0]:g} m "
-            f"from the support under {points[at][1]:g} N: only what is linear is integrated exactly."
+            f"from the support under {points[at][1]:g} N: only what is linear is integrated exactly; what "
+            "is not goes with discrepancy='apart'."
         )
     return f[back.reshape(-1)]
 

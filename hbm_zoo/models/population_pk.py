@@ -53,7 +53,8 @@ of 70 kg, or per kg.
 
 ``error="additive"`` sets sigma_prop = 0, "proportional" sigma_add = 0, and "combined" learns both.
 Under a proportional error nothing is known of a sample before any dose, which cannot scatter: such
-rows are left out, and counted. With ``lloq``, the limit of quantification, a concentration at it or below
+rows are left out, and counted: its elpd is of fewer rows than that of an additive error, and is not
+compared with it. With ``lloq``, the limit of quantification, a concentration at it or below
 tells that it is no more: its density is Phi((lloq - f)/sd) (method M3, Beal 2001).
 
 No pooling gives the logs of each patient wide independent normals in advance, matched in mean and
@@ -63,7 +64,7 @@ for all. The residual error is shared by the patients in all three.
 The flip-flop: (CL, V, ka) and (CL, CL/ka, CL/V) have the same curve, for the two rates ka and ke may be
 exchanged. The likelihood does not know which is which; priors do, and `flip_flop` says what they
 leave to the other side. CL and the area under the curve do not depend on it; ka, V and the peak
-between samples do.
+between samples do. Independent draws cover the other side, too, where priors leave it any weight.
 
 There is no closed form: theta_j is integrated on a cloud of nodes (`cloud.py`), and kappa of a
 coefficient is 1 - E[Var(theta | y, h)] / omega^2, of the log.
