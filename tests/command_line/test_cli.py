@@ -195,6 +195,23 @@ def test_what_cannot_be_used_is_one_sentence_and_exit_code_2(capsys, tmp_path, m
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("A -> B -> C", "one arrow"),
+        ("A <-> D; D -> C", "'species', row 0.*'B'.*A, D, C"),
+        ("A -> B; B -> C : mm(V)", "mm"),
+    ],
+)
+def test_a_network_is_an_option_and_read_as_chemists_write_it(capsys, tmp_path, network, said):
+    """What is wrong with it is said before anything is fitted."""
+    rows = "module,time,species,value\n" + "".join(f"m{j},{t},B,0.{t}\n" for j in (1, 2) for t in (1, 2, 3))
+    (tmp_path / "x.csv").write_text(rows)
+    given = ["--data", str(tmp_path / "x.csv"), "--option", f"network={network}"]
+    assert main(["compare", "reaction_networks", *given]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
 def test_an_unknown_model_names_the_nearest(capsys):
     assert main(["compare", "hospital_readmision"]) == 2
     assert 'Did you mean "hospital_readmission"' in capsys.readouterr().err

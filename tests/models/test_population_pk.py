@@ -583,6 +583,20 @@ def test_every_number_of_a_person_has_its_error(person):
     assert (doses["mcse"] < 0.3 * doses["dose"]).all()
 
 
+def test_a_person_s_band_narrows_as_samples_arrive(cohort):
+    """Of a population with a spread: after two samples less than two thirds as wide as the population's."""
+    figure = hz.plot_personalised(cohort, NEW, after=(1, 2))
+    before, *after = (area(band) for band in (figure.axes[0].collections[0], *(a.collections[-1] for a in figure.axes)))
+    assert after[1] < after[0] < before
+    assert after[1] < 2 / 3 * before
+
+
+def area(band):
+    """Of a filled band, by its outline."""
+    x, y = band.get_paths()[0].vertices.T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
 def test_a_peak_is_not_missed_however_far_apart_doses_are(person):
     """The peak of an oral dose, by its formula, where the next comes after a week."""
     route, rng = ROUTES["oral"], np.random.default_rng(1)
