@@ -13,10 +13,12 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
+from pymc_extras.prior import Prior
 from scipy import integrate, stats
 from scipy.stats import qmc
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.evidence import of_these_data
 from hbm_zoo.frames.rules import FrameWarning
 from hbm_zoo.group_level.mixture_of_normals import StudentT
 from hbm_zoo.group_level.multivariate import Vector
@@ -405,6 +407,17 @@ def test_kappa_averaged_over_data_is_a_share_of_variance(name):
         if level.kappa.startswith("1 - "):
             off = kappa - removed
             assert (abs(off.mean(axis=0)) <= 4 * off.std(axis=0) / np.sqrt(copies) + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_spread_s_prior_is_said_to_be_of_the_data_where_it_is(name):
+    """Of half the responses it is half as wide; of rates, logs and odds it is the same."""
+    record, data = RECORDS[name], data_of_few(name)
+    default = record.default_priors(data)
+    said = of_these_data(record, data, default, default)
+    of_units = {"material_batches", "model_discrepancy", "reaction_norms", "tissue_expression", "vaccine_clinics"}
+    assert (record.heterogeneity in said) == (record.name in of_units or name == "variance_components")
+    assert of_these_data(record, data, dict.fromkeys(default, Prior("HalfNormal", sigma=0.123)), default) == ""
 
 
 @pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.extras.control_limits])

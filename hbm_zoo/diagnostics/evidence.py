@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pymc_extras.prior import Prior
 
 from hbm_zoo.diagnostics.rescaled import scaled, with_priors
 from hbm_zoo.inference.chunks import log_joint
@@ -96,17 +97,19 @@ def evidence(
     own = partial["group_summary"]["own"].transpose(record.group, ...).values
     alike = bool((own == own[:1]).all())
     sentence = _sentence(table, spreads, plural(word(partial, record.group)) + of_same, alike)
-    table.attrs["scale"] = _of_these_data(record, partial, spreads)
+    table.attrs["scale"] = of_these_data(record, prepared(partial), priors_of(partial), spreads)
     table.attrs["verdict"] = " ".join([sentence, *([f"The {table.attrs['scale']}."] if table.attrs["scale"] else [])])
     return table
 
 
-def _of_these_data(record: HierarchicalModel, partial: xr.DataTree, spreads: list[str]) -> str:
-    """Which spreads have a default prior whose scale is that of the data: with other responses it would be another."""
-    data, anew, used = prepared(partial), record.extras.with_response, priors_of(partial)
+def of_these_data(
+    record: HierarchicalModel, data: xr.Dataset, used: Mapping[str, Prior], spreads: Iterable[str]
+) -> str:
+    """Which spreads have a default prior whose scale is that of the data: of half the responses it is another."""
+    anew = record.extras.with_response
     if anew is None or record.response not in data:
         return ""
-    default, other = (record.default_priors(each) for each in (data, anew(data, 2 * data[record.response].values)))
+    default, other = (record.default_priors(each) for each in (data, anew(data, data[record.response].values / 2)))
     theirs = [n for n in spreads if describe(used[n]) == describe(default[n]) != describe(other[n])]
     return f"scale of the prior of {listed(theirs)} is taken from these data, which are used twice" if theirs else ""
 

@@ -91,8 +91,9 @@ def emptied(data):
 
 
 def with_readings(data, deflection):
-    """The same rows with other readings."""
-    return of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
+    """The same rows with other readings, of the same beams."""
+    found = of_rows(_rows(data).assign(deflection=("row", deflection)), data["specimen"].values)
+    return found.assign({name: values for name, values in data.data_vars.items() if name not in found})
 
 
 def joined(*parts):
