@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -426,3 +427,19 @@ def test_a_table_with_decimal_commas_is_the_same_table():
     text = ";log2FoldChange;lfcSE;stat;pvalue\ng1;1,25;0,2;6;0,1\ng2;-0,1;0,1;-1;0,3\n"
     read = genes.from_deseq2(pd.read_csv(io.StringIO(text), sep=";"))
     assert read.to_numpy().tolist() == [["g1", 1.25, 0.2], ["g2", -0.1, 0.1]]
+
+
+@pytest.mark.slow
+def test_what_the_verdict_says_of_leukemia():
+    """A fit that expects 250 genes beyond |z| = 4 where 94 are is not to be reported, and two options are named."""
+    frame, same = hz.load_data("leukemia_genes"), {"draws": 500, "random_seed": 1, "progressbar": False}
+    fits = hz.fit_poolings("spike_slab_genes", frame, **same)
+    said = hz.verdict(fits)
+    (wrong,) = [sentence for sentence in said if sentence.startswith("Partial pooling does not fit")]
+    assert re.search(r"\(genes with \|z\| > 4: 94, expected 24\d to 26\d\)", wrong)
+    assert wrong.endswith("what is expected is as if genes were independent of one another.")
+    assert any(sentence.startswith("If it fitted, this would hold: Slab not identified") for sentence in said)
+    assert said[-1] == "Next: do not report each gene by this fit; fit again with null='empirical' and unit='z'."
+    again = hz.check_model(hz.fit("spike_slab_genes", frame, unit="z", **same))
+    assert {"outlying", "asymmetry", "standard error"} <= set(again.attrs["rejected"]["partial"])
+    assert again.attrs["alternative"]["partial"] == {"slab": "unimodal", "null": "empirical"}
