@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.reality import BEYOND_SENSORS, INSIDE
+from hbm_zoo.diagnostics.reality import inside_and_beyond as inside_and_beyond
 from hbm_zoo.diagnostics.reality import reality as reality
 from hbm_zoo.diagnostics.rigs import DRAWS, checked, formulas_of, options_of
 from hbm_zoo.diagnostics.rigs import taken_for_the_truth as taken_for_the_truth

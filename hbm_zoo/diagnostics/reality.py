@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_zoo.diagnostics.rigs import DRAWS, checked, formulas_of, options_of
+from hbm_zoo.diagnostics.rigs import DRAWS, checked, formulas_of, options_of, taken_for_the_truth
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.fits import hyperparameters, prepared, thinned
 from hbm_zoo.inference.summary import interval_name, interval_tails
@@ -69,11 +69,66 @@ def reality(
         return table
     if "a" not in checked(without, model).extras.absent(prepared(without)):
         raise ValueError('without expected a fit with discrepancy="none".')
-    beside = _of_rows(without, frame, simulator, model)
+    return _beside(table, _of_rows(without, frame, simulator, model))
+
+
+def inside_and_beyond(
+    fit: xr.DataTree, simulator: Callable | None = None, model: HierarchicalModel | None = None
+) -> pd.DataFrame:
+    """Reality with and without a discrepancy at three places: among the data, at the tip, under twice the loads.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        A fit of ``model_discrepancy`` with a discrepancy.
+    simulator : callable, optional
+        The simulator of the fit, if it had one of its own: a fit cannot store it.
+    model : HierarchicalModel, optional
+        The record of a model that is not in the zoo.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `reality` has them beside one another, by ``specimen``, ``position`` and ``load``, of the first specimen: at
+        its middle sensor and at its end under the typical load, at its last sensor under twice the largest. What stands
+        under ``without`` is of the same data and priors, the simulator taken for the truth.
+
+    Raises
+    ------
+    FrameError, ValueError
+        As `reality`; or if the fit has no discrepancy.
+
+    Examples
+    --------
+    >>> import hbm_zoo as hz
+    >>> frame = hz.load_data("simulated_rig").query("specimen == 'S1'")
+    >>> alone = hz.fit("model_discrepancy", frame, "none", random_seed=1, progressbar=False)
+    >>> inside_and_beyond(alone)["where"].tolist()
+    ['among the data', 'beyond the last sensor', 'beyond the loads']
+    """
+    record, data = checked(fit, model), prepared(fit)
+    if "a" in record.extras.absent(data):
+        raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
+    sensors, typical = np.unique(data["position"].values), float(data.attrs["typical_load"])
+    most = float(data["load"].values[abs(data["load"].values).argmax()])
+    places = [
+        (sensors[(sensors.size - 1) // 2], typical),
+        (float(data.attrs["length"]), typical),
+        (sensors[-1], 2 * most),
+    ]
+    frame = pd.DataFrame(places, columns=["position", "load"]).assign(
+        specimen=data["specimen"].values[0], **{name: data[name].values[0] for name in BEAM if name in data}
+    )
+    table = _of_rows(fit, frame, simulator, model)
+    both = _beside(table, _of_rows(taken_for_the_truth(fit, model), frame, simulator, model))
+    return both.set_index(["specimen", "position", "load"])
+
+
+def _beside(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """A table of reality with that of another fit."""
     kept = ["reality", "sd", *(f"reality_{interval_name()}_{end}" for end in ("lb", "ub"))]
     names = ["without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
-    table[names] = beside[kept]
-    return table
+    return table.assign(**{name: other[column] for name, column in zip(names, kept, strict=True)})
 
 
 def _of_rows(

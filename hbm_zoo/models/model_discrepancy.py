@@ -510,4 +510,4 @@ MODEL = HierarchicalModel(
     ),
 )
 build = MODEL.build
-__getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality", "taken_for_the_truth")
+__getattr__ = verbs_of(NAME, "modulus", "discrepancy", "reality", "inside_and_beyond", "taken_for_the_truth")

@@ -104,6 +104,24 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             },
             texts=("where",),
         ),
+        Answer(
+            verb="inside_and_beyond",
+            heading="What would be there, among the data and beyond them",
+            word="Prediction",
+            sentence=sentences.predicted,
+            meanings={
+                "reality": "Posterior mean of the deflection without noise, simulator and discrepancy [mm].",
+                "sd": "Its posterior sd [mm].",
+                "simulator": "The part of the simulator [mm].",
+                "sd_of_simulator": "Its posterior sd: the two parts are hardly told apart, their sum is [mm].",
+                "discrepancy": "The part of the discrepancy [mm].",
+                "sd_of_discrepancy": "Its posterior sd [mm].",
+                "where": "Whether readings reach there, along the beam and in load.",
+                "without": "The same, were the simulator the truth [mm].",
+                "sd_without": "Its posterior sd [mm].",
+            },
+            texts=("where",),
+        ),
     ),
     "population_pk": (
         Answer(

@@ -100,6 +100,19 @@ def wrong(table: pd.DataFrame) -> str:
     return f"{said}; between its runs the simulator itself is known to {error:.2g} mm" if error > 0 else said
 
 
+def predicted(table: pd.DataFrame) -> str:
+    """What is expected at each place, with a discrepancy and without."""
+    ends = [c for c in table if str(c).startswith("reality_eti")]
+    said = []
+    for (_, x, load), row in table.iterrows():
+        low, high = (number(row[end]) for end in ends)
+        said.append(
+            f"{row['where']}, at {x:g} m under {load:g} N, {number(row['reality'])} mm ({low} to {high}), were the "
+            f"simulator the truth {number(row['without'])}"
+        )
+    return "; ".join(said)
+
+
 def known(table: pd.DataFrame) -> str:
     """How many rates of modules are known alone and together, and where a module's own data tell next to nothing."""
     rates = table[[not set("+*/") & set(name) for name in table.index.get_level_values("function")]]

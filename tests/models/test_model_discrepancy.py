@@ -186,6 +186,18 @@ def test_without_a_discrepancy_the_modulus_is_wrong_with_confidence_and_with_one
     assert tables["known"]["learned"] < 0.5 < tables["vague"]["learned"]
 
 
+def test_three_places_are_predicted_with_and_without_a_discrepancy(fits):
+    """As `reality` of a frame says them, and the fit of the same frame without one."""
+    table = hz.model_discrepancy.inside_and_beyond(fits["vague"])
+    assert table["where"].tolist() == [INSIDE, BEYOND_SENSORS, BEYOND_LOADS]
+    rows = table.index.to_frame(index=False).assign(**RIG.iloc[0][["length", "width", "thickness"]])
+    expected = hz.model_discrepancy.reality(fits["vague"], rows, fits["without"])
+    np.testing.assert_allclose(table["reality"], expected["reality"])
+    assert (abs(table["without"].to_numpy() - expected["without"]) < 0.2 * expected["sd_without"]).all()
+    with pytest.raises(ValueError, match="fit with a discrepancy"):
+        hz.model_discrepancy.inside_and_beyond(fits["without"])
+
+
 def test_the_simulator_is_taken_for_the_truth_from_a_fit_as_from_its_frame(fits):
     found = taken_for_the_truth(fits["vague"])
     for name in ("m", "s", "sigma"):
