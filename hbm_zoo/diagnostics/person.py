@@ -87,8 +87,9 @@ class Person:
     def exposures(self, amount: float, every: float, number: int, duration: float) -> dict[str, np.ndarray]:
         """Peak, its time and trough [node] of the last interval of a regimen."""
         doses = regimen(amount, every, number, duration)
-        # Dense after the dose, where a peak may be narrow; a sample at the time of a dose is before it.
+        # Dense after the dose, where a peak may be narrow, and at an infusion's end; a sample at a dose is before it.
         after = np.union1d(np.geomspace(1e-9, 1, POINTS), np.linspace(0, 1, POINTS)[1:]) * every
+        after = np.union1d(after, min(duration, every) or every)
         f = self.curve(doses[0][-1] + after, *doses)
         peak = f.argmax(axis=1)
         return {"Cmax": f.max(axis=1), "tmax": after[peak], "trough": f[:, -1]}

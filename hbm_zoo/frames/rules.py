@@ -155,10 +155,15 @@ def likenesses(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> list[str]:
 
 
 def given_twice(frame: pd.DataFrame, columns: Iterable[str]) -> Iterable[str]:
-    """A sentence where every row is there more than once, the same in each column: first those of a model are asked."""
+    """A sentence where every row is there twice, or as many times: the columns of a model are asked first."""
     known = frame[[name for name in columns if name in frame.columns]]
-    if len(frame) > 2 and known.duplicated(keep=False).all() and frame.astype(str).duplicated(keep=False).all():
+    if len(frame) > 2 and _times(known) > 1 and _times(frame.astype(str)) > 1:
         yield "every row is there more than once, the same in each column. Was a file read twice? Give its rows once."
+
+
+def _times(frame: pd.DataFrame) -> int:
+    """How many times a table is there, one below the other, in any order of rows: what their counts have in common."""
+    return int(np.gcd.reduce(frame.value_counts(dropna=False, sort=False).to_numpy()))
 
 
 def _misspelt(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> Iterable[str]:

@@ -10,8 +10,9 @@ from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.verdict.prediction import answer, prediction
-from hbm_zoo.diagnostics.verdict.pull import _why
+from hbm_zoo.diagnostics.verdict.pull import _why, pull
 from hbm_zoo.frames.rules import FrameWarning
+from hbm_zoo.inference.fits import model_of
 
 SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
 
@@ -423,3 +424,17 @@ def test_far_out_is_by_the_distance_that_is_printed():
     assert said[1] == ": it lies far out for data as precise as its own (0.3 times the median distance from 13.2)"
     beyond = summary.assign(own=("genotype", [40.0, 15.0, 10.0]), mean=("genotype", [38.0, 14.6, 10.4]))
     assert _why("rows", beyond, target, 0, "its other coefficients").startswith(": it lies far out (8")
+
+
+@pytest.mark.parametrize("moderators", [[], ["latitude"]])
+def test_names_of_groups_change_no_reason(moderators):
+    """What is computed of groups is by their labels, whatever they are called."""
+    frame = hz.load_data("bcg_vaccine")
+    frame["who"] = "study " + frame["clinic"].astype(str)
+    said = []
+    for label in (None, "who"):
+        same = {"random_seed": 1, "draws": 250, "progressbar": False, "label": label}
+        fit = hz.fit("vaccine_clinics", frame, **({"moderators": moderators} if moderators else {}), **same)
+        said.append("; ".join(pull(model_of(fit), fit)))
+    assert said[1] == said[0].replace("Comstock", "study Comstock")
+    assert "its data weigh little" in said[0]

@@ -20,7 +20,7 @@ IN_COMMON = 0.5
 
 def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
     """Sentences on the pull of the groups, for each coefficient of the estimand."""
-    summary = named_groups(partial)
+    summary, called = partial["group_summary"].to_dataset(), named_groups(partial)[record.group].values
     inner = [dim for dim in summary["mean"].dims if dim != record.group]
     words = {"group": word(partial, record.group), "volume": word(partial, volume_label(record, partial))}
     target = None
@@ -28,13 +28,15 @@ def pull(record: HierarchicalModel, partial: xr.DataTree) -> list[str]:
         target = record.group_level.target(hyperparameters(partial), prepared(partial)).mean("sample")
         if record.group_level.tails is not None or record.group_level.kind == "in closed form":
             summary["surprise"] = _surprise(record, partial, summary, target)
+        target = target.broadcast_like(summary["own"]).assign_coords({record.group: called})
+    summary = summary.assign_coords({record.group: called})  # from here on groups have the names of their owner
     definition = f"; kappa = {record.group_level.kappa}"
     if not inner:
         return _of_coefficient(record, summary, target, "", words, definition)
     sentences = []
     for value in summary[inner[0]].values:
         here = {inner[0]: value}
-        place = target.sel(here) if target is not None and inner[0] in target.dims else target
+        place = target.sel(here) if target is not None else None
         several = summary.sizes[inner[0]]
         sentences += _of_coefficient(record, summary.sel(here), place, f" in {value}", words, definition, several)
         definition = ""  # once is enough
