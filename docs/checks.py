@@ -47,6 +47,12 @@ def designs():
         )[0],
         "selection_gradients": hz.selection_gradients.MODEL.simulate(rng)[0],
         "reaction_networks": hz.reaction_networks.MODEL.simulate(rng, modules=8, rich=8, times=(0.5, 1, 2, 4, 8))[0],
+        "tissue_expression population=student-t": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
+        "tissue_expression sigma=by tissue": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
+        "tissue_expression noise=student-t": hz.tissue_expression.MODEL.simulate(rng, tissues=8)[0],
+        "spike_slab_genes null=empirical": hz.spike_slab_genes.MODEL.simulate(rng, genes=1000)[0],
+        "spike_slab_genes unit=z": hz.spike_slab_genes.MODEL.simulate(rng, genes=1000)[0],
+        "spike_slab_genes slab=unimodal": hz.spike_slab_genes.MODEL.simulate(rng, genes=1000)[0],
     }
 
 
@@ -56,8 +62,8 @@ KNOWN = {"model_discrepancy": {"m": "Normal(mu=0.0143, sigma=0.0015)"}}
 
 def settled(case, frame):
     """The record of a model under the options that its name is followed by, and those for its data."""
-    model, *said = case.split()
-    record, chosen = hz.MODELS[model].MODEL, dict(each.split("=") for each in said)
+    model, _, said = case.partition(" ")
+    record, chosen = hz.MODELS[model].MODEL, dict([said.split("=")] if said else [])
     return record.split({**record.under(**chosen).extras.simulated, **chosen}, frame)
 
 
@@ -343,6 +349,13 @@ FAULTS = {
     "selection_gradients": {"partial": [an_odd_year]},
     "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
     "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
+    **dict.fromkeys(
+        [
+            *(f"tissue_expression {o}" for o in ("population=student-t", "sigma=by tissue", "noise=student-t")),
+            *(f"spike_slab_genes {o}" for o in ("null=empirical", "unit=z", "slab=unimodal")),
+        ],
+        {"partial": []},
+    ),
     "reaction_networks": {"partial": [a_module_of_another_kind, a_loss, error_in_shares, t_noise_of_rows]},
 }
 

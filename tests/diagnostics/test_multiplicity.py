@@ -9,7 +9,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import hbm_zoo as hz
-from hbm_zoo.diagnostics.multiplicity import NoiseMayHaveHeavyTails, SlabNotIdentified, noise_from_a_t
+from hbm_zoo.diagnostics.multiplicity import (
+    BOTH_FREE,
+    NoiseMayHaveHeavyTails,
+    SlabNotIdentified,
+    _verdict,
+    noise_from_a_t,
+)
 from hbm_zoo.group_level.populations import SpikeSlab
 from hbm_zoo.inference.fits import hyperparameters, prepared
 from hbm_zoo.inference.sampling import refit
@@ -109,6 +115,18 @@ def test_refusals_in_a_sentence(genes_fit, three_hospitals_fits):
             hz.discoveries(genes_fit, fdr=fdr)
     with pytest.raises(ValueError, match="min_effect must be 0 or more"):
         hz.discoveries(genes_fit, min_effect=-1)
+
+
+def test_what_lists_of_a_free_null_and_slab_held_is_said_beside_them(genes_fit):
+    """And beside no others: those hold what they promise."""
+    found = hz.discoveries(genes_fit)
+    for null in ("theoretical", "empirical"):
+        for slab in ("normal", "unimodal"):
+            found.attrs |= {"null": null, "slab": slab}
+            assert (BOTH_FREE in _verdict(found, "gene")) == ((null, slab) == ("empirical", "unimodal"))
+    nothing = found.head(0)
+    nothing.attrs = found.attrs | {"discoveries": 0, "null": "empirical", "slab": "unimodal"}
+    assert BOTH_FREE not in _verdict(nothing, "gene")
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
