@@ -101,9 +101,10 @@ def test_a_scale_is_a_number_above_0(fits, scale):
 def test_what_is_not_nested_is_refused(fits):
     with pytest.raises(ValueError, match="needs fits of complete and of partial pooling; got partial"):
         hz.evidence(fits["partial"])
-    zero = {"partial": clinics_fits(priors={"tau": Prior("LogNormal", mu=0, sigma=1)}, draws=100)["partial"]}
-    with pytest.raises(ValueError, match="of 'tau' has no finite density above nothing at 0"):
-        hz.evidence(fits | zero)
+    for none_or_endless in (Prior("LogNormal", mu=0, sigma=1), Prior("Gamma", alpha=0.5, beta=1)):
+        other = {"partial": clinics_fits(priors={"tau": none_or_endless}, draws=100)["partial"]}
+        with pytest.raises(ValueError, match="of 'tau' has no finite density above nothing at 0"):
+            hz.evidence(fits | other)
     other = fits["complete"].copy()
     other.attrs = fits["complete"].attrs | {"fixed": json.dumps({"mu": 0.0})}
     with pytest.raises(ValueError, match="is not its partial pooling with tau = 0"):
