@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -109,7 +110,13 @@ def of_these_data(
     anew = record.extras.with_response
     if anew is None or record.response not in data:
         return ""
-    default, other = (record.default_priors(each) for each in (data, anew(data, data[record.response].values / 2)))
+    default = record.default_priors(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of data that nobody has
+        try:
+            other = record.default_priors(anew(data, data[record.response].values / 2))
+        except ValueError:
+            return ""
     theirs = [n for n in spreads if describe(used[n]) == describe(default[n]) != describe(other[n])]
     return f"scale of the prior of {listed(theirs)} is taken from these data, which are used twice" if theirs else ""
 

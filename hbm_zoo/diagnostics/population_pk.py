@@ -177,7 +177,7 @@ def _quantile(person: Person, values: Weighted, p: float) -> tuple[float, float]
     """A quantile, and half the way between those that lie one error of its probability to either side."""
     at = values.ppf(p).item()
     error = float(person.error(1.0 * (values.theta.values <= at)))
-    low, high = (values.ppf(np.clip(p + side * error, 0.0, 1.0)).item() for side in (-1, 1))
+    low, high = (values.ppf(np.clip(p + side * error, p / 2, (1 + p) / 2)).item() for side in (-1, 1))
     return at, (high - low) / 2
 
 

@@ -102,6 +102,9 @@ def for_model(
     return usable(named, present, drop_unusable)
 
 
+NOT_USED = "the model does not use"
+
+
 def unused(frame: pd.DataFrame, used: Container) -> list[str]:
     """A sentence that names the columns which the model does not use.
 
@@ -116,7 +119,7 @@ def unused(frame: pd.DataFrame, used: Container) -> list[str]:
     more = f" and {len(others) - MOST_COLUMNS} more" if len(others) > MOST_COLUMNS else ""
     names = f"{', '.join(others[:MOST_COLUMNS])}{more}"
     source = f"{frame.attrs['source']}: " if frame.attrs.get("source") else ""
-    return [f"{source}the model does not use {plural('column', len(others))} {names}."]
+    return [f"{source}{NOT_USED} {plural('column', len(others))} {names}."]
 
 
 def usable(frame: pd.DataFrame, rules: Mapping[str, Rule], drop_unusable: bool) -> pd.DataFrame:

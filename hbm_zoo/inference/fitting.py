@@ -17,7 +17,7 @@ from arviz_base import rcParams
 from pymc_extras.prior import Prior
 
 from hbm_zoo.frames import labels
-from hbm_zoo.frames.reading import unused
+from hbm_zoo.frames.reading import NOT_USED, unused
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.arguments import check_engine, check_sizes, settled_seed, split
 from hbm_zoo.inference.asleep import asleep
@@ -293,7 +293,7 @@ def _origin(frame: pd.DataFrame, used: Container) -> dict[str, str]:
     # A caller's own attributes may have these names, and hold anything.
     labels = {str(ours): str(theirs) for ours, theirs in labels.items()} if isinstance(labels, Mapping) else {}
     notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    notes = [*dict.fromkeys([*notes, *unused(frame, used)])]
+    notes = notes if any(NOT_USED in note for note in notes) else [*notes, *unused(frame, used)]
     return {"source": str(frame.attrs.get("source", "")), "labels": json.dumps(labels), "notes": json.dumps(notes)}
 
 

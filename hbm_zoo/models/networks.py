@@ -19,6 +19,8 @@ from hbm_zoo.words import choose, listed, plural
 FARTHEST = 5.0
 #: Of what there is, less than which all values may be in another unit; of values, more than which are not below 0.
 SMALL, HALF = 1e-3, 0.5
+#: How far logs of rates may be from typical: two sds of their prior and more.
+ANY_RATE = 3.0
 #: Points at which the slopes of rates are taken, and their spread; the steps of slopes, and the least singular value
 #: over the largest by which data are said to tell the rates: of a formula, and of a solution by steps.
 POINTS, SPREAD = 8, 0.5
@@ -198,9 +200,16 @@ def _solved(kinetics: Kinetics, data: xr.Dataset):
             raise FrameError(f"reaction_networks, at typical rates: {found}") from None
     if kinetics.network.never_more.size:
         return
-    of_rows = expected[data.of_module.values, data.of_instant.values, data.of_species.values]
-    times = float(data.value.max() / max(of_rows.max(), np.finfo(float).tiny))
-    if not SMALL < times < 1 / SMALL:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rates that nobody has
+        far = [kinetics.expected(middle + shift, data).values for shift in (-ANY_RATE, ANY_RATE)]
+    here, least, most = (
+        float(f(each[data.of_module.values, data.of_instant.values, data.of_species.values].max() for each in several))
+        for f, several in ((max, [expected]), (min, [expected, *far]), (max, [expected, *far]))
+    )
+    largest = float(data.value.max())
+    times = largest / max(here, np.finfo(float).tiny)
+    if not SMALL * least < largest < most / SMALL:
         yield (
             f"The largest value is {times:.2g} times that of the solution at typical rates: are values in the unit of "
             "start, and rates in that of time?"
@@ -229,7 +238,8 @@ def _of_unit(network: Network | Equations, data: xr.Dataset):
             f"reaction_networks: column 'value' has values {middle:.3g} times all that there is at time 0: are they in "
             "the unit of start? Give start, such as 'A=100'."
         )
-    if (largest := float(beyond.max())) < SMALL:
+    closed = isinstance(network, Network) and np.allclose(network.made.T @ weights, 0)
+    if closed and (largest := float(beyond.max())) < SMALL:
         yield (
             f"The largest value is {largest:.2g} of all that there is at time 0: if they are not in the unit of start, "
             "give start, such as 'A=0.001'."

@@ -7,8 +7,8 @@ from hbm_zoo.reporting.formatting import aligned, number
 CERTAIN, MOST_NAMED = 0.9, 5
 #: Sd of a log that is known within a factor of 2, in two of three cases and on either side of the middle by its root.
 KNOWN = 0.35
-#: Modules whose best told direction is said, and the least weight in it that is.
-MOST_TOLD, NOTABLE = 3, 0.2
+#: Modules whose best told direction is said.
+MOST_TOLD = 3
 
 
 def bounds(table: pd.DataFrame) -> str:
@@ -134,10 +134,8 @@ def told_best(table: pd.DataFrame) -> str:
     best = table.xs(1, level="direction").sort_values("left", kind="stable").head(MOST_TOLD)
     said = []
     for module, row in best.iterrows():
-        weights = {name: row[name] for name in rates if abs(row[name]) >= NOTABLE}
-        parts = [
-            f"{'- ' if w < 0 else '+ '}{'' if abs(w) > 0.995 else f'{abs(w):.2f} '}log {n}" for n, w in weights.items()
-        ]
+        signed = {name: ("- " if row[name] < 0 else "+ ", abs(row[name])) for name in rates}
+        parts = [f"{sign}{'' if w == 1 else f'{w:.2g} '}log {name}" for name, (sign, w) in signed.items()]
         of_both = f" ({row['ordered']})" if row["ordered"] else ""
         said.append(
             f"{module} {' '.join(parts).removeprefix('+ ')}{of_both}, of whose variance {row['left']:.2g} is left"

@@ -9,6 +9,7 @@ from pymc_extras.prior import Prior
 from scipy import integrate, stats
 
 import hbm_zoo as hz
+from hbm_zoo.diagnostics.evidence import of_these_data
 from hbm_zoo.diagnostics.rescaled import scaled
 from hbm_zoo.inference.fits import priors_of
 from hbm_zoo.priors import ppf
@@ -96,6 +97,16 @@ def test_a_scale_is_a_number_above_0(fits, scale):
         hz.evidence(fits, scales=[scale])
     with pytest.raises(ValueError, match="scales expected finite numbers above 0, got"):
         hz.sensitivity(fits["partial"], scales=[scale])
+
+
+def test_priors_of_data_that_nobody_has_are_not_asked_aloud():
+    """Half the deflections are those of no material: nothing is said of the scale, and nothing is refused."""
+    record = hz.model_discrepancy.MODEL
+    frame, _ = record.simulate(np.random.default_rng(1), specimens=2)
+    data = record.data(frame.assign(deflection=0.053 * frame["deflection"]))
+    default = record.default_priors(data)
+    assert of_these_data(record, data, default, ["s"]) == ""
+    assert "prior of s" in of_these_data(record, record.data(frame), record.default_priors(record.data(frame)), ["s"])
 
 
 def test_what_is_not_nested_is_refused(fits):

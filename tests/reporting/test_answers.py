@@ -117,6 +117,6 @@ def test_what_a_module_s_data_tell_best_is_said():
     ).assign(ordered=["", "", "k1 > k2", "k1 > k2"])
     table.attrs["note"] = "local: there"
     assert sentences.told_best(table) == (
-        "a module's own data tell best: M2 - 0.50 log k1 + log k2 (k1 > k2), of whose variance 0.001 is left; "
-        "M1 log k1, of whose variance 0.02 is left; local: there"
+        "a module's own data tell best: M2 - 0.5 log k1 + log k2 (k1 > k2), of whose variance 0.001 is left; "
+        "M1 log k1 + 0.05 log k2, of whose variance 0.02 is left; local: there"
     )

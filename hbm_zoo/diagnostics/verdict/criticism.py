@@ -103,7 +103,10 @@ def _classical(record: HierarchicalModel, checks: pd.DataFrame | None, name: str
     if checks is None:
         return ""
     if name not in checks.index.get_level_values("pooling"):
-        checks = _quietly(check_model, {name: complete}, model=record)
+        try:
+            checks = _quietly(check_model, {name: complete}, model=record)
+        except ValueError:  # it has none
+            return ""
     return f"; {_numbers(checks.loc[('spread', name)])}" if ("spread", name) in checks.index else ""
 
 
