@@ -94,14 +94,7 @@ def personalise(
     attrs = {"efficiency": worth, "seed": random_seed, "data_hash": data_hash(data)}
     tree = _as_fit(fit, h, seen, attrs)
     known = record.group_level.conditional(thinned(h, DRAWS_OF_PERSON), seen)
-    nodes = 1 / (known.weight**2).sum("node")
-    proof = {
-        "k_hat": after.k_hat,
-        "effective_draws": after.ess,
-        "effective_nodes": float(nodes.median()),
-        "fewest_nodes": float(nodes.min()),
-        "refitted": int(not after.holds),
-    }
+    proof = _numbers(after, 1 / (known.weight**2).sum("node"))
     tree.attrs |= proof | {"personalised": _proof(label, int(data.seen.sum()), after, proof)}
     add_groups(record, tree, seen)
     return tree
@@ -155,6 +148,17 @@ def _as_fit(fit: xr.DataTree, h: xr.Dataset, seen: xr.Dataset, attrs: Mapping[st
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(drawn, coords)} | as_groups(seen))
     tree.attrs = dict(tree.attrs) | dict(fit.attrs) | dict(attrs)
     return tree
+
+
+def _numbers(after, nodes: xr.DataArray) -> dict[str, float]:
+    """Those of the proof: of the draws that are weighted, and of the nodes that are effective at each."""
+    return {
+        "k_hat": after.k_hat,
+        "effective_draws": after.ess,
+        "effective_nodes": float(nodes.median()),
+        "fewest_nodes": float(nodes.min()),
+        "refitted": int(not after.holds),
+    }
 
 
 def _proof(label: str, samples: int, after, proof: Mapping[str, float]) -> str:

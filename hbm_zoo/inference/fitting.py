@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,8 @@ from hbm_zoo.words import choose
 from hbm_zoo.zoo import record_of
 
 PILOT_DRAWS = 200
+#: An attribute of the rows of one unit: the column by which it was told from others.
+BY = "by"
 
 
 @asleep("jax")
@@ -287,13 +289,14 @@ def _used(record: HierarchicalModel, options: Mapping[str, Any], label: str | No
     return {*record.columns, *record.extras.further_columns(options), *moderators, label}
 
 
-def _origin(frame: pd.DataFrame, used: Container) -> dict[str, str]:
+def _origin(frame: pd.DataFrame, used: Iterable) -> dict[str, str]:
     """Where a frame came from, what its owner calls the columns, and what was noted in reading it or is not used."""
     labels, notes = frame.attrs.get("labels"), frame.attrs.get("notes")
     # A caller's own attributes may have these names, and hold anything.
     labels = {str(ours): str(theirs) for ours, theirs in labels.items()} if isinstance(labels, Mapping) else {}
     notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    notes = notes if any(NOT_USED in note for note in notes) else [*notes, *unused(frame, used)]
+    noted = any(NOT_USED in note for note in notes)
+    notes = notes if noted else [*notes, *unused(frame, {*used, frame.attrs.get(BY)})]
     return {"source": str(frame.attrs.get("source", "")), "labels": json.dumps(labels), "notes": json.dumps(notes)}
 
 

@@ -20,7 +20,7 @@ from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.inference.arguments import ENGINES, OF_SAMPLER, settled_seed
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import free, hyperparameters, model_of
-from hbm_zoo.inference.fitting import fit
+from hbm_zoo.inference.fitting import BY, fit
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose
@@ -211,7 +211,7 @@ def _units(frames: Mapping[str, pd.DataFrame] | pd.DataFrame, by: str | None) ->
         raise FrameError(f"Column {by!r} expected the name of a unit in each row, got an empty cell in row {row}.")
     parts = {str(name): part for name, part in frames.groupby(names.to_numpy(), sort=False)}
     for part in parts.values():
-        part.attrs = dict(frames.attrs)
+        part.attrs = dict(frames.attrs) | {BY: by}
     return parts
 
 

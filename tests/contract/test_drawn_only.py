@@ -253,7 +253,8 @@ def test_with_a_population_what_draws_say_is_said(foreign):
     assert hz.plot_ranks(foreign) is not None
     assert len(hz.plot_poolings(foreign).axes) == 2
     sentences = hz.verdict({"partial": foreign["partial"]}, model=NAMED)
-    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[2])
+    assert sentences[2].startswith("Whether it fits was not asked: check_model needs how probable less than the own")
+    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[3])
 
 
 UNKNOWN = {
@@ -311,10 +312,11 @@ def test_the_verdict_says_what_it_can(foreign):
     assert sentences[1] == (
         "compare_poolings needs the density of a school left out, given the others, and absences does not give it."
     )
-    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[2])
+    assert sentences[2].startswith("Whether it fits was not asked: check_model needs how probable less than the own")
+    assert re.match(r"S\d+ moves farthest in intercept, from ", sentences[3])
     assert "kappa" not in " ".join(sentences)
-    assert sentences[2].endswith("; no school has an estimate of its own in slope to be pulled from.")
-    assert sentences[3].startswith("Next: fit again with another prior of tau")
+    assert sentences[3].endswith("; no school has an estimate of its own in slope to be pulled from.")
+    assert sentences[4].startswith("Next: fit again with another prior of tau")
 
 
 def test_it_has_a_report(foreign, tmp_path):

@@ -173,7 +173,14 @@ def test_cochran_and_the_share_of_variance_are_those_of_metafor():
     weight = data.standard_error**-2
     mean = (weight * data.effect).sum() / weight.sum()
     assert own_checks.cochran(xr.Dataset({"mu": mean}), data, None) == pytest.approx(152.2330, abs=1e-3)
-    assert own_checks.share_of_variance(None, data, None) == pytest.approx(1 - 12 / 152.2330, abs=1e-5)
+    for mu in (0.0, mean, 3.0):
+        found = own_checks.share_of_variance(xr.Dataset({"mu": mu}), data, None)
+        assert found == pytest.approx(1 - 12 / 152.2330, abs=1e-5)
+    line = -0.03 * (hz.load_data("bcg_vaccine")["latitude"].to_numpy() - 33)
+    left = own_checks.share_of_variance(xr.Dataset({"mu": ("clinic", line)}), data, None)
+    moved = data.assign(effect=data.effect - line)
+    assert left == pytest.approx(own_checks.share_of_variance(xr.Dataset({"mu": 0.0}), moved, None))
+    assert left < 1 - 12 / 152.2330
 
 
 def test_expected_zeros_are_those_of_a_negative_binomial():

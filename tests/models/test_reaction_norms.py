@@ -330,7 +330,10 @@ BAD = {
     "one genotype": (rows(genotype="a"), "at least 2 genotypes"),
     "one environment": (rows(environment=7.0), "'environment' expected at least 2 values, got 7 in every row"),
     "constant": (rows(response=3.0), "'response' expected values that differ, got 3"),
-    "no noise": (pd.concat([rows(response=[0.0, 2, 1, 5, 3, 3])] * 2), "exactly on a line"),
+    "no noise": (
+        pd.concat([rows(response=[0.0, 2, 1, 5, 3, 3]).assign(plot=plot) for plot in "ab"]),
+        "exactly on a line",
+    ),
     "empty": (rows().iloc[:0], "at least one row"),
 }
 
