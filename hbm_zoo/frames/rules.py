@@ -163,7 +163,8 @@ def given_twice(frame: pd.DataFrame, columns: Iterable[str]) -> Iterable[str]:
 
 def _times(frame: pd.DataFrame) -> int:
     """How many times a table is there, one below the other, in any order of rows: what their counts have in common."""
-    return int(np.gcd.reduce(frame.value_counts(dropna=False, sort=False).to_numpy()))
+    counts = frame.reset_index(drop=True).value_counts(dropna=False, sort=False)
+    return int(np.gcd.reduce(counts.to_numpy()))
 
 
 def _misspelt(frame: pd.DataFrame, columns: Mapping[str, Rule]) -> Iterable[str]:

@@ -156,7 +156,7 @@ def test_a_file_that_was_read_twice_is_said():
     with pytest.warns(FrameWarning, match="tissue_expression: every row is there more than once"):
         hz.tissue_expression.MODEL.data(twice)
     counts = pd.DataFrame({"tissue": ["liver"] * 5 + ["heart"] * 4, "expression": [1.0, 1, 2, 2, 2, 3, 3, 4, 4]})
-    for told_apart in (rows, twice.assign(donor=range(6)), counts):
+    for told_apart in (rows, twice.assign(donor=range(6)), counts, counts.set_index("tissue", drop=False)):
         hz.tissue_expression.MODEL.data(told_apart)
 
 
