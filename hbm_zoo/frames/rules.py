@@ -163,7 +163,7 @@ def given_twice(frame: pd.DataFrame, columns: Iterable[str]) -> Iterable[str]:
 
 def _times(frame: pd.DataFrame) -> int:
     """How many times a table is there, one below the other, in any order of rows: what their counts have in common."""
-    counts = frame.reset_index(drop=True).value_counts(dropna=False, sort=False)
+    counts = pd.util.hash_pandas_object(frame, index=False).value_counts(sort=False)
     return int(np.gcd.reduce(counts.to_numpy()))
 
 

@@ -155,6 +155,9 @@ def test_a_file_that_was_read_twice_is_said():
     twice = pd.concat([rows, rows])
     with pytest.warns(FrameWarning, match="tissue_expression: every row is there more than once"):
         hz.tissue_expression.MODEL.data(twice)
+    beside = pd.DataFrame([[1, [2], "a"], [None, [3], 4.0], [1, [2], "b"]] * 2, columns=["note", "note", "of any kind"])
+    with pytest.warns(FrameWarning, match="every row is there more than once"):
+        hz.tissue_expression.MODEL.data(pd.concat([twice.reset_index(drop=True), beside], axis=1))
     counts = pd.DataFrame({"tissue": ["liver"] * 5 + ["heart"] * 4, "expression": [1.0, 1, 2, 2, 2, 3, 3, 4, 4]})
     for told_apart in (rows, twice.assign(donor=range(6)), counts, counts.set_index("tissue", drop=False)):
         hz.tissue_expression.MODEL.data(told_apart)
