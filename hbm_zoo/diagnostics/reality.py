@@ -109,12 +109,12 @@ def inside_and_beyond(
     record, data = checked(fit, model), prepared(fit)
     if "a" in record.extras.absent(data):
         raise ValueError("The fit takes the simulator for the truth: fit with a discrepancy.")
-    sensors, typical = np.unique(data["position"].values), float(data.attrs["typical_load"])
-    most = float(data["load"].values[abs(data["load"].values).argmax()])
+    sensors = np.unique(data["position"].values[data["of_specimen"].values == 0])
+    typical, loads = float(data.attrs["typical_load"]), data["load"].values
     places = [
         (sensors[(sensors.size - 1) // 2], typical),
-        (float(data.attrs["length"]), typical),
-        (sensors[-1], 2 * most),
+        (float(data["length"].values[0]), typical),
+        (sensors[-1], 2 * float(loads[abs(loads).argmax()])),
     ]
     frame = pd.DataFrame(places, columns=["position", "load"]).assign(
         specimen=data["specimen"].values[0], **{name: data[name].values[0] for name in BEAM if name in data}

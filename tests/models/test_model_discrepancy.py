@@ -198,6 +198,17 @@ def test_three_places_are_predicted_with_and_without_a_discrepancy(fits):
         hz.model_discrepancy.inside_and_beyond(fits["without"])
 
 
+@pytest.mark.slow
+def test_the_first_of_beams_that_differ_has_places_of_its_own():
+    """A beam of half the length: its sensors, its end; loads are those of all."""
+    short = RIG.assign(length=np.where(RIG["specimen"] == "S1", 0.5, RIG["length"]))
+    short = short[(short["specimen"] != "S1") | (short["position"] < 0.5)]
+    fit = hz.fit(MODEL, short, "none", draws=250, random_seed=1, progressbar=False)
+    position = hz.model_discrepancy.inside_and_beyond(fit).index.get_level_values("position")
+    assert position[1] == 0.5
+    assert max(position) == 0.5
+
+
 def test_the_simulator_is_taken_for_the_truth_from_a_fit_as_from_its_frame(fits):
     found = taken_for_the_truth(fits["vague"])
     for name in ("m", "s", "sigma"):
