@@ -200,16 +200,14 @@ def _solved(kinetics: Kinetics, data: xr.Dataset):
             raise FrameError(f"reaction_networks, at typical rates: {found}") from None
     if kinetics.network.never_more.size:
         return
+    rows = data.of_module.values, data.of_instant.values, data.of_species.values
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of rates that nobody has
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rates that nobody has, and that may have no solution
         far = [kinetics.expected(middle + shift, data).values for shift in (-ANY_RATE, ANY_RATE)]
-    here, least, most = (
-        float(f(each[data.of_module.values, data.of_instant.values, data.of_species.values].max() for each in several))
-        for f, several in ((max, [expected]), (min, [expected, *far]), (max, [expected, *far]))
-    )
+    tops = [float(top) for each in (expected, *far) if np.isfinite(top := each[rows].max())]
     largest = float(data.value.max())
-    times = largest / max(here, np.finfo(float).tiny)
-    if not SMALL * least < largest < most / SMALL:
+    if len(tops) == 3 and not SMALL * min(tops) < largest < max(tops) / SMALL:
+        times = largest / max(tops[0], np.finfo(float).tiny)
         yield (
             f"The largest value is {times:.2g} times that of the solution at typical rates: are values in the unit of "
             "start, and rates in that of time?"

@@ -326,6 +326,16 @@ def test_that_equations_do_not_tell_their_rates_is_said_before_the_fit():
         MODEL.under(network=own).data(DECAY)
 
 
+def blowing_up(t, state, rates):
+    return 0.05 * state[0] ** 2 * rates[0], rates[0] - 0 * state[1]
+
+
+def test_of_equations_that_have_no_solution_at_fast_rates_no_unit_is_doubted():
+    """At typical rates they have one; what there may be at others nobody knows."""
+    own = hz.reaction_networks.equations(blowing_up, species=["A", "B"], rates=["a"])
+    MODEL.under(network=own).data(DECAY.assign(value=1e6 * DECAY["value"]))
+
+
 def test_equations_without_a_solution_are_refused():
     own = hz.reaction_networks.equations(exploding, species=["A", "B"], rates=["a"])
     with pytest.raises(FrameError, match="at typical rates.*no solution of amounts"):
