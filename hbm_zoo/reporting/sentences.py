@@ -101,7 +101,7 @@ def wrong(table: pd.DataFrame) -> str:
 
 
 def predicted(table: pd.DataFrame) -> str:
-    """What is expected at each place, with a discrepancy and without."""
+    """What is expected at each place, with a discrepancy and without, and what that rests on."""
     ends = [c for c in table if str(c).startswith("reality_eti")]
     said = []
     for (_, x, load), row in table.iterrows():
@@ -110,6 +110,9 @@ def predicted(table: pd.DataFrame) -> str:
             f"{row['where']}, at {x:g} m under {load:g} N, {number(row['reality'])} mm ({low} to {high}), were the "
             f"simulator the truth {number(row['without'])}"
         )
+    said.append(
+        "beyond the data they rest on the kind of discrepancy that is assumed (docs/discrepancy.md of the package)"
+    )
     return "; ".join(said)
 
 

@@ -120,3 +120,16 @@ def test_what_a_module_s_data_tell_best_is_said():
         "a module's own data tell best: M2 - 0.5 log k1 + log k2 (k1 > k2), of whose variance 0.001 is left; "
         "M1 log k1 + 0.05 log k2, of whose variance 0.02 is left; local: there"
     )
+
+
+def test_a_prediction_beyond_the_data_says_what_it_rests_on():
+    index = pd.MultiIndex.from_tuples([("S1", 0.4, 10.0), ("S1", 1.0, 10.0)], names=["specimen", "position", "load"])
+    columns = {"reality": [6.1, 24.0], "reality_eti89_lb": [6.08, 23.8], "reality_eti89_ub": [6.11, 24.2]}
+    table = pd.DataFrame(
+        columns | {"where": ["among the data", "beyond the last sensor"], "without": [5.4, 25.9]}, index
+    )
+    said = sentences.predicted(table)
+    assert (
+        "beyond the last sensor, at 1 m under 10 N, 24.0 mm (23.8 to 24.2), were the simulator the truth 25.9" in said
+    )
+    assert said.endswith("they rest on the kind of discrepancy that is assumed (docs/discrepancy.md of the package)")
