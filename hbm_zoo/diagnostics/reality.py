@@ -10,7 +10,7 @@ import xarray as xr
 
 from hbm_zoo.diagnostics.rigs import DRAWS, checked, formulas_of, options_of, taken_for_the_truth
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.inference.fits import hyperparameters, prepared, thinned
+from hbm_zoo.inference.fits import efficiency, hyperparameters, prepared, thinned
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import HierarchicalModel
 
@@ -45,11 +45,11 @@ def reality(
     Returns
     -------
     pandas.DataFrame
-        By row of the frame: ``reality`` [mm], posterior mean, ``sd`` and interval; its parts ``simulator``, b f, and
-        ``discrepancy``, posterior means, each with its sd: as they are hardly told apart, their sum is known better
-        than either; ``where`` the row lies: "among the data", "beyond the last sensor", "beyond the loads", "another
-        beam than in the data", or several of these.
-        Beside it, if asked for, ``without`` with ``sd_without`` and interval.
+        By row of the frame: ``reality`` [mm], posterior mean, its Monte Carlo error ``mcse``, ``sd`` and interval; its
+        parts ``simulator``, b f, and ``discrepancy``, posterior means, each with its sd: as they are hardly told apart,
+        their sum is known better than either; ``where`` the row lies: "among the data", "beyond the last sensor",
+        "beyond the loads", "another beam than in the data", or several of these.
+        Beside it, if asked for, ``without`` with ``mcse_without``, ``sd_without`` and interval.
 
     Raises
     ------
@@ -126,8 +126,8 @@ def inside_and_beyond(
 
 def _beside(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """A table of reality with that of another fit."""
-    kept = ["reality", "sd", *(f"reality_{interval_name()}_{end}" for end in ("lb", "ub"))]
-    names = ["without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
+    kept = ["reality", "mcse", "sd", *(f"reality_{interval_name()}_{end}" for end in ("lb", "ub"))]
+    names = ["without", "mcse_without", "sd_without", *(f"without_{interval_name()}_{end}" for end in ("lb", "ub"))]
     return table.assign(**{name: other[column] for name, column in zip(names, kept, strict=True)})
 
 
@@ -138,9 +138,10 @@ def _of_rows(
     drawn, seen, new = parts(fit, frame, simulator, model)
     columns: dict[str, np.ndarray] = {}
     for name, values in drawn.items():
-        columns[str(name)] = values.mean("sample").values
-        columns["sd" if name == "reality" else f"sd_of_{name}"] = values.std("sample").values
+        mean, sd = values.mean("sample").values, values.std("sample").values
+        columns |= {str(name): mean, "sd" if name == "reality" else f"sd_of_{name}": sd}
         if name == "reality":
+            columns["mcse"] = sd / np.sqrt(values.sizes["sample"] * efficiency(fit))
             for end, tail in zip(("lb", "ub"), interval_tails(), strict=True):
                 columns[f"reality_{interval_name()}_{end}"] = values.quantile(tail, "sample").values
     labels = {name: frame[name].to_numpy() for name in ("specimen", "position", "load")}

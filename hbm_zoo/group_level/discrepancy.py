@@ -71,7 +71,7 @@ def whitening(L, sigma, T, xp):
     TL = T @ L / noise
     one = xp.eye(T.shape[-1])
     factor = _factor(one + TL @ xp.swapaxes(TL, -1, -2), xp)
-    return xp.linalg.solve(factor, one + xp.zeros_like(factor)) / noise, 2 * _log_diagonal(factor, xp)
+    return xp.linalg.solve(factor, xp.broadcast_to(one, factor.shape)) / noise, 2 * _log_diagonal(factor, xp)
 
 
 def _log_diagonal(factor, xp):

@@ -111,6 +111,7 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
             sentence=sentences.predicted,
             meanings={
                 "reality": "Posterior mean of the deflection without noise, simulator and discrepancy [mm].",
+                "mcse": "Monte Carlo error of the mean [mm].",
                 "sd": "Its posterior sd [mm].",
                 "simulator": "The part of the simulator [mm].",
                 "sd_of_simulator": "Its posterior sd: the two parts are hardly told apart, their sum is [mm].",
@@ -118,6 +119,7 @@ OF_MODELS: Mapping[str, tuple[Answer, ...]] = {
                 "sd_of_discrepancy": "Its posterior sd [mm].",
                 "where": "Whether readings reach there, along the beam and in load.",
                 "without": "The same, were the simulator the truth [mm].",
+                "mcse_without": "Monte Carlo error of that [mm].",
                 "sd_without": "Its posterior sd [mm].",
             },
             texts=("where",),

@@ -246,6 +246,21 @@ def test_reality_is_known_better_than_its_parts_and_nearer_than_without(fits):
     assert abs(table["without"].iloc[0] - there[0]) > 5 * table["sd_without"].iloc[0]
 
 
+@pytest.mark.slow
+def test_the_error_of_reality_is_the_scatter_of_other_draws():
+    """Eight fits of the same readings; the scatter of eight is known to a quarter."""
+    alone = RIG[RIG["specimen"] == "S1"]
+    rows = alone.iloc[[3, 3]].assign(position=[0.45, 1.0])
+    means, errors = [], []
+    for seed in range(8):
+        fit = hz.fit(MODEL, alone, "none", discrepancy="none", draws=100, random_seed=seed, progressbar=False)
+        table = hz.model_discrepancy.reality(fit, rows)
+        means.append(table["reality"])
+        errors.append(table["mcse"])
+    ratio = np.std(means, axis=0, ddof=1) / np.mean(errors, axis=0)
+    assert ((ratio > 0.4) & (ratio < 1.6)).all(), ratio
+
+
 def test_the_curve_is_the_mean_of_draws_and_rises_to_the_truth(fits):
     table = hz.model_discrepancy.discrepancy(fits["known"], [0.0, 0.4, 0.8, 1.0])
     assert table.loc[0.0, ["discrepancy", "mcse"]].tolist() == [0.0, 0.0]
