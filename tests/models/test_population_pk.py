@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
@@ -774,6 +775,19 @@ def test_simulation_based_calibration_of_the_smallest_form(small_cloud):
     result = hz.calibrate(MODEL, frame, route="iv", **settings, **record_of("iv").extras.simulated)
     assert result.table["p_holm"].min() > 0.01
     assert {"log_population", "omega_CL", "theta_new_mean[CL]"} <= set(result.table.index)
+
+
+@pytest.mark.slow
+def test_both_forms_have_one_posterior():
+    """Patients integrated out, and patients by NUTS: six patients with two to four samples each."""
+    options = {"route": "iv", "random_seed": 3, "progressbar": False} | record_of("iv").extras.simulated
+    hidden = hz.fit("population_pk", COHORT, **options)
+    visible = hz.fit("population_pk", COHORT, parameterization="noncentered", target_accept=0.95, **options)
+    names = [name for name in hidden["posterior"] if hidden["posterior"][name].ndim == 2]
+    tables = [az.summary(fit["posterior"].dataset[names], round_to="none") for fit in (hidden, visible)]
+    off, error = tables[0]["mean"] - tables[1]["mean"], np.hypot(tables[0]["mcse_mean"], tables[1]["mcse_mean"])
+    assert (abs(off) < 4 * error).all(), off / error
+    assert tables[0]["sd"].to_numpy() == pytest.approx(tables[1]["sd"].to_numpy(), rel=0.2)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pickle
 import re
 from dataclasses import replace
 
+import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
@@ -353,6 +354,20 @@ def test_a_fit_knows_equations_by_their_text():
         MODEL.under(network="decay of A, B by a, b #01234567")
     with pytest.raises(ValueError, match=r"equations\(decay, species=\[...\], rates=\[...\]\)"):
         MODEL.under(network=decay)
+
+
+@pytest.mark.slow
+def test_both_forms_have_one_posterior():
+    """Modules integrated out, and modules by NUTS: four modules whose species are all seen."""
+    frame, _ = MODEL.simulate(np.random.default_rng(2), modules=4, rich=4, times=(0.5, 1.0, 2.0, 4.0, 8.0))
+    hidden = hz.fit("reaction_networks", frame, random_seed=3, progressbar=False)
+    how = {"parameterization": "noncentered", "target_accept": 0.95, "random_seed": 3, "progressbar": False}
+    visible = hz.fit("reaction_networks", frame, **how)
+    names = [*H]
+    tables = [az.summary(fit["posterior"].dataset[names], round_to="none") for fit in (hidden, visible)]
+    off, error = tables[0]["mean"] - tables[1]["mean"], np.hypot(tables[0]["mcse_mean"], tables[1]["mcse_mean"])
+    assert (abs(off) < 4 * error).all(), off / error
+    assert tables[0]["sd"].to_numpy() == pytest.approx(tables[1]["sd"].to_numpy(), rel=0.2)
 
 
 @pytest.mark.slow

@@ -107,7 +107,8 @@ def test_the_posterior_of_the_reference_by_sampling():
         assert abs(draws.mean() - reference["mean"]) < 5 * error
         for q in ("q2.5", "q97.5"):
             assert np.quantile(draws, float(q[1:]) / 100) == pytest.approx(reference[q], abs=8 * error)
-    found = hz.discoveries(fit)
+    with pytest.warns(UserWarning, match="rests on normal noise"):
+        found = hz.discoveries(fit)
     classical = REFERENCE["classical"]
     assert set(found.index[:4]) > ABL1
     assert abs(len(found) - 184) <= 5
