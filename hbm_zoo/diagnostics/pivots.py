@@ -51,8 +51,10 @@ def scores_in_draws(record: HierarchicalModel, fit: xr.DataTree, rng: np.random.
     return scores.clip(-FARTHEST, FARTHEST).transpose("sample", record.group, ...)
 
 
-def by_coefficient(scores: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
-    """The scores [sample, group] of each coefficient by its name."""
+def by_coefficient(scores: xr.DataArray, only: str) -> Iterator[tuple[str, xr.DataArray]]:
+    """The scores [sample, group] of each coefficient by its name, or that of the ``only`` one."""
+    if "coefficient" not in scores.dims:
+        scores = scores.expand_dims(coefficient=[only])
     for name in scores["coefficient"].values:
         yield str(name), scores.sel(coefficient=name, drop=True)
 
@@ -74,7 +76,7 @@ def shapes(
 ) -> Iterator[tuple[str, Check, Compared, str, object]]:
     """Of each check and coefficient: the name of its row, the check, what was compared, and the group farthest out."""
     rng = np.random.default_rng([int(fit.attrs["seed"]), seed])
-    for coefficient, scores in by_coefficient(scores_in_draws(record, fit, rng)):
+    for coefficient, scores in by_coefficient(scores_in_draws(record, fit, rng), record.estimand):
         farthest = scores[record.group].values[int(abs(scores.mean("sample").values).argmax())]
         for name, check in checks.items():
             found = compared(check, scores.values, efficiency(fit), rng)

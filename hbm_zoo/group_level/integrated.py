@@ -9,7 +9,7 @@ import xarray as xr
 
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
-from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, posterior
+from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, tabulated
 from hbm_zoo.group_level.populations import Increasing
 
 
@@ -61,12 +61,14 @@ class OnALine:
         return NODES
 
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tabulated:
-        before = self.population(self.at(h, data))
-        return posterior(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
+        return self._tabulated(h, data)[0]
 
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+        return self._tabulated(h, data)[1] + evaluate(self.constant, *self.variables(data))
+
+    def _tabulated(self, h: xr.Dataset, data: xr.Dataset) -> tuple[Tabulated, xr.DataArray]:
         before = self.population(self.at(h, data))
-        return evaluate(self.log_marginal, before.mean, before.sd, *self.variables(data))
+        return tabulated(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
 
     def log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
         """Old and new data are integrated together, so that the new may be as surprising as they like."""

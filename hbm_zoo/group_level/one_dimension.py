@@ -144,28 +144,37 @@ def log_marginal(log_likelihood: Callable, start: Callable, parts: int = 1) -> C
 
     def formula(mu, tau, *data):
         log_f, _, step = _tabulate(log_likelihood, start, parts, mu, tau, *data)
-        top = disconnected_grad(log_f.max(axis=0))
-        return top + pt.log(pt.exp(log_f - top).sum(axis=0)) + pt.log(step) - 0.5 * np.log(2 * np.pi)
+        return _log_integral(log_f, step)
 
     return formula
 
 
-def posterior(log_likelihood: Callable, start: Callable, mu, tau, *data) -> Tabulated:
-    """Theta | y, mu, tau of labelled arrays, which broadcast by name."""
+def _log_integral(log_f, step):
+    top = disconnected_grad(log_f.max(axis=0))
+    return top + pt.log(pt.exp(log_f - top).sum(axis=0)) + pt.log(step) - 0.5 * np.log(2 * np.pi)
+
+
+def tabulated(log_likelihood: Callable, start: Callable, mu, tau, *data) -> tuple[Tabulated, xr.DataArray]:
+    """Theta | y, mu, tau of labelled arrays, which broadcast by name, and log p(y | mu, tau) [nats].
+
+    One compiled function knows both: to compile takes longer than to compute them.
+    """
     compiled = _compiled(log_likelihood, start, len(data))
     aligned = xr.broadcast(*map(xr.DataArray, (mu, tau, *data)))
     flat = [np.ascontiguousarray(value.values, dtype=float).ravel() for value in aligned]
-    at, weight = (values.T.reshape(*aligned[0].shape, NODES) for values in compiled(*flat))
+    *of_nodes, log_integral = compiled(*flat)
+    at, weight = (values.T.reshape(*aligned[0].shape, NODES) for values in of_nodes)
     dims = (*aligned[0].dims, "node")
-    return Tabulated(*(xr.DataArray(values, aligned[0].coords, dims) for values in (at, weight)))
+    posterior = Tabulated(*(xr.DataArray(values, aligned[0].coords, dims) for values in (at, weight)))
+    return posterior, aligned[0].copy(data=log_integral.reshape(aligned[0].shape))
 
 
 @cache
 def _compiled(log_likelihood: Callable, start: Callable, size: int):
     mu, tau, *data = (pt.dvector() for _ in range(2 + size))
-    log_f, z, _ = _tabulate(log_likelihood, start, 1, mu, tau, *data)
+    log_f, z, step = _tabulate(log_likelihood, start, 1, mu, tau, *data)
     weight = pt.exp(log_f - log_f.max(axis=0))
-    return function([mu, tau, *data], [mu + tau * z, weight / weight.sum(axis=0)])
+    return function([mu, tau, *data], [mu + tau * z, weight / weight.sum(axis=0), _log_integral(log_f, step)])
 
 
 def _tabulate(log_likelihood: Callable, start: Callable, parts: int, mu, tau, *data):

@@ -82,13 +82,13 @@ def _over_intercept(z: np.ndarray, survived: np.ndarray, log_prior: Callable, en
 def _slopes(z: np.ndarray, survived: np.ndarray) -> np.ndarray:
     """Slopes that hold whatever a year's animals can say: of all sizes, and close around the likeliest."""
     outward = np.geomspace(FLATTEST, STEEPEST, WIDE)
-    (_, centre), covariance = _likeliest(z, survived)
+    (_, centre), covariance = near_likeliest(z, survived)
     steps = np.sinh(np.linspace(-5, 5, AROUND)) / np.sinh(5)
     close = centre + np.sqrt(covariance[1, 1]) * NEAR * steps
     return np.unique(np.r_[-outward, 0.0, outward, close[abs(close) < STEEPEST]])
 
 
-def _likeliest(z: np.ndarray, survived: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def near_likeliest(z: np.ndarray, survived: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intercept and slope that survival is likeliest under, drawn a little to 0, and the inverse of the curvature."""
     X, at = np.column_stack([np.ones(z.size), z]), np.zeros(2)
     for _ in range(100):

@@ -19,6 +19,7 @@ from hbm_zoo.group_level.logistic import NoGradient, likeliest
 from hbm_zoo.group_level.nuisance import DEVIATES
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.models.individuals import FITNESS, animals_of, listed_in, standardised
+from hbm_zoo.models.survival_checks import OF_YEARS
 from hbm_zoo.priors import describe, from_json, log_density, moments, quantiles, to_json
 from hbm_zoo.words import listed
 
@@ -68,6 +69,8 @@ def exactly(record):
             contradiction=contradiction,
             readers={"animals": standardised_animals},
             nuisances={"alpha_0": Parameter("log odds of survival of a year's mean animal")},
+            checks=OF_YEARS,
+            with_response=lambda data, survived: data.assign(survived=("animal", survived)),
         ),
     )
 

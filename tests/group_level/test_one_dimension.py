@@ -106,10 +106,12 @@ def test_the_sum_over_eighteen_groups_errs_the_same_wherever_the_hyperparameters
 @pytest.mark.parametrize("tau", [0.4, 3.0])
 def test_the_posterior_is_a_population(tau):
     mu, y, n = -1.0, xr.DataArray([0.0, 3.0, 20.0], dims="unit"), 20.0
-    table = one_dimension.posterior(log_likelihood, start, xr.DataArray([mu], dims="sample"), tau, y, n)
+    table, log_integral = one_dimension.tabulated(log_likelihood, start, xr.DataArray([mu], dims="sample"), tau, y, n)
     alpha = np.linspace(mu - 12 * tau, mu + 12 * tau, 200_001)
     for j, successes in enumerate(y.values):
         log_f = successes * alpha - n * np.logaddexp(0, alpha) + stats.norm(mu, tau).logpdf(alpha)
+        exact = special.logsumexp(log_f) + np.log(alpha[1] - alpha[0])
+        assert float(log_integral.isel(sample=0, unit=j)) == pytest.approx(exact, abs=1e-6)
         weight = np.exp(log_f - log_f.max())
         weight /= weight.sum()
         mean = weight @ alpha
@@ -126,14 +128,14 @@ def test_the_posterior_is_a_population(tau):
 
 def test_draws_follow_the_table():
     many = xr.DataArray(np.full(4000, -1.0), dims="sample")
-    table = one_dimension.posterior(log_likelihood, start, many, 0.7, xr.DataArray(3.0), 10.0)
+    table, _ = one_dimension.tabulated(log_likelihood, start, many, 0.7, xr.DataArray(3.0), 10.0)
     draws, one = table.sample(np.random.default_rng(5)), table.cells()[0].of([0])
     share = [float(one.cdf(x).isel(sample=0, cell=0)) for x in np.sort(draws.values)[::40]]
     assert stats.kstest(share, "uniform").pvalue > 1e-3
 
 
 def test_a_point_has_no_width():
-    point = one_dimension.posterior(log_likelihood, start, xr.DataArray([0.5], dims="sample"), 0.0, 3.0, 10.0)
+    point, _ = one_dimension.tabulated(log_likelihood, start, xr.DataArray([0.5], dims="sample"), 0.0, 3.0, 10.0)
     assert point.sd.item() == pytest.approx(0, abs=1e-12)
     assert point.mean.item() == pytest.approx(0.5)
     assert [point.cdf(x).item() for x in (0.4, 0.6)] == [0, 1]
