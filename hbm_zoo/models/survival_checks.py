@@ -1,4 +1,4 @@
-"""What `selection_gradients` of animals that lived or died checks of itself: whether a slope is enough, and the years."""
+"""What `selection_gradients` of animals that lived or died checks of itself: slopes, and that they are enough."""
 
 import numpy as np
 from scipy.special import expit

@@ -137,7 +137,8 @@ def test_both_questions_and_the_list(badly_measured):
         table = hz.compare_poolings(fits["z"], question=question)
         assert table.index[0] == "partial"
         assert np.isfinite(table["elpd"].astype(float)).all()
-    found = hz.discoveries(fits["z"]["partial"], fdr=0.1)
+    with pytest.warns(NoiseMayHaveHeavyTails, match="explains the data as well"):
+        found = hz.discoveries(fits["z"]["partial"], fdr=0.1)
     wrong = (truth.theta.sel(gene=found.index.to_numpy()) == 0).sum().item()
     assert len(found) > 30
     assert wrong <= 0.1 * len(found) + 3 * np.sqrt(0.1 * len(found))

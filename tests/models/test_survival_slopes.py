@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 import xarray as xr
 from pymc_extras.prior import Prior
 from scipy import integrate, special, stats
@@ -14,6 +15,7 @@ from hbm_zoo.diagnostics import surviving
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level import survival
 from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.models.survival_checks import curvature, differences
 from hbm_zoo.models.survival_slopes import standardised_animals
 
 MODEL = hz.selection_gradients.MODEL.under(exact=True)
@@ -272,6 +274,64 @@ def test_a_year_left_out_is_a_refit_without_it(fits):
     inverse = np.exp(-MODEL.group_level.log_left_out(h, TABLES).isel(year=0).values)
     error = inverse.std() / inverse.mean() / np.sqrt(inverse.size * fit.attrs["efficiency"])
     assert abs(np.log(density.mean()) + np.log(inverse.mean())) < 4 * np.hypot(mcse, error)
+
+
+# Whether a slope is enough, and years are alike.
+
+
+def many_years(rng, slopes, bend=0.0, animals=80):
+    """A year of so many animals for each slope, survival bent by a square of the trait."""
+    z = rng.normal(size=(len(slopes), animals))
+    survived = rng.random(z.shape) < special.expit(0.3 + np.array(slopes)[:, None] * z + bend * (z**2 - 1))
+    of = np.repeat(np.arange(len(slopes)), animals)
+    return pd.DataFrame({"year": 2000 + of, "z": z.ravel(), "survived": survived.ravel().astype(int)})
+
+
+def test_curvature_is_the_score_test_of_a_square_and_differences_are_of_likeliest_slopes():
+    """Against statsmodels, whose estimates are not drawn to 0: to 2 %."""
+    frame = many_years(np.random.default_rng(2), [0.2, 0.9, -0.3, 0.4], bend=-0.4)
+    data, by_year = MODEL.data(frame), pd.get_dummies(frame["year"]).to_numpy(float)
+    z = frame["z"].to_numpy()
+    line = sm.GLM(frame["survived"], np.hstack([by_year, by_year * z[:, None]]), family=sm.families.Binomial()).fit()
+    chi2 = line.score_test(exog_extra=z[:, None] ** 2)[0]
+    assert curvature(None, data, None) == pytest.approx(-np.sqrt(float(np.squeeze(chi2))), rel=0.02)
+    slopes, weights = line.params[4:], 1 / line.bse[4:] ** 2
+    Q = (weights * (slopes - np.average(slopes, weights=weights)) ** 2).sum()
+    assert differences(None, data, None) == pytest.approx(Q, rel=0.02)
+
+
+def test_where_a_slope_is_enough_curvature_is_standard_normal():
+    """Two hundred data sets of years that differ: mean and sd within four of their errors."""
+    rng = np.random.default_rng(4)
+    found = [
+        curvature(None, MODEL.data(many_years(rng, rng.normal(0.4, 0.5, 5), animals=50)), None) for _ in range(200)
+    ]
+    assert abs(np.mean(found)) < 4 / np.sqrt(200)
+    assert abs(np.std(found) - 1) < 4 / np.sqrt(2 * 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("slopes", "bend", "check", "said"),
+    [
+        ([0.3] * 8, -0.5, "curvature", "selection stabilises"),
+        ([0.3] * 8, 0.5, "curvature", "selection is disruptive"),
+        ([0.0] * 9 + [4.0], 0.0, "shape of alpha", "2009 lies farthest out"),
+        ([0.3] * 8, 0.0, None, ""),
+    ],
+)
+def test_what_is_planted_is_seen_by_the_check_that_is_for_it(slopes, bend, check, said):
+    frame = many_years(np.random.default_rng(6), slopes, bend, animals=200)
+    table = hz.check_model(hz.fit("selection_gradients", frame, draws=250, **SETTINGS))
+    assert table.attrs["rejected"].get("partial", []) == ([check] if check else [])
+    assert said in " ".join(table["verdict"])
+
+
+@pytest.mark.slow
+def test_years_that_differ_are_seen_under_complete_pooling():
+    frame = many_years(np.random.default_rng(7), [-0.6, 0.0, 0.6, 1.2], animals=100)
+    table = hz.check_model(hz.fit("selection_gradients", frame, "complete", draws=250, **SETTINGS))
+    assert table.attrs["rejected"] == {"complete": ["spread"]}
 
 
 # Refusals.
