@@ -102,7 +102,8 @@ once, its log linear between nodes; against the population each piece is integra
 
 The gradient beta_t = alpha_t mean(p (1 - p)) / mean(p), over the animals of the year, is derived and reported by
 `by_year`. No population can stand on it: it rises with the slope, turns, and falls again. The normal form leaves out,
-by name, years at the turn and beyond.
+by name, years at the turn and beyond. Whether log odds bend in the trait is one of the checks: where selection
+stabilises, a slope is half of it.
 
 What it assumes
 ---------------
