@@ -46,6 +46,9 @@ def designs():
             rng, hospitals=60
         )[0],
         "selection_gradients": hz.selection_gradients.MODEL.simulate(rng)[0],
+        "selection_gradients exact=True": hz.selection_gradients.MODEL.under(exact=True).simulate(
+            rng, years=12, animals=(50, 100)
+        )[0],
         "reaction_networks": hz.reaction_networks.MODEL.simulate(rng, modules=8, rich=8, times=(0.5, 1, 2, 4, 8))[0],
         "tissue_expression population=student-t": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
         "tissue_expression sigma=by tissue": hz.tissue_expression.MODEL.simulate(rng, tissues=15)[0],
@@ -64,6 +67,7 @@ def settled(case, frame):
     """The record of a model under the options that its name is followed by, and those for its data."""
     model, _, said = case.partition(" ")
     record, chosen = hz.MODELS[model].MODEL, dict([said.split("=")] if said else [])
+    chosen = {name: {"True": True}.get(value, value) for name, value in chosen.items()}
     return record.split({**record.under(**chosen).extras.simulated, **chosen}, frame)
 
 
@@ -129,6 +133,12 @@ def an_odd_year(frame, rng):
     again, _ = hz.selection_gradients.MODEL.simulate(rng)
     away = 8 * again["trait"].map({"beak_depth": 0.1, "mass": 0.05})
     return again.assign(gradient=again["gradient"] + away.where(again["year"] == again["year"].min(), 0.0))
+
+
+def stabilising(frame, rng):
+    """Survival falls to both sides of the mean trait: log odds by a third of its square, in sds."""
+    z = frame["z"].to_numpy()
+    return frame.assign(survived=(rng.random(len(frame)) < 1 / (1 + np.exp(-0.3 * z + (z**2 - 1) / 3))).astype(int))
 
 
 def two_populations_of_units(frame, rng):
@@ -347,6 +357,7 @@ FAULTS = {
     "population_pk route=iv": {"partial": [a_patient_of_another_kind, growing_error, t_noise_of_samples]},
     "hospital_readmission noise=binomial": {"partial": [two_kinds_of_odds]},
     "selection_gradients": {"partial": [an_odd_year]},
+    "selection_gradients exact=True": {"partial": [stabilising]},
     "success_rates population=logit-normal": {"partial": [two_populations_of_units]},
     "vaccine_clinics population=student-t": {"partial": [two_populations_of_clinics]},
     **dict.fromkeys(
