@@ -1,5 +1,6 @@
 """Fits that many tests read: each is made once."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -19,6 +20,8 @@ def pytest_configure():
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 
+# Graphs refer to themselves, and live long: to look for garbage as often as by default takes a twentieth of the time.
+gc.set_threshold(50_000, 50, 100)
 # A density that is evaluated once is so in half the time that to rewrite it takes.
 register_mode("AS_WRITTEN", Mode(linker="py", optimizer=None))
 # Where each node of a graph was made is not noted: that takes a seventh of the time in which graphs are made.

@@ -70,6 +70,7 @@ def test_shipped_data_are_shown_and_saved(capsys, tmp_path):
     assert "Did you mean 'three_hospitals'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_from_a_spreadsheet_s_file_to_a_report(capfd, tmp_path):
     rows = [f"{h};{o};{str(float(e)).replace('.', ',')}" for h, o, e in HOSPITALS.itertuples(index=False)]
     text = "\ufeff" + "\r\n".join(["Ward;Falls;Falls expected", *rows, "Total;92;83,5", ";;"])

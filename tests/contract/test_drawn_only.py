@@ -319,6 +319,7 @@ def test_the_verdict_says_what_it_can(foreign):
     assert sentences[4].startswith("Next: fit again with another prior of tau")
 
 
+@pytest.mark.long
 def test_it_has_a_report(foreign, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -100,6 +100,7 @@ def calibrated(record=MODEL, **given):
 BY_DEFAULT = ("none", "Jacobian of log tau forgotten")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, marks=() if fault in BY_DEFAULT else pytest.mark.slow) for fault in FAULTS]
 )

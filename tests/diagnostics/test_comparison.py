@@ -300,6 +300,7 @@ def test_a_row_that_importance_sampling_cannot_leave_out_is_refitted():
     assert row["elpd"] == pytest.approx(exact, abs=4.5 * row["mcse"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", ["new_group", "new_observation"])
 def test_refits_are_the_same_whoever_makes_them(three, three_tables, question):
     with ThreadPoolExecutor(2) as executor:

@@ -135,6 +135,7 @@ def test_the_top_of_a_refit_is_that_of_its_posterior(bcg):
         assert float(at.mu) == pytest.approx(mu[best], abs=0.01)
 
 
+@pytest.mark.long
 def test_a_table_is_the_same_again_and_another_by_another_seed(bcg):
     again = [hz.check_model({"partial": bcg["partial"]}, seed) for seed in (3, 3, 4)]
     pd.testing.assert_frame_equal(again[0], again[1])
@@ -190,6 +191,7 @@ def test_rows_of_tissues_tell_tails_from_unequal_variances(noise, expected):
     assert table.attrs["rejected"].get("none", []) == expected
 
 
+@pytest.mark.long
 def test_overdispersion_is_seen_by_complete_pooling_and_absorbed_by_the_spread():
     rng = np.random.default_rng(8)
     expected = np.full(40, 40.0)
@@ -300,6 +302,7 @@ def test_what_cannot_be_checked_is_refused_in_a_sentence(bcg):
         hz.check_model({})
 
 
+@pytest.mark.long
 def test_what_to_try_is_an_option_that_mends_this_side():
     """A clinic far out asks for heavy tails, counts that hardly vary for a binomial, those that vary more for none."""
     rng = np.random.default_rng(3)
@@ -317,6 +320,7 @@ def test_what_to_try_is_an_option_that_mends_this_side():
         assert found.attrs["alternative"]["complete"] == options
 
 
+@pytest.mark.long
 def test_from_tails_that_are_too_light_a_t_population_leads_back_to_the_normal():
     tails = hz.vaccine_clinics.MODEL.extras.checks["tails"].alternative
     trials = hz.load_data("bcg_vaccine")

@@ -155,6 +155,7 @@ def lists_of_one_study(fit, rng, alpha):
     return (truth.theta.values[listed] == 0).sum(), listed.size, (p_value <= alpha / lfdr.size).sum()
 
 
+@pytest.mark.long
 def test_the_realised_false_discovery_proportion_is_as_promised(genes_fit):
     """Twenty data sets, one gene in ten not null: the mean proportion is within 2 se of alpha or below."""
     rng, alpha = np.random.default_rng(11), 0.1

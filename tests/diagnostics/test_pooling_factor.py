@@ -8,7 +8,7 @@ import xarray as xr
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.pooling_factor import _factors
 
-SETTINGS = {"random_seed": 1, "progressbar": False, "tune": 500}
+SETTINGS = {"random_seed": 1, "progressbar": False, "draws": 250}
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,7 @@ def test_without_a_free_hyperparameter_there_is_no_prior_to_look_at():
         hz.sensitivity(clinics_fit(pooling="none", draws=50))
 
 
+@pytest.mark.long
 def test_tables_are_made_anew_for_each_prior():
     """What a fit with that prior has: its nodes to the last digit, and a posterior as far as draws tell."""
     rng = np.random.default_rng(3)

@@ -389,6 +389,7 @@ def test_no_reason_is_given_by_a_kappa_that_is_no_weight():
     )
 
 
+@pytest.mark.long
 def test_a_year_is_pulled_by_those_beside_it():
     """Of one trait there are no other coefficients."""
     y = np.repeat([0.5, -0.5], 4)
@@ -401,6 +402,7 @@ def test_a_year_is_pulled_by_those_beside_it():
     assert "coefficients" not in moved
 
 
+@pytest.mark.long
 def test_a_batch_is_pulled_to_its_campaign_and_what_only_priors_tell_is_said():
     frame, _ = hz.material_batches.simulate(np.random.default_rng(1), campaigns=2, batches=(3, 4))
     of_first = frame["campaign"] == frame["campaign"].iloc[0]

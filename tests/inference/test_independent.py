@@ -289,6 +289,7 @@ def test_where_proposals_are_worth_little_more_are_made(monkeypatch):
     assert sizes[crescent] > 8000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [pytest.param(3, marks=pytest.mark.slow), 1])
 def test_ten_correlated_and_skew_dimensions_are_proved_and_right(shape):
     """Sums of logs of gamma variables, of skewness -.6 and -1.1: means and standard deviations are known."""

@@ -58,6 +58,7 @@ def test_one_frame_is_split_by_a_column(hospitals):
         assert same(fits[str(i)], own)
 
 
+@pytest.mark.long
 def test_workers_and_folders_change_no_bit(hospitals, tmp_path):
     few = dict(list(hospitals.items())[:3])
     alone = fitted(few)

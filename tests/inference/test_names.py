@@ -57,6 +57,7 @@ def test_estimates_over_heterogeneity_keep_each_name_at_its_line(named):
     np.testing.assert_allclose([at[name] for name in CALLED], means)
 
 
+@pytest.mark.long
 def test_sentences_and_tables_of_a_report_say_both(named):
     found = findings(named, threshold=1.5)
     (said,) = found.standing_out
@@ -68,6 +69,7 @@ def test_sentences_and_tables_of_a_report_say_both(named):
     assert dict(zip(table["hospital"], table["who"], strict=True))["001"] == "Memorial"
 
 
+@pytest.mark.long
 def test_a_group_that_does_not_belong_is_called_by_name():
     rng = np.random.default_rng(2)
     effects = np.r_[rng.normal(0, 0.2, 19), 9.0]

@@ -98,6 +98,7 @@ def test_every_variant_is_its_density_by_scipy_at_random_points(which):
         assert density(named) == pytest.approx(VARIANTS[which](**values), abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_gradient_of_the_integrated_form_is_the_expected_score():
     """D log m / d mu = E[(alpha - mu) / tau^2 | O], and so for log tau: posterior means by adaptive quadrature."""
     gradient = RECORD.build(FRAME, "partial", "marginalized").compile_dlogp(jacobian=False, **QUIET)

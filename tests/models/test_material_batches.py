@@ -394,6 +394,7 @@ def test_one_campaign_has_one_level_with_or_without_its_column():
     np.testing.assert_array_equal(without["posterior"]["sigma_b"], named["posterior"]["sigma_b"])
 
 
+@pytest.mark.long
 def test_batches_of_one_campaign_are_independent_and_of_two_are_not():
     """Six are still too few for a standard error of a difference, which is another reason."""
     frame = hz.load_data("dyestuff", MODEL)

@@ -285,6 +285,7 @@ def test_prediction_of_new_readings_is_reality_with_noise(fits):
     assert table["sd"].iloc[1] > 5 * table["sd"].iloc[0]  # a specimen never seen
 
 
+@pytest.mark.long
 def test_one_specimen_is_calibrated_alone():
     """Kennedy & O'Hagan's single experiment: no pooling, and nothing else."""
     one = RIG[RIG["specimen"] == "S1"]
@@ -555,6 +556,7 @@ def test_a_simulator_that_is_not_linear_is_refused(simulator, sentence):
 # Pictures.
 
 
+@pytest.mark.long
 def test_pictures_draw_what_the_tables_say(fits):
     curve = hz.plot_discrepancy(fits["vague"])
     drawn = {line.get_label(): line for line in curve.axes[0].lines}

@@ -285,6 +285,7 @@ def test_another_response_has_the_squares_that_it_has_at_the_nodes():
     assert "predicted" not in MOTIF.with_response(data.drop_vars(["theta", "predicted"]), value)
 
 
+@pytest.mark.long
 def test_faults_of_rows_are_seen_by_the_check_that_is_for_them():
     """A loss that the network has not, errors that are shares, slips of the pen; 18 rows of each of five modules."""
     data, h, theta = watched(5, tuple(np.geomspace(0.3, 12, 9)))

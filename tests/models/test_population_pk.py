@@ -638,6 +638,7 @@ def test_a_weight_in_another_unit_is_said(cohort, small_cloud):
         hz.population_pk.personalise(cohort, NEW[NEW["amount"].notna()].assign(weight=60_000.0))
 
 
+@pytest.mark.long
 def test_where_the_draws_cannot_follow_the_cohort_is_fitted_again(cohort, small_cloud):
     """A patient of fifty times the concentrations: no draw of the cohort's fit expects that."""
     rows = NEW.assign(concentration=50 * NEW["concentration"])

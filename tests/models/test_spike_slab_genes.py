@@ -309,6 +309,7 @@ def test_the_empirical_null_has_no_independent_halves():
 # The empirical null.
 
 
+@pytest.mark.long
 def test_a_null_that_is_shifted_and_wide_is_found():
     frame, truth = genes.simulate(np.random.default_rng(6), genes=1500, pi0=0.9, delta0=0.3, sigma0=0.8)
     fit = hz.fit(genes, frame, null="empirical", random_seed=2, progressbar=False)

@@ -106,6 +106,7 @@ def test_every_variant_is_its_density_by_scipy_on_raw_rows_and_so_is_its_gradien
 H = at(mu=[6.3, 5.0], tau=[1.4, 0.3], nu_above_2=[1.7, 0.4], sigma=[0.8, 1.5])
 
 
+@pytest.mark.long
 def test_a_row_left_out_is_a_ratio_of_integrals_of_raw_rows():
     data = RECORD.data(FRAME)
     found = RECORD.group_level.leave_row_out(H, data, np.array([1, 3, 6, 7, 8, 9]))

@@ -262,6 +262,7 @@ def test_animals_to_come_are_predicted_in_years_seen_and_not(fits):
     assert predicted["group_summary"].to_dataset()["mean"].sizes["year"] == 2
 
 
+@pytest.mark.long
 def test_a_year_left_out_is_a_refit_without_it(fits):
     """Log density of the first year given the others, by the table of leaving out and by a fit to the others."""
     others = FRAME[FRAME["year"] != 2000]

@@ -424,6 +424,7 @@ def test_a_site_alone_is_a_case():
     assert hz.groups(fits).index.tolist() == ["S01"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("outlying", [pytest.param(0.0, marks=pytest.mark.slow), 8.0])
 def test_a_row_left_out_is_the_ratio_of_two_flat_integrals(outlying):
     """By a dense normal, of sigma_A and sigma_E on a grid: p(y) / p(y without the row), X b integrated out of both."""
@@ -473,6 +474,7 @@ def test_where_the_spread_is_0_an_empirical_estimate_has_the_error_of_its_curvat
     assert float(estimates["se"]) == pytest.approx(curvature**-0.5, rel=0.06)
 
 
+@pytest.mark.long
 def test_an_empirical_estimate_of_no_spread_is_exactly_0():
     """Its search takes long steps, and once ended beside the boundary, at .003, or found no maximum."""
     sizes = {"sites": 4, "tau": 0.0, "sires": (12, 20), "offspring": (4, 8)}
@@ -514,6 +516,7 @@ def test_fits_with_other_fixed_effects_are_not_compared():
         hz.compare_poolings({"with": with_block, "without": without})
 
 
+@pytest.mark.long
 def test_a_new_site_of_one_row_says_nothing_of_its_variance():
     fit = hz.fit(MODEL, SMALL, draws=200, **SETTINGS)
     one = hz.predict(fit, SMALL.head(1).assign(site="new"))["group_summary"].to_dataset().sel(site="new")
@@ -521,6 +524,7 @@ def test_a_new_site_of_one_row_says_nothing_of_its_variance():
     assert float(one["mean"]) == pytest.approx(float(never["mean"]), rel=0.02)
 
 
+@pytest.mark.long
 def test_effects_of_new_rows_are_estimable_or_not_in_any_unit():
     blocks = SMALL.assign(block=np.where(np.arange(len(SMALL)) % 2, "b1", np.where(SMALL["site"] == "S01", "b0", "b2")))
     asked = blocks[blocks["site"] == "S01"].head(1).assign(block="b2")
@@ -553,6 +557,7 @@ def test_a_row_that_alone_tells_of_a_fixed_effect_is_named_and_not_scored():
     assert np.isfinite(score["elpd"]).all()
 
 
+@pytest.mark.long
 def test_new_rows_have_the_spread_of_the_site_and_its_mean():
     fit = hz.fit(MODEL, SMALL, **SETTINGS)
     replicated = fit["posterior_predictive"]["y"]

@@ -41,6 +41,7 @@ def found(fits):
 REPORTED = [pytest.param(n, marks=[pytest.mark.slow] * (n == "model_discrepancy")) for n in QUICK]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPORTED)
 def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, found, tmp_path):
     fit, folder = fits(name, "partial"), write(found(name, "partial"), tmp_path / "report")

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
         return hz.report(fits, tmp_path_factory.mktemp("print") / "report", threshold=1.5)
 
 
+@pytest.mark.long
 def test_no_column_is_cut_and_a_click_sorts(folder):
     page = (folder / "report.html").read_text(encoding="utf-8").replace("</body>", PROBE)
     (folder.parent / "probe.html").write_text(page, encoding="utf-8")
@@ -60,6 +61,7 @@ def test_no_column_is_cut_and_a_click_sorts(folder):
     assert found["up"][0] < found["up"][-1]
 
 
+@pytest.mark.long
 def test_sheets_are_a4_and_few(folder):
     browser(
         "--no-pdf-header-footer", f"--print-to-pdf={folder.parent / 'report.pdf'}", f"file://{folder / 'report.html'}"

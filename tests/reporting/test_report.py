@@ -113,6 +113,7 @@ def test_without_a_threshold_both_sides_of_the_reference_are_named(fits):
     assert asked.certain == set(several.index[:2])
 
 
+@pytest.mark.long
 def test_of_what_nearly_all_do_the_others_are_named_and_an_empty_side_is_not(fits):
     without = findings(fits)
     nearly = pd.Series([0.99, 0.97, 0.95, 0.92, 0.91, 0.3], index=without.groups.index)
@@ -295,6 +296,7 @@ def test_a_column_is_aligned():
     assert aligned(pd.Series([120.0, 3.25, np.nan])).tolist() == ["120.0", "3.2", "–"]
 
 
+@pytest.mark.long
 def test_a_model_with_a_null_group_reports_its_discoveries(tmp_path, monkeypatch):
     for name in ("LEAST", "MOST_A_CHECK"):  # of the checks no alarm is asked for
         monkeypatch.setattr(f"hbm_zoo.diagnostics.replicas.{name}", 2)

@@ -29,6 +29,7 @@ def kill_one_when_at_work(client, log):
     os.kill(first, signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_cluster_that_loses_a_worker_gives_the_same_bits(tasks, log, tmp_path, client):
     killer = threading.Thread(target=kill_one_when_at_work, args=(client, log))
     killer.start()

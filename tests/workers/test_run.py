@@ -223,6 +223,7 @@ def test_what_cannot_be_run_is_said(wrong, sentence):
         run(**{"task": os.path.basename, "pieces": {"a": "b"}} | wrong)
 
 
+@pytest.mark.long
 def test_records_travel_wherever_work_is_shared():
     """In a process of its own: elsewhere others may have told Python how."""
     code = "import pickle, hbm_zoo.workers.run; from hbm_zoo.zoo import record_of as of; m = of('vaccine_clinics'); "
