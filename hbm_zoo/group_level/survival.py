@@ -23,6 +23,7 @@ from hbm_zoo.group_level.nuisance import Nuisance, drawn, log_density_of
 
 STEEPEST, FLATTEST, WIDE = 40.0, 0.02, 80  # Slopes per unit of the trait that the nodes are chosen from.
 NEAR, AROUND = 40.0, 161  # And those around the likeliest, in standard errors, closest there.
+MOST_FACTORS = 1000
 RIDGE = 0.01  # Precision that settles a likeliest slope where traits tell survivors from dead.
 
 
@@ -67,9 +68,7 @@ def _over_intercept(z: np.ndarray, survived: np.ndarray, log_prior: Callable, en
     furthest = abs(z).max(initial=0.0)
 
     def integrand(alpha, alpha_0):
-        log_likelihood = alive * alpha_0 + of_alive * alpha[:, None]
-        for one in z:
-            log_likelihood = log_likelihood - np.logaddexp(0, alpha_0 + alpha[:, None] * one)
+        log_likelihood = alive * alpha_0 + of_alive * alpha[:, None] - _log_normaliser(alpha, alpha_0, z)
         return log_likelihood + log_prior(alpha_0)
 
     def between(alpha):
@@ -77,6 +76,22 @@ def _over_intercept(z: np.ndarray, survived: np.ndarray, log_prior: Callable, en
         return np.minimum(ends[0], -reach), np.maximum(ends[1], reach)
 
     return Nuisance(integrand, between)
+
+
+def _log_normaliser(alpha: np.ndarray, alpha_0: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Sum over animals of log(1 + exp(alpha_0 + alpha z)), alpha [node], alpha_0 [node, point].
+
+    log(1 + e^x) is max(x, 0) and the log of a number from 1 to 2: of a thousand of these a product is at hand.
+    """
+    total = np.zeros_like(alpha_0)
+    for some in np.split(z, range(MOST_FACTORS, z.size, MOST_FACTORS)):
+        product = np.ones_like(alpha_0)
+        for one in some:
+            log_odds = alpha_0 + alpha[:, None] * one
+            total += np.maximum(log_odds, 0)
+            product *= 1 + np.exp(-np.abs(log_odds))
+        total += np.log(product)
+    return total
 
 
 def _slopes(z: np.ndarray, survived: np.ndarray) -> np.ndarray:

@@ -116,6 +116,13 @@ def test_an_animal_left_out_is_the_ratio_of_two_integrals(tau):
         assert left == pytest.approx(log_marginal(j, 0.3, tau, drop=position), abs=0.005)
 
 
+def test_of_thousands_of_animals_no_product_overflows():
+    rng = np.random.default_rng(8)
+    z, alpha, alpha_0 = rng.normal(size=2500), np.array([-40.0, 0.0, 2.0, 40.0]), rng.normal(0, 20, (4, 3))
+    expected = np.logaddexp(0, alpha_0[..., None] + alpha[:, None, None] * z).sum(axis=2)
+    np.testing.assert_allclose(survival._log_normaliser(alpha, alpha_0, z), expected, rtol=1e-13)
+
+
 def test_the_page_has_the_density_of_bernoulli_trials():
     priors = MODEL.priors(DATA)
     model = MODEL.write(DATA, "partial", "noncentered", priors)
