@@ -28,6 +28,8 @@ MODELS = [
     ("spike_slab_genes", {"null": "empirical"}),
     ("spike_slab_genes", {"unit": "z"}),
     ("spike_slab_genes", {"slab": "unimodal"}),
+    ("spike_slab_genes", {"null": "empirical", "slab": "unimodal"}),
+    ("spike_slab_genes", {"null": "empirical", "unit": "z"}),
     ("success_rates", {"population": "beta"}),
     ("success_rates", {"population": "logit-normal"}),
     ("success_rates", {"moderators": ["x"]}),
