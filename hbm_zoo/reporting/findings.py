@@ -284,7 +284,8 @@ def _spoken(table: pd.DataFrame, fit) -> pd.DataFrame:
 def _priors(record: HierarchicalModel, fits: Fits) -> pd.DataFrame:
     """Each prior: as written, its central 90 %, what it is of, and whose choice it was."""
     fit = next(iter(fits.values()))
-    used = {name: prior for fit in fits.values() for name, prior in priors_of(fit).items()}
+    never = record.fixed["partial"](priors_of(fit), prepared(fit)) if "partial" in record.fixed else {}
+    used = {name: prior for fit in fits.values() for name, prior in priors_of(fit).items() if name not in never}
     default = record.default_priors(prepared(fit))
     chosen = {name: used[name] for name in default if name in used and not _same(used[name], default[name])}
     expected = record.priors(prepared(fit), chosen)

@@ -25,6 +25,7 @@ from hbm_zoo.inference.loo import k_hat_threshold
 from hbm_zoo.inference.nodes import with_nodes
 from hbm_zoo.priors import log_density, moments, to_json
 from hbm_zoo.reporting.answers import OF_MODELS
+from hbm_zoo.reporting.findings import _priors
 
 MODEL = hz.population_pk.MODEL
 FOLDER = Path(__file__).parents[1] / "reference"
@@ -525,6 +526,12 @@ def test_a_patient_of_another_kind_is_named(small_cloud):
     label = frame["patient"].unique()[4]
     assert f"patient {label} lies farthest out" in table.loc[("shape of CL", "partial"), "verdict"]
     assert table.loc[("shape of V", "partial"), "verdict"] == "as expected"
+
+
+def test_no_prior_is_listed_of_an_error_that_the_model_has_not(cohort):
+    listed = _priors(fits.model_of(cohort), {"partial": cohort}).index
+    assert "sigma_add" in listed
+    assert "sigma_prop" not in listed
 
 
 def test_doses_for_a_target_are_those_that_reach_it(person):
