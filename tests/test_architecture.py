@@ -196,6 +196,7 @@ def test_an_import_of_pictures_is_seen(tmp_path, line):
     assert packages(planted) & FOR_PICTURES
 
 
+@pytest.mark.long
 def test_a_comparison_loads_neither_pictures_of_ours_nor_documents(tmp_path):
     """No pooling is drawn in closed form: this is quick."""
     compare = ["hbm-zoo", "compare", "hospital_readmission", "--dataset=three_hospitals", "--pooling=none", "--seed=1"]

@@ -12,7 +12,7 @@ from hbm_zoo.group_level.populations import Population
 
 FEW_DRAWS = 100
 MOST_STEPS = 8
-NEAR, CLOSE = 1e-2, 1e-4  # Shares of the smaller tail; a last step along the slope leaves a millionth of an sd.
+NEAR, CLOSE = 1e-2, 1e-5  # Shares of the smaller tail.
 ASIDE = 1e-2  # Standard deviations.
 
 

@@ -351,6 +351,7 @@ def test_a_threshold_is_answered(capsys):
     assert re.search(r"P\(lam > 1.1\) exceeds 0.9 for \d of 3\s+hospitals", capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_moderators_are_asked_for_by_column_and_said_in_the_data_and_the_answer(tmp_path, capsys):
     trials = hz.load_data("bcg_vaccine").assign(latitude=lambda f: f["latitude"].astype(str) + ".0")
     trials.rename(columns={"clinic": "trial"}).to_csv(tmp_path / "trials.csv", index=False)

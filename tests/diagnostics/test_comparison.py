@@ -165,6 +165,7 @@ def test_few_hospitals_have_no_standard_error_of_a_difference(three_tables):
     assert "too few" in table.loc["partial", "note"]
 
 
+@pytest.mark.long
 def test_two_hospitals_are_enough():
     frame = hz.load_data("three_hospitals").head(2)
     fits = hz.fit_poolings("hospital_readmission", frame, **SETTINGS)

@@ -39,13 +39,13 @@ def test_scores_of_a_right_model_are_standard_normal_and_of_a_narrower_populatio
     """However much its shrinkage is: of intercepts next to none, of slopes much."""
     frame, h = lines(600)
     right = pivots.scores_in_draws(MODEL, known_at(frame, h, 5), np.random.default_rng(2))
-    named = dict(pivots.by_coefficient(right))
+    named = dict(pivots.by_coefficient(right, "theta"))
     assert len(named) == 2
     for scores in named.values():
         assert stats.kstest(scores.isel(sample=0), "norm").pvalue > 0.01
     narrow = {name: value / 1.5 if name.startswith("tau") else value for name, value in h.items()}
     wrong = pivots.scores_in_draws(MODEL, known_at(frame, narrow, 5), np.random.default_rng(2))
-    assert any(stats.kstest(s.isel(sample=0), "norm").pvalue < 1e-3 for _, s in pivots.by_coefficient(wrong))
+    assert any(stats.kstest(s.isel(sample=0), "norm").pvalue < 1e-3 for _, s in pivots.by_coefficient(wrong, "theta"))
 
 
 @pytest.mark.parametrize("told", [1.0, 0.5, 0.0], ids=["told by the data", "half", "not at all"])

@@ -286,6 +286,7 @@ def test_thresholds_are_of_the_relative_risk(fit):
     assert table["partial_eti89_ub"].max() < float((N / E).max())
 
 
+@pytest.mark.long
 def test_a_hospital_is_predicted_at_the_risk_expected_of_it(fit):
     """Relative risks of the known are at the risk of the fit, of the others at that of their rows."""
     new = pd.DataFrame(

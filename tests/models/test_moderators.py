@@ -484,6 +484,7 @@ def test_rows_that_say_less_or_something_else_are_refused(fits):
     np.testing.assert_allclose(known["group_summary"]["mean"], fits["partial"]["group_summary"]["mean"], atol=1e-9)
 
 
+@pytest.mark.long
 def test_a_fit_with_levels_is_stored_whole_and_says_who_alone_tells_of_one(tmp_path):
     one = BCG.assign(allocation=["alone", *["random"] * 12])
     with pytest.warns(FrameWarning, match="Of some slope Aronson 1948 tells alone"):

@@ -36,6 +36,7 @@ def test_each_panel_has_its_rows_and_the_lines_through_them(lines_fits):
             np.testing.assert_allclose(drawn[word].get_ydata(), line)
 
 
+@pytest.mark.long
 def test_concentrations_are_those_of_each_patient_s_doses_at_any_time():
     """Two patients, one dosed twice: the picture's line is the mean over draws of the formula, dose by dose."""
     frame = pd.DataFrame(

@@ -59,6 +59,7 @@ def test_a_report_has_the_table_the_sentence_and_the_picture(name, fits, found, 
         assert f"<h2>{answer.heading}</h2>" in html
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPORTED)
 def test_the_terminal_says_it_in_a_line_and_why_there_is_none(name, found):
     for pooling in ("partial", "none"):
