@@ -28,12 +28,3 @@ def log_Phi(z):
     x = z / np.sqrt(2.0)
     near, far = pt.switch(left, 0.0, x), pt.switch(left, x, -1.0)
     return pt.switch(left, pt.log(pt.erfcx(-far) / 2) - far**2, pt.log1p(-pt.erfc(near) / 2))
-
-
-def log1p_exp(x):
-    """log(1 + exp(x)), to 1e-16 nats.
-
-    PyTensor's own softplus is computed number by number wherever a graph is not compiled to the last, and takes the
-    place of the textbook form, log1p(exp(x)); not that of twice 1 + exp(x).
-    """
-    return (x + pt.abs(x)) / 2 + pt.log(2 + 2 * pt.exp(-pt.abs(x))) - np.log(2)

@@ -20,7 +20,6 @@ from hbm_zoo.fields import Parameter
 from hbm_zoo.group_level import logit_binomial
 from hbm_zoo.group_level.integrated import OnALine
 from hbm_zoo.group_level.populations import EXPIT, Normal
-from hbm_zoo.group_level.special import log1p_exp
 from hbm_zoo.models.moderated import Moderated
 from hbm_zoo.priors import describe, moments
 
@@ -99,7 +98,7 @@ def random(n, mu, tau, rng=None, size=None):
 
 def log_kernel(alpha, y, n):
     """Log p^y (1 - p)^(n - y) at log odds alpha [nats]."""
-    return y * alpha - n * log1p_exp(alpha)
+    return y * alpha - n * pt.softplus(alpha)
 
 
 def log_ways(y, n):

@@ -3,6 +3,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.traversal import ancestors
 
+from hbm_zoo.group_level import evaluate as evaluation
 from hbm_zoo.group_level import poisson_gamma
 from hbm_zoo.group_level.evaluate import MANY_CELLS, _compiled, evaluate
 
@@ -39,6 +40,16 @@ def test_what_does_not_depend_on_a_dim_is_computed_once_for_it():
     (result,) = compiled.maker.fgraph.outputs
     (log,) = [v for v in ancestors([result]) if v.owner and str(v.owner.op) == "Log"]
     assert log.type.broadcastable == (True, False)
+
+
+def test_of_many_cells_nothing_is_computed_number_by_number(monkeypatch):
+    """NumPy has no softplus: of many cells it is compiled, of few it need not be."""
+    asked = []
+    monkeypatch.setattr(evaluation, "_compiled", lambda *given: asked.append(given[2]) or np.atleast_1d)
+    for size in (10, MANY_CELLS):
+        evaluate(pt.softplus, xr.DataArray(np.zeros(size), dims="g"))
+        evaluate(pt.exp, xr.DataArray(np.zeros(size), dims="g"))
+    assert asked == [False, False, True, False]
 
 
 def test_many_cells_are_what_few_are():
