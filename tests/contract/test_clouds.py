@@ -36,6 +36,9 @@ from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.priors import lkj, moments
 
+#: One fit of a cloud, which all read, takes some seconds.
+pytestmark = pytest.mark.long
+
 COEFFICIENTS = ["amplitude", "rate"]
 PARAMETERS = {
     "mu_amplitude": Parameter("mean log amplitude"),
@@ -347,7 +350,6 @@ def test_the_table_of_groups_and_what_is_said_of_them(partial):
     assert hz.plot_ranks({"partial": partial}) is not None
 
 
-@pytest.mark.long
 def test_the_error_of_the_integrals_is_in_that_of_the_elpd(partial):
     summary, data = partial["group_summary"].to_dataset(), prepared(partial)
     h = affordable(proposals(partial), data.sizes["dish"] * LEVEL.cells(data), CELLS_LEFT_OUT)
@@ -359,7 +361,6 @@ def test_the_error_of_the_integrals_is_in_that_of_the_elpd(partial):
     assert ((added >= error.min("sample") - 1e-5) & (added <= error.max("sample") + 1e-5)).all()
 
 
-@pytest.mark.long
 def test_a_refit_without_a_dish_has_the_nodes_of_the_others(partial, monkeypatch):
     data, seen = prepared(partial), []
     plain = sampling.refit

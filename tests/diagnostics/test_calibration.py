@@ -152,6 +152,7 @@ def test_the_result_is_in_arvizs_layout_and_says_what_was_done(result):
     assert "30 simulations (30 by independent), 0 whose draws failed a check" in str(result)
 
 
+@pytest.mark.long
 def test_the_same_to_the_bit_by_any_workers_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "AT_ONCE", 3)
     frame = hz.load_data("three_hospitals")

@@ -82,6 +82,7 @@ def test_the_sentence_follows_the_numbers(fits):
     )
 
 
+@pytest.mark.long
 def test_units_that_do_not_differ_are_told_apart_by_priors_alone():
     """A rate of 0 in all: a uniform prior of the mean finds it improbable, and a spread explains it away."""
     frame = pd.DataFrame({"unit": [*"abcdef"], "successes": 0, "trials": 20})

@@ -265,6 +265,7 @@ def test_what_is_rejected_is_not_to_be_reported(table, expected):
     assert instead(table, "partial", "gene") == ["do not report each gene by this fit", expected]
 
 
+@pytest.mark.long
 def test_the_verdict_of_a_rejected_model_never_recommends_to_report_it(bcg):
     tables = {"new_group": hz.compare_poolings(bcg)}
     good, bad = checked(), checked(["centre"])
@@ -274,6 +275,7 @@ def test_the_verdict_of_a_rejected_model_never_recommends_to_report_it(bcg):
     assert not any("report each clinic by partial pooling" in sentence for sentence in sentences)
 
 
+@pytest.mark.long
 def test_the_evidence_is_quoted_beside_the_classical_test(bcg):
     sentences = hz.verdict(bcg, {"new_group": hz.compare_poolings(bcg)}, checks=hz.check_model(bcg))
     (said,) = [sentence for sentence in sentences if sentence.startswith("Evidence that clinics differ is very strong")]

@@ -188,6 +188,7 @@ def test_evidence_of_the_slab_is_against_a_null_as_wide_as_the_z_scores(genes_fi
     assert isinstance(hz.spike_slab_genes.population(grid), SpikeSlab)
 
 
+@pytest.mark.long
 def test_noise_with_heavy_tails_is_said_beside_the_list():
     """A t with 5 degrees of freedom and no effects: there is a list, and what would explain it as well."""
     rng = np.random.default_rng(3)
@@ -220,6 +221,7 @@ def test_the_best_t_is_that_of_a_grid(genes_fit):
     assert nu.ravel()[grid.argmax()] == pytest.approx(degrees, rel=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", ["theoretical", pytest.param("empirical", marks=pytest.mark.slow)])
 def test_a_wide_null_is_no_evidence_for_a_slab(null):
     """Z scores with a sd of 1.3 and no effects: nothing is listed, under either null."""

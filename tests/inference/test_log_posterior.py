@@ -77,6 +77,7 @@ def test_chunks_and_other_data_change_nothing():
     np.testing.assert_array_equal(posterior(x), whole)
 
 
+@pytest.mark.long
 def test_loops_that_are_repeated_for_each_point_are_compiled():
     """Few units, so that the size of the work would not have them compiled: the plain functions of a loop failed."""
     rates = record_of("success_rates").under(population="logit-normal")
