@@ -20,7 +20,7 @@ def pytest_configure():
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 
-# Graphs refer to themselves, and live long: to look for garbage as often as by default takes a twentieth of the time.
+# Graphs refer to themselves, and live long: looking for garbage as often as by default took up to a tenth of the time.
 gc.set_threshold(50_000, 50, 100)
 # A density that is evaluated once is so in half the time that to rewrite it takes.
 register_mode("AS_WRITTEN", Mode(linker="py", optimizer=None))
