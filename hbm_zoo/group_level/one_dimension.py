@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
+from numpy.polynomial.polynomial import polyder, polyval
 from pytensor import function, scan
 from pytensor.compile.builders import OpFromGraph
 from pytensor.gradient import disconnected_grad, grad
+from pytensor.scan.utils import until
 from scipy import special
 
 from hbm_zoo.group_level.populations import Population
@@ -35,10 +37,13 @@ from hbm_zoo.group_level.populations import Population
 NODES = 31
 NATS = 20.0  # What the integrand has lost at the first and the last node.
 STEPS_TO_THE_MODE = 20
+#: Of itself, or of the prior's sd: a move of the mode by less is none.
+SETTLED = 1e-6
 STEPS_TO_AN_END = 4
 LEAST_SPREAD = 1e-9
-#: What stands for no density, and for a density that does not change.
-TINY, FLAT = np.finfo(float).tiny, 1e-6
+#: Powers of the series of a distribution function around a node, and steps of Newton's method to its quantile.
+POWERS, STEPS_TO_A_QUANTILE = 10, 4
+TINY = np.finfo(float).tiny  # What stands for no density.
 
 
 @dataclass(frozen=True)
@@ -72,49 +77,77 @@ class Tabulated(Population):
     def _step(self):
         return (self.at.isel(node=-1) - self.at.isel(node=0)) / (self.at.sizes["node"] - 1)
 
-    def _from_nodes(self, x):
-        """How many steps x lies from each node."""
-        step = self._step
-        return ((x - self.at) / xr.where(step > 0, step, 1.0)).clip(-1e6, 1e6)
+    def _at_each(self, formula: Callable, values):
+        """What an array function of the first node, the step, the weights [..., node] and values says."""
+        given = self.at.isel(node=0), self._step, self.weight, values
+        return xr.apply_ufunc(formula, *given, input_core_dims=[[], [], ["node"], []])
 
     def cdf(self, x):
-        share = 0.5 + special.sici(np.pi * self._from_nodes(x))[0] / np.pi
-        below = (self.weight * share).sum("node", skipna=False).clip(0, 1)
-        return xr.where(self._step > 0, below, x >= self.at.isel(node=0))
-
-    def _density(self, x):
-        return (self.weight * xr.apply_ufunc(np.sinc, self._from_nodes(x))).sum("node", skipna=False)
+        return self._at_each(_cdf, x)
 
     def ppf(self, p):
-        """As of a density that is log-linear between the nodes around p, and from there one step of Newton's method.
-
-        That is within 1e-5 of the distance of two nodes.
-        """
-        below, last = self._below_nodes(), self.at.sizes["node"] - 1
-        high = (below < p).sum("node").clip(1, last)
-        (at, weight, share), (_, next_weight, next_share) = (
-            tuple(each.isel(node=k) for each in (self.at, self.weight, below)) for k in (high - 1, high)
-        )
-        rise = np.log(next_weight.clip(min=TINY)) - np.log(weight.clip(min=TINY))
-        rise = rise.where(abs(rise) > FLAT, FLAT)
-        within = ((p - share) / (next_share - share).clip(min=TINY)).clip(0, 1)
-        x = at + self._step * (np.log1p(within * np.expm1(rise)) / rise).clip(0, 1)
-        move = (p - self.cdf(x)) / self._density(x).clip(min=1e-12)
-        return (x + self._step * move).clip(at, at + self._step)
-
-    def _below_nodes(self):
-        """The cdf at each node: of evenly spaced nodes one matrix serves all."""
-        node = np.arange(self.at.sizes["node"])
-        share = 0.5 + special.sici(np.pi * np.subtract.outer(node, node))[0] / np.pi
-        below = xr.dot(self.weight, xr.DataArray(share, dims=("at", "node")), dim="node")
-        return below.rename(at="node").clip(0, 1)
+        return self._at_each(_ppf, p)
 
     def log_density(self, x):
-        return np.log(self._density(x).clip(min=TINY)) - np.log(self._step)
+        return self._at_each(_log_density, x)
 
     def sample(self, rng):
         outer = self._outer(self.weight * self.at)
         return self.ppf(outer.copy(data=rng.random(outer.shape)))
+
+
+def _cdf(first, step, weight, x):
+    node, steps = _nearest(first, step, weight.shape[-1], x)
+    below = polyval(steps, _series(weight, node), tensor=False)
+    return np.where(step > 0, below.clip(0, 1), x >= first)
+
+
+def _log_density(first, step, weight, x):
+    node, steps = _nearest(first, step, weight.shape[-1], x)
+    return np.log(polyval(steps, polyder(_series(weight, node)), tensor=False).clip(min=TINY)) - np.log(step)
+
+
+def _ppf(first, step, weight, p):
+    """From the node around which p lies, Newton's method on the power series of the cdf."""
+    below = np.cumsum(weight, axis=-1) < np.expand_dims(p, -1)
+    node = below.sum(axis=-1).clip(max=weight.shape[-1] - 1)
+    series = _series(weight, node)
+    slope, steps = polyder(series), np.zeros(node.shape)
+    for _ in range(STEPS_TO_A_QUANTILE):
+        density = polyval(steps, slope, tensor=False).clip(min=TINY)
+        steps = (steps + (p - polyval(steps, series, tensor=False)) / density).clip(-1, 1)
+    return first + (node + steps) * step
+
+
+def _nearest(first, step, nodes: int, x):
+    """The node next to x, and how many steps x lies from it: 1, beyond the last and before the first, at most."""
+    from_first = ((x - first) / np.where(step > 0, step, 1.0)).clip(-1, nodes)
+    node = from_first.round().clip(0, nodes - 1)
+    return node.astype(int), from_first - node
+
+
+def _series(weight: np.ndarray, node: np.ndarray) -> np.ndarray:
+    """Power series [power, ...] around a node of the cdf of a band-limited density, its values the weights [..., node].
+
+    With the sine integral Si the cdf is sum_k w_k (1/2 + Si(pi (x - k)) / pi).
+    """
+    return np.stack([np.einsum("...k,...k", weight, matrix[node]) for matrix in _matrices(weight.shape[-1])])
+
+
+@cache
+def _matrices(nodes: int) -> np.ndarray:
+    """Coefficients [power, node, k] of 1/2 + Si(pi (x - k)) / pi around each node.
+
+    Its derivative is sinc, for whose own x sinc(x) = sin(pi x) / pi has, by Leibniz' rule, a recursion.
+    """
+    n = np.subtract.outer(np.arange(nodes), np.arange(nodes)).astype(float)
+    away, sign = np.where(n == 0, 1.0, n), (-1.0) ** n
+    powers, derivative = [0.5 + special.sici(np.pi * n)[0] / np.pi], np.where(n == 0, 1.0, 0.0)
+    for m in range(1, POWERS):
+        powers.append(derivative / special.factorial(m))
+        there = (np.pi ** (m - 1) * sign * np.sin(m * np.pi / 2) - m * derivative) / away
+        derivative = np.where(n == 0, np.pi**m * np.cos(m * np.pi / 2) / (m + 1), there)
+    return np.stack(powers)
 
 
 def log_marginal(log_likelihood: Callable, start: Callable, parts: int = 1) -> Callable:
@@ -254,7 +287,9 @@ def _mode(slopes: Callable, likelihood: _Likelihood, mu, tau):
         newton = u * pt.exp(pt.clip(pt.log(safe / u) / (1 - u * bend / safe), -30, 30))
         middle = (low + high) / 2
         new = pt.switch(slope > 0, newton, pt.maximum(u + (slope - u) / (1 - bend), middle))
-        return low, high, pt.switch(pt.and_(new >= low, new <= high), new, middle)
+        new = pt.switch(pt.and_(new >= low, new <= high), new, middle)
+        settled = pt.or_(pt.abs(new - u) <= SETTLED * u, high - low <= SETTLED)
+        return [low, high, new], until(settled.all())
 
     *_, u = _repeated(
         step, STEPS_TO_THE_MODE, pt.zeros_like(high), high, _first(slopes, likelihood, mu, tau, side, high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pymc as pm
@@ -107,8 +107,12 @@ def _add_arrays(record, tree, data, rng) -> None:
             f"beyond {LARGEST_ARRAY:g} values"
         )
         return
-    level = record.group_level
-    h, theta = drawn(record, tree, data, rng)
+    level, h, theta = record.group_level, _every_draw(tree), _sampled(record, tree)
+    formulas = {} if theta is not None else {"theta": _sampler(record, h, rng)}
+    if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
+        formulas["log_left_out"] = level.log_left_out
+    known = _at_each_draw(record, h, data, formulas)
+    theta = known.get("theta", theta)
     if record.estimand not in posterior:
         tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta, data)}))
     kept = max(1, min(PREDICTIVE_DRAWS, LARGEST_ARRAY // posterior.sizes["chain"] // largest(data)))
@@ -117,22 +121,8 @@ def _add_arrays(record, tree, data, rng) -> None:
     tree["posterior_predictive"] = xr.DataTree(
         xr.Dataset({record.observed: replicated.transpose("chain", "draw", ...)})
     )
-    if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
-        samples = h.stack(sample=("chain", "draw"), create_index=False)
-        log_left_out = each_group(record, data, samples.sizes["sample"], lambda part: level.log_left_out(samples, part))
-        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: _by_chain(log_left_out, h)}))
-
-
-def _by_chain(values: xr.DataArray, h: xr.Dataset) -> xr.DataArray:
-    """Values [sample, ...] as [chain, draw, ...], as the draws are."""
-    values = values.transpose("sample", ...)
-    dims, sizes = ("chain", "draw"), (h.sizes["chain"], h.sizes["draw"])
-    coords = {dim: values[dim] for dim in values.dims[1:] if dim in values.coords}
-    return xr.DataArray(
-        values.values.reshape(*sizes, *values.shape[1:]),
-        coords | {dim: h[dim] for dim in dims},
-        (*dims, *values.dims[1:]),
-    )
+    if "log_left_out" in known:
+        tree["log_likelihood"] = xr.DataTree(xr.Dataset({record.observed: known["log_left_out"]}))
 
 
 def _too_large(tree, data) -> bool:
@@ -143,18 +133,38 @@ def _too_large(tree, data) -> bool:
 
 def drawn(record, tree, data, rng) -> tuple[xr.Dataset, xr.DataArray]:
     """Draws of the hyperparameters, what is fixed included, and of each group's parameter [chain, draw]."""
-    posterior = tree["posterior"].to_dataset()
-    fixed = json.loads(tree.attrs["fixed"])
-    h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw).assign(fixed)
-    theta = posterior.get(record.estimand)
-    if theta is None or record.group_level.reports_another:
-        theta = recovered(record, h, data, rng)
-    return h, theta
+    h, theta = _every_draw(tree), _sampled(record, tree)
+    return h, recovered(record, h, data, rng) if theta is None else theta
 
 
 def recovered(record, h, data, rng) -> xr.DataArray:
     """Exact draws of each group's parameter, one for each draw of the hyperparameters [chain, draw]."""
+    return _at_each_draw(record, h, data, {"theta": _sampler(record, h, rng)})["theta"]
+
+
+def _every_draw(tree) -> xr.Dataset:
+    """Draws of the hyperparameters [chain, draw], what is fixed included."""
+    posterior = tree["posterior"].to_dataset()
+    h = posterior[free(tree)].assign_coords(chain=posterior.chain, draw=posterior.draw)
+    return h.assign(json.loads(tree.attrs["fixed"]))
+
+
+def _sampled(record, tree) -> xr.DataArray | None:
+    """Draws of each group's parameter where the sampler has made them."""
+    return None if record.group_level.reports_another else tree["posterior"].to_dataset().get(record.estimand)
+
+
+def _sampler(record, h, rng) -> Callable:
+    """One draw of each group's parameter for each of the hyperparameters."""
     shape = xr.DataArray(np.ones((h.sizes["chain"], h.sizes["draw"])), dims=("chain", "draw"))
-    conditional = record.group_level.conditional
-    draws = each_group(record, data, shape.size, lambda part: conditional(h, part).over(shape).sample(rng))
-    return draws.transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)
+    return lambda h, part: record.group_level.conditional(h, part).over(shape).sample(rng)
+
+
+def _at_each_draw(record, h, data, formulas: Mapping[str, Callable]) -> xr.Dataset:
+    """What formulas say of each draw and group [chain, draw, ...], in turn of the same groups, with what they share."""
+
+    def said(part: xr.Dataset) -> xr.Dataset:
+        return xr.Dataset({name: formula(h, part) for name, formula in formulas.items()})
+
+    found = each_group(record, data, h.sizes["chain"] * h.sizes["draw"], said)
+    return found.transpose("chain", "draw", ...).assign_coords(chain=h.chain, draw=h.draw)

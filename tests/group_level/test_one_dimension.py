@@ -126,6 +126,21 @@ def test_the_posterior_is_a_population(tau):
     np.testing.assert_allclose(*xr.broadcast(table.cdf(table.ppf(p)), p), atol=1e-5)
 
 
+@pytest.mark.parametrize("tau", [0.05, 0.6, 1.0])
+def test_the_distribution_function_is_the_sum_of_sine_integrals(tau):
+    """What is added around the nearest node is what all nodes add up to, between nodes and past the last."""
+    y, n = (xr.DataArray(values, dims="unit") for values in np.array(CASES, float).T)
+    table, _ = one_dimension.tabulated(log_likelihood, start, 0.3, tau, y, n)
+    first, step = table.at.isel(node=0), (table.at.isel(node=1) - table.at.isel(node=0))
+    x = first + step * xr.DataArray(np.linspace(-0.9, one_dimension.NODES - 0.1, 200), dims="x")
+    steps = (x - table.at) / step
+    below = (table.weight * (0.5 + special.sici(np.pi * steps)[0] / np.pi)).sum("node")
+    density = (table.weight * xr.apply_ufunc(np.sinc, steps)).sum("node")
+    np.testing.assert_allclose(*xr.broadcast(table.cdf(x), below.clip(0, 1)), atol=1e-7)
+    found = np.exp(table.log_density(x)) * step  # a density a step
+    np.testing.assert_allclose(*xr.broadcast(found, density.clip(0)), atol=1e-6)
+
+
 def test_draws_follow_the_table():
     many = xr.DataArray(np.full(4000, -1.0), dims="sample")
     table, _ = one_dimension.tabulated(log_likelihood, start, many, 0.7, xr.DataArray(3.0), 10.0)
