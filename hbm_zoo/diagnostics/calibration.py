@@ -24,7 +24,7 @@ from hbm_zoo.diagnostics.simulations import simulate
 from hbm_zoo.diagnostics.uniformity import ERRORS, LEVEL, holm, power, uniformity
 from hbm_zoo.inference.arguments import ENGINES, check_sizes, settled_seed
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.words import choose
+from hbm_zoo.words import choose, plural
 from hbm_zoo.workers.run import run, seed_of
 from hbm_zoo.zoo import record_of
 
@@ -61,6 +61,11 @@ class Calibration:
     def failed(self) -> int:
         """How many had draws that failed a check of `convergence`."""
         return int((self._fits["passed"] == 0).sum())
+
+    @property
+    def refused(self) -> int:
+        """Data sets that the model refuses, left out with their truths: places are uniform whatever the data."""
+        return int(self.tree.attrs["refused"])
 
     @property
     def engines(self) -> dict[str, int]:
@@ -114,8 +119,16 @@ class Calibration:
         return (
             f"{self.tree.attrs['model']}, {self.tree.attrs['pooling']} pooling: {said}. Of {len(table)} quantities "
             f"{worst} has the smallest p, {least:.3g} after Holm. {self.simulations} simulations ({engines}), "
-            f"{self.failed} whose draws failed a check, all counted. Power: {power}.\n\n{table.round(4).to_string()}"
+            f"{self.failed} whose draws failed a check, all counted.{self._without} Power: {power}.\n\n"
+            f"{table.round(4).to_string()}"
         )
+
+    @property
+    def _without(self) -> str:
+        """What is said of data sets that the model refuses."""
+        if not self.refused:
+            return ""
+        return f" {self.refused} more data {plural('set', self.refused)} left out: {self.tree.attrs['refusal']}"
 
 
 def calibrate(
@@ -198,10 +211,18 @@ def calibrate(
     fitted |= {"priors": record.priors(data, priors, pooling), "parameterization": parameterization}
     pieces = _pieces(simulations, seed, fitted | {"engine": engine, "draws": draws})
     parts = list(run(simulate, pieces, executor, workers, folder, progressbar, PORTION).values())
-    joined = {name: xr.concat([part[name].to_dataset() for part in parts], "draw") for name in ("prior_sbc", "fits")}
-    tree = xr.DataTree.from_dict(joined)
+    tree = _joined(parts)
     tree.attrs |= {"model": record.name, "pooling": pooling, "engine": engine, "seed": seed, "draws": draws}
     return Calibration(tree)
+
+
+def _joined(parts: list[xr.DataTree]) -> xr.DataTree:
+    """All portions, and how many data sets were refused, with the sentence of the first."""
+    joined = {name: xr.concat([part[name].to_dataset() for part in parts], "draw") for name in ("prior_sbc", "fits")}
+    tree = xr.DataTree.from_dict(joined)
+    refusals = [part.attrs["refusal"] for part in parts if part.attrs["refused"]]
+    tree.attrs = {"refused": sum(part.attrs["refused"] for part in parts), "refusal": next(iter(refusals), "")}
+    return tree
 
 
 def _pieces(simulations: int, seed: int, same: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
-from hbm_zoo.frames.rules import FrameWarning
+from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference import completion, sampling
 from hbm_zoo.inference.chunks import log_joint
@@ -72,16 +72,32 @@ def simulate(piece: Mapping[str, Any]) -> xr.DataTree:
     Returns
     -------
     xarray.DataTree
-        Group ``fits`` [draw]: ``engine``, ``passed`` every check of `convergence`, the ``verdict``, ``seconds``.
+        Group ``fits`` [draw]: ``engine``, ``passed`` every check of `convergence`, the ``verdict``, ``seconds``. Data
+        that the model refuses, ``refused`` so many times with a sentence, are left out with their truths: places are
+        uniform whatever the data.
+
+    Raises
+    ------
+    FrameError
+        If the model refuses the data of each.
     """
     rng = np.random.default_rng(piece["seed"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrameWarning)  # said once, of the frame that they are like
         design = design_of(piece)
         truths = of_priors(piece["priors"], design, piece["simulations"], rng)
-        found = [_simulation(piece, design, truths.isel(sample=[i]), rng) for i in range(piece["simulations"])]
+        found, refused = [], []
+        for i in range(piece["simulations"]):
+            try:
+                found.append(_simulation(piece, design, truths.isel(sample=[i]), rng))
+            except FrameError as error:
+                refused.append(error)
+    if not found:
+        raise refused[0]
     places, fits = (xr.concat(each, "draw") for each in zip(*found, strict=True))
-    return xr.DataTree.from_dict({"prior_sbc": places.expand_dims("chain"), "fits": fits})
+    tree = xr.DataTree.from_dict({"prior_sbc": places.expand_dims("chain"), "fits": fits})
+    tree.attrs |= {"refused": len(refused), "refusal": str(refused[0]) if refused else ""}
+    return tree
 
 
 def of_priors(priors: Mapping, design: Design, size: int, rng) -> xr.Dataset:

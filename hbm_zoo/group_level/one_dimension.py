@@ -99,7 +99,7 @@ class Tabulated(Population):
 def _cdf(first, step, weight, x):
     node, steps = _nearest(first, step, weight.shape[-1], x)
     below = polyval(steps, _series(weight, node), tensor=False)
-    return np.where(step > 0, below.clip(0, 1), x >= first)
+    return np.where(step == 0, x >= first, below.clip(0, 1))
 
 
 def _log_density(first, step, weight, x):
@@ -123,7 +123,7 @@ def _nearest(first, step, nodes: int, x):
     """The node next to x, and how many steps x lies from it: 1, beyond the last and before the first, at most."""
     from_first = ((x - first) / np.where(step > 0, step, 1.0)).clip(-1, nodes)
     node = from_first.round().clip(0, nodes - 1)
-    return node.astype(int), from_first - node
+    return np.nan_to_num(node).astype(int), from_first - node
 
 
 def _series(weight: np.ndarray, node: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy.special import softmax
 import hbm_zoo as hz
 from hbm_zoo.diagnostics import calibration, simulations
 from hbm_zoo.diagnostics.uniformity import ERRORS, holm, power, uniformity
+from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.group_level.populations import Normal
 from hbm_zoo.inference import sampling
 from hbm_zoo.models.vaccine_clinics import MODEL
@@ -124,6 +125,32 @@ def test_failed_checks_are_counted_and_their_simulations_too(monkeypatch):
     assert (result.table["simulations"] == 3).all()
     assert "3 whose draws failed a check" in str(result)
     assert result.tree["fits"]["verdict"].item(0).startswith("k-hat 0.90")
+
+
+def refuses(frame, **options):
+    """No effects of clinic C above 2."""
+    if frame["effect"].iloc[2] > 2:
+        raise FrameError("column 'effect' expected 2 at most for clinic C.")
+    return MODEL.prepare(frame, **options)
+
+
+@pytest.mark.long
+def test_data_that_a_model_refuses_are_left_out_with_their_truths(monkeypatch):
+    """Places are uniform still: had other data been drawn from the same truths, too high ones would be missed."""
+    monkeypatch.setattr(sampling, "draw", exact())
+    result = calibrated(replace(MODEL, prepare=refuses), simulations=SIMULATIONS)
+    assert result.refused > SIMULATIONS / 20
+    assert result.simulations == SIMULATIONS - result.refused
+    assert result.table["p_holm"].min() > 1e-3
+    said = f"{result.refused} more data sets left out: column 'effect' expected 2 at most for clinic C. Power"
+    assert said in str(result)
+
+
+def test_a_model_that_refuses_all_says_why(monkeypatch):
+    monkeypatch.setattr(sampling, "draw", exact())
+    high = {"mu": Prior("Normal", mu=50.0, sigma=1.0), "tau": Prior("HalfNormal", sigma=1.0)}
+    with pytest.raises(PiecesFailed, match="expected 2 at most for clinic C"):
+        calibrated(replace(MODEL, prepare=refuses), simulations=2, priors=high)
 
 
 def test_what_is_undefined_is_an_error(monkeypatch):

@@ -156,6 +156,13 @@ def test_a_point_has_no_width():
     assert [point.cdf(x).item() for x in (0.4, 0.6)] == [0, 1]
 
 
+def test_a_population_that_is_nowhere_has_no_distribution():
+    mu = xr.DataArray([0.5, np.nan], dims="sample")
+    table, _ = one_dimension.tabulated(log_likelihood, start, mu, 0.3, 3.0, 10.0)
+    for found in (table.cdf(0.4), table.ppf(0.4), table.log_density(0.4), table.sample(np.random.default_rng(1))):
+        assert np.isfinite(found).values.tolist() == [True, False]
+
+
 def zoomed(mu, tau, *counts):
     """The integral on a grid that zooms in on where it has lost less than 60 nats."""
 
