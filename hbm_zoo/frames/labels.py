@@ -129,7 +129,8 @@ def alike(column: pd.Series) -> list[list[str]]:
     """
     distinct = pd.Series(text(column).dropna().unique(), dtype=object)
     folded = distinct.map(lambda label: "".join(unicodedata.normalize("NFKC", label).casefold().split()))
-    return [names.tolist() for _, names in distinct.groupby(folded, sort=False) if len(names) > 1]
+    several = folded.duplicated(keep=False)
+    return [names.tolist() for _, names in distinct[several].groupby(folded[several], sort=False)]
 
 
 def _of_number(label: str) -> str:
