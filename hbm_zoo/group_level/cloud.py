@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from scipy import special
 
 from hbm_zoo.group_level.adapted import adapted
 from hbm_zoo.group_level.features import features, log_normal
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically, summed
 from hbm_zoo.group_level.moving import OF_NODES, moving, top_by_nodes
 from hbm_zoo.group_level.proposal import proposed, standard_points, standardised
@@ -107,7 +108,6 @@ class Cloud:
     moving_size: int | None = None
     rounds: int = 0
     roughly: bool = False
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
         """The group level; ``replicate(rng, theta, h, new)``, and more, as of `integrated_numerically`."""
@@ -237,13 +237,12 @@ class Cloud:
         step = max(1, CELLS_AT_ONCE // held)
         return [flat.isel(state=slice(start, start + step)) for start in range(0, flat.sizes["state"], step)]
 
+    @last_kept
     def _table(self, h: xr.Dataset, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dataset]:
-        """Nodes, log f and integral at all hyperparameters; the last is kept, because it is asked many things."""
-        if not (self._last and self._last[0] is h and self._last[1] is data):
-            flat, restored = flattened(self.at(h, data), self.group)
-            theta, log_f, found = self._tabulate(flat, data)
-            self._last[:] = h, data, (restored(theta), restored(log_f), found.map(restored))
-        return self._last[2]
+        """Nodes, log f and integral at all hyperparameters."""
+        flat, restored = flattened(self.at(h, data), self.group)
+        theta, log_f, found = self._tabulate(flat, data)
+        return restored(theta), restored(log_f), found.map(restored)
 
     def _finite(self, theta: xr.DataArray, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self._density(self._predict(theta, data), h, data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import xarray as xr
 
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
 from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, tabulated
 from hbm_zoo.group_level.populations import Increasing
@@ -48,7 +49,6 @@ class OnALine:
     start: Callable
     variables: Callable
     at: Callable = GroupLevel.at
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def log_marginal(self, mu, tau, *variables):
         """Log p(y | mu, tau) with theta integrated out, a PyTensor formula [nats]."""
@@ -67,13 +67,10 @@ class OnALine:
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self._tabulated(h, data)[1] + evaluate(self.constant, *self.variables(data))
 
+    @last_kept
     def _tabulated(self, h: xr.Dataset, data: xr.Dataset) -> tuple[Tabulated, xr.DataArray]:
-        """The last is kept: of some groups, all that is asked of them is computed in turn."""
-        if not (self._last and self._last[0] is h and self._last[1] is data):
-            before = self.population(self.at(h, data))
-            found = tabulated(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
-            self._last[:] = h, data, found
-        return self._last[2]
+        before = self.population(self.at(h, data))
+        return tabulated(self.kernel, self.start, before.mean, before.sd, *self.variables(data))
 
     def log_predictive(self, h: xr.Dataset, new: xr.Dataset, seen: xr.Dataset) -> xr.DataArray:
         """Old and new data are integrated together, so that the new may be as surprising as they like."""

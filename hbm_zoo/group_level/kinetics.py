@@ -17,10 +17,11 @@ from scipy.optimize import least_squares
 
 from hbm_zoo.group_level.cloud import Cloud, on_nodes
 from hbm_zoo.group_level.equations import Equations
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.network import Network
 from hbm_zoo.group_level.solutions import solution
-from hbm_zoo.group_level.weighted import MultivariateNormal
+from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 KAPPA = "1 - E[Var(theta | y, h)] / omega^2, of the log"
 CELL = ["instant", "species"]
@@ -48,7 +49,6 @@ class Kinetics:
 
     network: Network | Equations
     size: int = 1024
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
     _solution: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -146,12 +146,15 @@ class Kinetics:
         """
         return xr.concat([self._without_others(h, data, int(i)) for i in rows], dim="observation")
 
+    @last_kept
+    def _of_module(self, h: xr.Dataset, data: xr.Dataset, j: int) -> tuple[xr.Dataset, Weighted]:
+        """The data of a module, and what is known after them."""
+        one = data.isel(module=[j])
+        return one, self.cloud.conditional(h, one)
+
     def _without_others(self, h: xr.Dataset, data: xr.Dataset, i: int) -> xr.DataArray:
         value, j, instant, species = (data[name].values[i] for name in ROW)
-        if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
-            one = data.isel(module=[j])
-            self._last[:] = h, data, j, one, self.cloud.conditional(h, one)
-        one, known = self._last[3:]
+        one, known = self._of_module(h, data, j)
         at = one.isel(instant=[instant])
 
         def there(theta: xr.DataArray) -> xr.DataArray:

@@ -11,13 +11,14 @@ tabulated anew, on nodes of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 import xarray as xr
 
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.tabulated import placed
 from hbm_zoo.group_level.tilted import Tilted
 
@@ -47,7 +48,6 @@ class Rows:
     population: Callable
     place: Callable
     without: Callable
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def leave_row_out(self, h: xr.Dataset, data: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
         """Log density of scored rows given all others [..., row] [nats]."""
@@ -65,14 +65,12 @@ class Rows:
             found.append(left_out)
         return xr.concat(found, dim=self.dim)
 
+    @last_kept
     def _of_group(self, h: xr.Dataset, data: xr.Dataset, j: int):
-        """What is known of a group, the weights of its nodes, what it gains without each row; the last are kept."""
-        asked = h, data, j
-        if not (self._last and all(one is other for one, other in zip(asked, self._last[0], strict=True))):
-            one, before = data[["point", "log_likelihood"]].isel({self.group: j}, drop=True), self.population(h)
-            every = Tilted(before.mean, before.sd, one.point, one.log_likelihood)
-            self._last[:] = [asked, (every, every.weights(), self._gained(data, j))]
-        return self._last[1]
+        """What is known of a group, the weights of its nodes, and what it gains without each row."""
+        one, before = data[["point", "log_likelihood"]].isel({self.group: j}, drop=True), self.population(h)
+        every = Tilted(before.mean, before.sd, one.point, one.log_likelihood)
+        return every, every.weights(), self._gained(data, j)
 
     def _gained(self, data: xr.Dataset, j: int) -> np.ndarray:
         """What the log likelihood of a group gains at its nodes without each of its rows [row, node]."""

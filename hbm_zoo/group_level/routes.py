@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +12,10 @@ from scipy.optimize import least_squares
 
 from hbm_zoo.group_level import dosing, one_compartment
 from hbm_zoo.group_level.cloud import Cloud, on_nodes
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel
 from hbm_zoo.group_level.residual_error import BELOW, MEASURED, log_density, residual_error
-from hbm_zoo.group_level.weighted import MultivariateNormal
+from hbm_zoo.group_level.weighted import MultivariateNormal, Weighted
 
 CORRELATIONS = {
     "rho_CL_V": "correlation of log clearance and log volume",
@@ -50,7 +51,6 @@ class Route:
     names: tuple[str, ...]
     curve: Callable
     size: int = 1024
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     # The population.
 
@@ -162,12 +162,9 @@ class Route:
 
     def _without_others(self, h: xr.Dataset, data: xr.Dataset, i: int) -> xr.DataArray:
         j, row = data.of_patient.values[i], data.of_row.values[i]
-        one = data.isel(patient=[j])
-        if one.used.values[0, row] == 0:  # a sample that is left out
+        if data.used.values[j, row] == 0:  # a sample that is left out
             return 0.0 * h.sigma_add
-        if not (self._last and self._last[0] is h and self._last[1] is data and self._last[2] == j):
-            self._last[:] = h, data, j, self.cloud.conditional(h, one)
-        known = self._last[3]
+        one, known = self._of_patient(h, data, j)
         at = one.isel(row=[row])
         f = on_nodes(lambda theta: self.expected(theta, at).isel(row=0), known.theta, one)
         scatter = _error(data).sd(f, h.sigma_add, h.sigma_prop)
@@ -175,6 +172,12 @@ class Route:
         of_row = xr.apply_ufunc(log_density, data.concentration.values[i], f, scatter, below)
         left_out = -known.log_expectation(-of_row.where(known.weight > 0, 0.0))
         return left_out.isel(patient=0, drop=True)
+
+    @last_kept
+    def _of_patient(self, h: xr.Dataset, data: xr.Dataset, j: int) -> tuple[xr.Dataset, Weighted]:
+        """The data of a patient, and what is known after them."""
+        one = data.isel(patient=[j])
+        return one, self.cloud.conditional(h, one)
 
     def without_row(self, data: xr.Dataset, i: int) -> xr.Dataset:
         """The data without one sample; the nodes stay, and what is expected of the others there."""

@@ -18,12 +18,13 @@ have four times the error, which says how large it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
 
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.pieces import FAR
 from hbm_zoo.group_level.reported import Estimand
@@ -89,7 +90,6 @@ class OnATable:
     estimand: Estimand | None = None
     kappa: str = "1 - Var(estimand | y, h) / Var(estimand | h)"
     at: Callable = GroupLevel.at
-    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def group_level(self, **formulas) -> GroupLevel:
         """The group level; ``replicate(rng, theta, h, new, seen)`` and more, as of `GroupLevel`."""
@@ -116,12 +116,10 @@ class OnATable:
     def _before(self, h: xr.Dataset, data: xr.Dataset):
         return self.population(self.at(h, data))
 
+    @last_kept
     def conditional(self, h: xr.Dataset, data: xr.Dataset) -> Tilted:
-        """The last is kept, for much is asked of the same."""
-        if not (self._last and self._last[0] is h and self._last[1] is data):
-            before = self._before(h, data)
-            self._last[:] = h, data, Tilted(before.mean, before.sd, data.point, data.log_likelihood)
-        return self._last[2]
+        before = self._before(h, data)
+        return Tilted(before.mean, before.sd, data.point, data.log_likelihood)
 
     def log_left_out(self, h: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
         return self.conditional(h, data).log_mass

@@ -128,6 +128,7 @@ from hbm_zoo.fields import Extras, Parameter, Shipped
 from hbm_zoo.frames.rules import label, number, positive
 from hbm_zoo.group_level import normal, two_groups
 from hbm_zoo.group_level.evaluate import evaluate
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import closed_form
 from hbm_zoo.group_level.populations import SpikeSlab
 from hbm_zoo.model import HierarchicalModel
@@ -254,6 +255,7 @@ def population(h):
     return SpikeSlab(h.pi0, h.mu, h.tau)
 
 
+@last_kept
 def conditional(h, data):
     """theta_g | effect_g: 0 with probability lfdr_g, else normal again."""
     lfdr, mean, sd = two_groups.conditional(data.effect, data.standard_error, *hyper(h))
