@@ -29,8 +29,8 @@ import xarray as xr
 from pytensor.gradient import disconnected_grad
 
 from hbm_zoo.group_level.any_simulator_rows import POWERS, emptied, joined, without_group
-from hbm_zoo.group_level.checks import kept
 from hbm_zoo.group_level.discrepancy import posterior_factor, random_estimates, root, whitening
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.normal import LOG_2PI
 from hbm_zoo.group_level.one_dimension import Tabulated
@@ -217,7 +217,7 @@ def log_left_out(h, data):
     return by_draw(integral, [["specimen"]], h, data)[0]
 
 
-@kept
+@last_kept
 def _posterior(h, data):
     """The nodes of each group [..., node], their weights, and the log likelihood there."""
 

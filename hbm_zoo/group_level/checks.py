@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 
 import numpy as np
 import xarray as xr
@@ -60,19 +59,6 @@ class Check:
     of_data: bool = False
     of_draws: bool = False
     alternative: Mapping[str, Mapping[str, str | Mapping[str, str]]] = field(default_factory=dict)
-
-
-def kept(function: Callable) -> Callable:
-    """The same function, its last value kept: several checks ask the same of the same data."""
-    last: list = []
-
-    @wraps(function)
-    def asked(*arguments):
-        if not (last and all(held is given for held, given in zip(last[0], arguments, strict=True))):
-            last[:] = arguments, function(*arguments)
-        return last[1]
-
-    return asked
 
 
 def normal_scores(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from hbm_zoo.group_level import checks
 from hbm_zoo.group_level.checks import Check
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.kinetics import ROW, Kinetics
 from hbm_zoo.models import row_checks
 from hbm_zoo.models.own_checks import OF_NOISE
@@ -95,7 +96,7 @@ OF_MODULES = {
 
 def of(kinetics: Kinetics) -> dict[str, Any]:
     """What the extras of a network have of them."""
-    scores = checks.kept(lambda h, data: given_others(kinetics, h, data))
+    scores = last_kept(lambda h, data: given_others(kinetics, h, data))
 
     def asked(check: Check) -> Check:
         return replace(check, statistic=lambda h, data, _: check.statistic(h, data, scores(h, data)))

@@ -6,13 +6,14 @@ import numpy as np
 
 from hbm_zoo.group_level import checks
 from hbm_zoo.group_level.checks import Check
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.residual_error import MEASURED, residual_error
 from hbm_zoo.group_level.routes import ROUTES
 from hbm_zoo.models import row_checks
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
-@checks.kept
+@last_kept
 def given_others(h, data):
     """Of each sample its normal score given the others of its patient, what these expect, its patient and its time.
 

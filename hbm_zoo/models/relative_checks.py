@@ -4,10 +4,11 @@ import numpy as np
 
 from hbm_zoo.group_level import checks, contrasts
 from hbm_zoo.group_level.checks import Check
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.models.own_checks import OF_NOISE
 
 
-@checks.kept
+@last_kept
 def given_others(data):
     """Of each scored row how far it lies from what the others of its site expect, over its sd, and where that is.
 

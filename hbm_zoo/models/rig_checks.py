@@ -6,6 +6,7 @@ from hbm_zoo.group_level import checks
 from hbm_zoo.group_level.any_simulator_left_out import row_tails
 from hbm_zoo.group_level.checks import Check
 from hbm_zoo.group_level.discrepancy_level import given_others
+from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.model import POOLINGS
 from hbm_zoo.models.own_checks import OF_NOISE
 
@@ -60,7 +61,7 @@ def noise_with_size(z, data):
 
 def of_rigs(scores, **alternative):
     """The checks of rigs whose readings have such scores; a discrepancy to try where there is one more."""
-    scores = checks.kept(scores)
+    scores = last_kept(scores)
 
     def of(statistic):
         return lambda h, data, _: statistic(scores(h, data), data)

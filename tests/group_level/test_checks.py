@@ -256,11 +256,3 @@ def test_data_with_another_response_are_those_that_are_prepared(model):
     expected = record.data(changed)
     for name in expected.data_vars:
         np.testing.assert_allclose(anew[name], expected[name], rtol=1e-9, atol=1e-9, err_msg=str(name))
-
-
-def test_what_is_kept_is_of_the_same_arguments():
-    """The same objects, not equal ones: data are not compared."""
-    asked = []
-    function = checks.kept(lambda h, data: asked.append((h, data)) or len(asked))
-    one, other = [1], [1]
-    assert [function(one, other), function(one, other), function(other, one), function(one, other)] == [1, 1, 2, 3]
