@@ -156,6 +156,10 @@ def tails(O, E, mu, cv):
 
     Both are incomplete betas (Abramowitz & Stegun 1964, 26.5.26), so that each tail keeps its digits.
     """
+    return xr.apply_ufunc(_tails, O, E, mu, cv, output_core_dims=[[], []])
+
+
+def _tails(O, E, mu, cv):
     m, v = E * mu, np.maximum(cv, LEAST_CV) ** 2
     odds = m * v
     poisson = special.gammaincc(O + 1, m), special.gammainc(np.maximum(O, 1), m)
@@ -163,5 +167,5 @@ def tails(O, E, mu, cv):
         special.betainc(1 / v, O + 1.0, 1 / (1 + odds)),
         special.betainc(np.maximum(O, 1.0), 1 / v, odds / (1 + odds)),
     )
-    lower, upper = (xr.where(cv > LEAST_CV, *pair) for pair in zip(mixed, poisson, strict=True))
-    return lower, xr.where(O > 0, upper, 1.0)
+    lower, upper = (np.where(cv > LEAST_CV, *pair) for pair in zip(mixed, poisson, strict=True))
+    return lower, np.where(O > 0, upper, 1.0)

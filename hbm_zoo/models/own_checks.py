@@ -8,7 +8,6 @@ from scipy import special, stats
 
 from hbm_zoo.group_level import checks, logit_binomial, poisson_gamma
 from hbm_zoo.group_level.checks import Check
-from hbm_zoo.group_level.evaluate import evaluate
 
 #: Where complete pooling has one sigma for rows and groups alike, it says nothing of the noise of rows.
 OF_NOISE = ("none", "partial")
@@ -29,7 +28,7 @@ def zeros(h, data, scores):
 
 def expected_zeros(h, data):
     """Sum of P(O_j = 0 | mu, cv)."""
-    return float(np.exp(evaluate(poisson_gamma.log_marginal, 0.0, data.expected, h.mu, h.cv)).sum())
+    return float(poisson_gamma.tails(0, data.expected, h.mu, h.cv)[0].sum())
 
 
 OF_COUNTS = {
