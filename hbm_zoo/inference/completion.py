@@ -111,7 +111,7 @@ def _add_arrays(record, tree, data, rng) -> None:
     formulas = {} if theta is not None else {"theta": _sampler(record, h, rng)}
     if tree.attrs["pooling"] != "none" and free(tree) and "circular" not in data.attrs:
         formulas["log_left_out"] = level.log_left_out
-    known = _at_each_draw(record, h, data, formulas)
+    known = _at_each_draw(record, h, data, formulas) if formulas else {}
     theta = known.get("theta", theta)
     if record.estimand not in posterior:
         tree["posterior"] = xr.DataTree(posterior.assign({record.estimand: level.reported(theta, data)}))

@@ -135,7 +135,7 @@ def free(fit: xr.DataTree) -> list[str]:
 
 def efficiency(fit: xr.DataTree) -> float:
     """Effective draws of the hyperparameters over draws: by the weights of independent draws, by the ESS of chains."""
-    if fit.attrs["parameterization"] == "exact":
+    if not free(fit):  # what is known without error
         return 1.0
     if "efficiency" in fit.attrs:
         return float(fit.attrs["efficiency"])

@@ -222,6 +222,17 @@ def test_visible_group_levels_agree_with_the_marginal_one(parameterization, thre
         assert (np.abs(here.mean(("chain", "draw")) - there.mean(("chain", "draw"))) < 5 * error + 0.02).all()
 
 
+def test_groups_alone_may_be_sampled(three_hospitals_fits):
+    """Nothing is left to draw but the groups: what is known of them is known exactly, and their draws are NUTS's."""
+    fit = hz.fit(MODEL, FRAME, "none", "centered", draws=500, tune=500, random_seed=2, progressbar=False)
+    alone = three_hospitals_fits["none"]["group_summary"]
+    assert fit.attrs["engine"] == "nuts"
+    np.testing.assert_allclose(fit["group_summary"]["mean"], alone["mean"], rtol=1e-12)
+    drawn = fit["posterior"]["lam"].mean(("chain", "draw"))
+    np.testing.assert_allclose((drawn - alone["mean"]) / alone["sd"], 0, atol=0.15)
+    assert bool(hz.convergence({"none": fit})["passed"].all())
+
+
 def test_recover_adds_the_group_level_to_anyones_draws(three_hospitals_fits):
     rng = np.random.default_rng(3)
     mine = xr.DataTree.from_dict(
