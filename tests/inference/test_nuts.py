@@ -155,7 +155,15 @@ def test_a_formula_that_fails_is_a_divergence_or_an_error_but_no_draw():
         drawn(nuts.compiled(model))
 
 
-def test_an_interrupted_fit_is_none(bcg):
+@pytest.fixture
+def interruptible():
+    """Python as it is in a terminal: a shell starts what it leaves in the background deaf to interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_fit_is_none(bcg, interruptible):
     done = threading.Event()
 
     def interrupt():
@@ -165,9 +173,13 @@ def test_an_interrupted_fit_is_none(bcg):
             signal.raise_signal(signal.SIGINT)
             wait = 5.0
 
-    threading.Thread(target=interrupt).start()
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     start = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt):
-        nuts.sample(bcg, SETTINGS | {"draws": 2_000_000}, False, {})
-    done.set()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            nuts.sample(bcg, SETTINGS | {"draws": 2_000_000}, False, {})
+    finally:
+        done.set()
+        interrupting.join()
     assert time.perf_counter() - start < 20
