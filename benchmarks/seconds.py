@@ -3,8 +3,8 @@
     git worktree add ../before <commit>
     python benchmarks/seconds.py ../before .
 
-For each data set that the first checkout has, a process imports the package, then fits partial pooling; imports are
-not counted. The checkouts take turns, so that what else the machine does meets both; a first round fills their caches
+For each data set that the first checkout has, a process imports the package, then fits partial pooling, or no pooling of
+one group; imports are not counted. The checkouts take turns, so that what else the machine does meets both; a first round fills their caches
 and is not counted. The last row is `hbm-zoo compare` with its imports. Printed are medians of seconds by the clock, and
 the ratio of the first checkout to the last.
 """
@@ -24,10 +24,11 @@ import hbm_zoo as hz
 import hbm_zoo.inference.fitting
 warnings.simplefilter("ignore")
 name, model = {name!r}, {model!r}
-options = dict(hz.MODELS[model].MODEL.datasets[name].options)
-frame = hz.load_data(name, model)
+record = hz.MODELS[model].MODEL
+options, frame = dict(record.datasets[name].options), hz.load_data(name, model)
+pooling = "partial" if record.labels(frame).nunique() > 1 else "none"
 start = time.perf_counter(), time.process_time()
-fit = hz.fit(model, frame, random_seed=1, progressbar=False, **options)
+fit = hz.fit(model, frame, pooling, random_seed=1, progressbar=False, **options)
 print(json.dumps([time.perf_counter() - start[0], time.process_time() - start[1]]))
 """
 DATA = """

@@ -16,6 +16,7 @@ import xarray as xr
 from hbm_zoo.frames.rules import FrameError, FrameWarning
 from hbm_zoo.group_level.populations import Population
 from hbm_zoo.inference import completion, sampling
+from hbm_zoo.inference.asleep import asleep
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import efficiency
@@ -60,6 +61,7 @@ def design_of(piece: Mapping[str, Any]) -> Design:
     return Design(data, groups, rows, [name for name in record.parameters if name not in fixed], fixed)
 
 
+@asleep("jax")
 def simulate(piece: Mapping[str, Any]) -> xr.DataTree:
     """Some simulations: where each truth lies (``prior_sbc`` [chain, draw, ...]), and how each was fitted.
 

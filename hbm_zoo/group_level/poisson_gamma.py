@@ -14,7 +14,7 @@ import xarray as xr
 from scipy import special
 
 from hbm_zoo.group_level.compression import compress
-from hbm_zoo.group_level.special import log1p_ratio_minus_one, stirling_tail
+from hbm_zoo.group_level.special import log1p_ratio, log1p_ratio_minus_one, stirling_tail
 
 EXPLICIT_TERMS = 16
 #: Spreads below which tails are those of a Poisson: they differ by less than rounding.
@@ -36,7 +36,7 @@ def log_marginal(O, E, mu, cv):
     m, x = E * mu, E * (mu * cv**2)
     log1p_x = pt.log1p(x)
     S = log_rising_factorial(O, cv**2)
-    return S + O * (pt.log(m) - log1p_x) - m * (1 + log1p_ratio_minus_one(x, log1p_x)) - pt.gammaln(O + 1.0)
+    return S + O * (pt.log(m) - log1p_x) - m * log1p_ratio(x, log1p_x) - pt.gammaln(O + 1.0)
 
 
 def log_rising_factorial(O, v):
@@ -95,7 +95,7 @@ def log_joint(steps, above, sizes, events, groups, constant, mu, cv):
     m, x = sizes * mu, sizes * (mu * cv**2)
     log1p_x = pt.log1p(x)
     S = (above * pt.log1p(steps * cv**2)).sum()
-    of_sizes = events * (pt.log(mu) - log1p_x) - groups * m * (1 + log1p_ratio_minus_one(x, log1p_x))
+    of_sizes = events * (pt.log(mu) - log1p_x) - groups * m * log1p_ratio(x, log1p_x)
     return S + of_sizes.sum() + constant
 
 

@@ -13,6 +13,12 @@ def log1p_ratio_minus_one(x, log1p_x):
     return pt.switch(small, series, log1p_x / far - 1)
 
 
+def log1p_ratio(x, log1p_x):
+    """log(1 + x) / x from x and log(1 + x); beyond 1 without the difference of two numbers near 1 that loses all."""
+    far = x > 1
+    return pt.switch(far, log1p_x / pt.switch(far, x, 1.0), 1 + log1p_ratio_minus_one(pt.switch(far, 1.0, x), log1p_x))
+
+
 def stirling_tail(y):
     """Log Gamma(1/y) minus Stirling's leading terms, as a series in y = 1/shape.
 

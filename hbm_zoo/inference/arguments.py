@@ -71,14 +71,15 @@ def check_engine(engine: str, tune: int | None, sampler: Mapping[str, Any]) -> N
     given = [*(["tune"] if tune is not None else []), *sampler]
     if engine == "independent" and given:
         raise ValueError(f"{', '.join(given)}: a setting of NUTS; independent draws have no warm-up and no steps.")
-    if not 0 < sampler.get("target_accept", 0.5) < 1:
+    accepted = sampler.get("target_accept", 0.5)
+    if not isinstance(accepted, int | float) or not 0 < accepted < 1:
         raise ValueError(f"target_accept must lie between 0 and 1, got {sampler['target_accept']!r}.")
     if tune is not None:
-        check_sizes(least=0, tune=tune)
+        check_sizes(tune=tune)
     check_sizes(**{name: sampler[name] for name in ("cores", "maxdepth") if sampler.get(name) is not None})
 
 
-def check_sizes(least: int = 1, **sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
     """Refuse what is no whole number, or too small.
 
     Raises
@@ -87,5 +88,5 @@ def check_sizes(least: int = 1, **sizes: int) -> None:
         If one is not, by its name.
     """
     for name, value in sizes.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,22 @@ def draw(record, data, pooling, parameterization, priors, settings, progressbar,
                 return tree
     tree = _by_nuts(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     tree.attrs |= {"parameterization": parameterization, "engine": "nuts", "why_nuts": why, "tune": settings["tune"]}
-    if found is not None:
-        tree.attrs["tops"] = int((found.shares > LEAST_SHARE).sum())
+    tree.attrs |= _tops(found or _beside(record, data, pooling, parameterization, priors))
     return tree
+
+
+def _beside(record, data, pooling, parameterization, priors) -> Places | None:
+    """Places of the posterior of a form that shows its groups, by the form that has them integrated out."""
+    if parameterization == "marginalized" or "marginalized" not in record.variants[pooling]:
+        return None
+    posterior = _posterior(record, on_few_nodes(record, data), pooling, "marginalized", priors)
+    found = None if posterior is None else places(posterior)
+    return found if found and found.tops else None
+
+
+def _tops(found: Places | None) -> dict[Hashable, Any]:
+    """How many tops hold a share of the posterior, of which chains may have seen one; nothing where none is known."""
+    return {} if found is None else {"tops": int((found.shares > LEAST_SHARE).sum())}
 
 
 def _independently(

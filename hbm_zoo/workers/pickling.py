@@ -12,11 +12,16 @@ from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.zoo import NAMES, record_of
 
 
+def of_the_zoo(record: HierarchicalModel) -> bool:
+    """Whether a record is one of the zoo, or what its own options make of it."""
+    base = record.base or record
+    return base.name in NAMES and record_of(base.name) is base
+
+
 def _by_name(record: HierarchicalModel) -> tuple:
     """How a record travels: one of the zoo by its name and the options that change it, another by value."""
-    base = record.base or record
-    if base.name in NAMES and record_of(base.name) is base:
-        return _of_the_zoo, (base.name, dict(record.changed))
+    if of_the_zoo(record):
+        return _of_the_zoo, (record.name, dict(record.changed))
     return _of_the_caller, (cloudpickle.dumps(vars(record)),)
 
 

@@ -10,13 +10,16 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -24,6 +27,7 @@ from pymc_extras.prior import Prior
 
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.workers.outcome import PIECE, WARNED
+from hbm_zoo.workers.pickling import of_the_zoo
 
 MANIFEST = "work.json"
 LONGEST_NAME = 60
@@ -188,10 +192,25 @@ def _canonical(value: Any) -> bytes:
         case Prior():
             return b"prior:" + _canonical(value.to_dict())
         case HierarchicalModel():
-            return b"model:" + _canonical([value.name, value.chosen])
+            return b"model:" + (_canonical([value.name, value.chosen]) if of_the_zoo(value) else _whole(vars(value)))
         case _ if callable(value) and hasattr(value, "__qualname__"):
-            return f"function:{value.__module__}.{value.__qualname__}".encode()
+            name = f"{value.__module__}.{value.__qualname__}"
+            return b"function:" + (name.encode() if _known_by_name(value) else _whole(value))
     raise TypeError(f"Expected frames, arrays, models, priors, functions, numbers or text, got {type(value).__name__}.")
+
+
+def _known_by_name(function: Callable) -> bool:
+    """Whether its module has it under its name, as it has no lambda; what a notebook or a script defines may change."""
+    module = sys.modules.get(function.__module__)
+    try:
+        return function.__module__ != "__main__" and attrgetter(function.__qualname__)(module) is function
+    except AttributeError:
+        return False
+
+
+def _whole(value: Any) -> bytes:
+    """Of what is known by no name: all that it is made of."""
+    return hashlib.sha256(cloudpickle.dumps(value)).digest()
 
 
 def _column(column: pd.Series) -> list:

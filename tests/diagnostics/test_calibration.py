@@ -56,6 +56,19 @@ def exact(log_error=lambda tau: 0.0, wider=1.0):
     return draw
 
 
+def repeated(times=20):
+    """Each exact draw so many times, all of them taken for independent."""
+
+    def draw(*arguments):
+        tree = exact()(*arguments)
+        drawn = tree["posterior"].to_dataset()
+        which = np.arange(drawn.sizes["draw"]) // times * times
+        tree["posterior"] = drawn.isel(draw=which).assign_coords(draw=drawn["draw"])
+        return tree
+
+    return draw
+
+
 @dataclass(frozen=True)
 class OneForAllGroups(Normal):
     """One deviate for all groups of a draw."""
@@ -89,6 +102,7 @@ FAULTS = {
         exact(),
     ),
     "new groups share a draw": (with_level(population=lambda h: OneForAllGroups(h.mu, h.tau)), exact()),
+    "resampled draws are taken for independent": (MODEL, repeated()),
     "draws share a new group": (with_level(population=lambda h: OneForAllDraws(h.mu, h.tau)), exact()),
 }
 

@@ -87,6 +87,21 @@ def test_log_marginal_is_the_negative_binomial(cv):
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("mu", [1e6, 1e10, 1e20, 1e30])
+@pytest.mark.parametrize("cv", [1e-3, 0.017, 0.5, 3.0])
+def test_rates_that_no_data_have_are_as_unlikely_as_they_are(mu, cv):
+    """Heavy priors of mu reach there: log p = sum log(1 + k v) + O log m - (O + 1/v) log(1 + v m) - log O!."""
+    E, m, v = 40.0, Decimal(40.0) * Decimal(mu), Decimal(cv) ** 2
+    for O in (0, 3, 57):
+        rising = sum((1 + k * v).ln() for k in range(O))
+        exact = float(rising + O * m.ln() - (O + 1 / v) * (1 + v * m).ln() - Decimal(math.factorial(O)).ln())
+        assert float(evaluate(poisson_gamma.log_marginal, float(O), E, mu, cv)) == pytest.approx(exact, rel=1e-10)
+        of_all = poisson_gamma.sufficient(np.array([O]), np.array([E]))
+        # Sums over sizes are compressed: what is kept of 57 events is exact to 1e-8 where the data are.
+        of_all = float(poisson_gamma.log_joint(*of_all.values(), mu, cv).eval())
+        assert of_all == pytest.approx(exact, rel=1e-10, abs=1e-4)
+
+
 def test_log_marginal_is_the_integral_over_the_rate():
     for O, E, mu, cv in [(3, 2.0, 1.1, 0.7), (0, 5.0, 0.9, 1.5), (40, 31.0, 1.3, 0.2)]:
         a = 1 / cv**2

@@ -309,6 +309,10 @@ def test_settings_of_steps_are_refused_by_name():
     frame = hz.load_data("bcg_vaccine")
     with pytest.raises(ValueError, match="tune, target_accept: a setting of NUTS"):
         hz.fit("vaccine_clinics", frame, engine="independent", tune=10, target_accept=0.9)
+    with pytest.raises(ValueError, match="tune must be a whole number, 1 or more, got 0"):
+        hz.fit("vaccine_clinics", frame, engine="nuts", tune=0)
+    with pytest.raises(ValueError, match="target_accept must lie between 0 and 1, got 'high'"):
+        hz.fit("vaccine_clinics", frame, engine="nuts", target_accept="high")
     with pytest.raises(ValueError, match="No independent draws: the centered form has arrays"):
         hz.fit("vaccine_clinics", frame, engine="independent", parameterization="centered")
     with pytest.raises(ValueError, match="independent"):

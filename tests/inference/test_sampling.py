@@ -81,6 +81,32 @@ def test_chains_do_not_hide_a_second_top():
     assert float((both["posterior"]["mu"] < 5).mean()) == pytest.approx(0.672, abs=0.05)  # on a grid
 
 
+@pytest.mark.long
+def test_chains_of_a_form_that_shows_its_groups_do_not_hide_it_either():
+    """The mean of mu is 2.04 +- 4.02; one chain after the other stays at the prior's top, and R-hat is 1.007."""
+    frame = pd.DataFrame({"clinic": [*"abc"], "effect": [10.0, 10.3, 9.8], "standard_error": 0.5})
+    priors = {"mu": Prior("StudentT", nu=2, mu=0, sigma=0.05), "tau": Prior("HalfNormal", sigma=3)}
+    given = {"parameterization": "noncentered", "random_seed": 1, "progressbar": False}
+    with pytest.warns(ConvergenceWarning, match="2 tops of the posterior were found"):
+        hz.fit("vaccine_clinics", frame, priors=priors, **given)
+    assert hz.fit("vaccine_clinics", CLINICS, **given).attrs["tops"] == 1
+
+
+@pytest.mark.parametrize("mu", ["HalfCauchy", "HalfStudentT", "LogNormal"])
+def test_heavy_priors_of_a_rate_do_not_leave_for_where_no_data_are(mu):
+    """Medians of mu from 1.04 to 1.16; where the density loses its digits, at 1e25, no data have rates."""
+    heavy = {
+        "HalfCauchy": Prior("HalfCauchy", beta=1),
+        "HalfStudentT": Prior("HalfStudentT", nu=1, sigma=0.01),
+        "LogNormal": Prior("LogNormal", mu=0, sigma=10),
+    }
+    priors = {"mu": heavy[mu], "cv": Prior("InverseGamma", alpha=1, beta=0.0118)}
+    frame = hz.load_data("three_hospitals")
+    fit = hz.fit("hospital_readmission", frame, priors=priors, draws=250, random_seed=1, progressbar=False)
+    assert (fit.attrs["engine"], fit.attrs["tops"]) == ("independent", 1)
+    assert 0.95 < float(fit["posterior"]["mu"].median()) < 1.3
+
+
 def test_visible_forms_are_always_nuts():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

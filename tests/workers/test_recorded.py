@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -8,6 +9,7 @@ import xarray as xr
 from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
+from hbm_zoo.models.vaccine_clinics import MODEL
 from hbm_zoo.workers import recorded
 from hbm_zoo.workers.recorded import MANIFEST, fingerprint, opened
 from hbm_zoo.workers.run import run
@@ -46,6 +48,21 @@ def test_equal_frames_have_one_fingerprint_and_notes_count():
     noted = FRAME.copy()
     noted.attrs["source"] = "a file"
     assert fingerprint(noted) != fingerprint(FRAME)
+
+
+def test_what_a_caller_has_made_is_known_by_all_that_it_is_made_of():
+    """One's own record under the name of another, and functions that no module has under their names."""
+    level = replace(MODEL.group_level, conditional=lambda h, data: None)
+    own = replace(MODEL, group_level=level)
+    assert fingerprint(own) == fingerprint(replace(MODEL, group_level=level)) != fingerprint(MODEL)
+    assert fingerprint(lambda x: x) != fingerprint(lambda x: 2 * x)
+    assert fingerprint(times(2)) == fingerprint(times(2)) != fingerprint(times(3))
+    assert fingerprint(times) == fingerprint(times)
+
+
+def times(factor):
+    """A function that holds a number."""
+    return lambda x: factor * x
 
 
 def test_what_has_no_fingerprint_is_said():
