@@ -3,10 +3,10 @@
     git worktree add ../before <commit>
     python benchmarks/seconds.py ../before .
 
-For each data set that the first checkout has, a process imports the package, then fits partial pooling, or no pooling of
-one group; imports are not counted. The checkouts take turns, so that what else the machine does meets both; a first round fills their caches
-and is not counted. The last row is `hbm-zoo compare` with its imports. Printed are medians of seconds by the clock, and
-the ratio of the first checkout to the last.
+For each data set that the first checkout has, a process imports the package, then fits partial pooling, or of one group
+no pooling; imports are not counted. The checkouts take turns, so that what else the machine does meets both; a first
+round fills their caches and is not counted. The last row is `hbm-zoo compare` with its imports. Printed are medians of
+seconds by the clock, and the ratio of the first checkout to the last.
 """
 
 import json
