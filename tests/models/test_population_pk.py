@@ -301,7 +301,7 @@ def fabricated(record, frame, draws, pooling, options):
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(shape), "constant_data": data})
     tree.attrs |= {"model": record.name, "pooling": pooling, "priors": to_json(priors), "parameterization": "exact"}
     tree.attrs |= {"fixed": json.dumps(fixed), "hyperparameters": json.dumps(list(record.parameters))}
-    tree.attrs |= {"options": json.dumps(options), "seed": 1}
+    tree.attrs |= {"options": json.dumps(options), "seed": 1, "efficiency": 1.0}
     return tree, priors
 
 
