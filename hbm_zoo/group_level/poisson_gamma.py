@@ -17,6 +17,7 @@ from hbm_zoo.group_level.compression import compress
 from hbm_zoo.group_level.special import log1p_ratio, log1p_ratio_minus_one, stirling_tail
 
 EXPLICIT_TERMS = 16
+LARGEST_MEAN = 1e18
 #: Spreads below which tails are those of a Poisson: they differ by less than rounding.
 LEAST_CV = 1e-7
 
@@ -101,7 +102,12 @@ def log_joint(steps, above, sizes, events, groups, constant, mu, cv):
 
 def random(E, mu, cv, rng=None, size=None):
     """Draw O with lam integrated out: lam ~ Gamma(mean mu, cv), then O ~ Poisson(E lam)."""
-    return rng.poisson(E * rng.gamma(1 / cv**2, mu * cv**2, size=size))
+    return counts(rng, E * rng.gamma(1 / cv**2, mu * cv**2, size=size))
+
+
+def counts(rng, mean):
+    """Draw Poisson counts; a mean of 1e18, as a heavy prior may have, stands for all beyond, where integers end."""
+    return rng.poisson(np.minimum(mean, LARGEST_MEAN))
 
 
 def conditional(O, E, mu, cv):

@@ -299,7 +299,7 @@ def tails(h, data):
 
 def replicate(rng, lam, h, data):
     """O_j ~ Poisson(E_j lam_j)."""
-    return xr.apply_ufunc(rng.poisson, data.expected * lam)
+    return xr.apply_ufunc(poisson_gamma.counts, rng, data.expected * lam)
 
 
 def with_response(data, observed):

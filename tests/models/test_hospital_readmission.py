@@ -12,6 +12,7 @@ from pymc_extras.prior import Prior
 from scipy import integrate, optimize, special, stats
 
 import hbm_zoo as hz
+from hbm_zoo.group_level import poisson_gamma
 from hbm_zoo.inference.fits import hyperparameters
 from hbm_zoo.inference.free_parameters import left_out
 from hbm_zoo.inference.sampling import refit
@@ -465,3 +466,13 @@ def test_refit_sees_the_new_data(heart_fits):
     part = float(data.observed[:40].sum() / data.expected[:40].sum())
     assert float(h.mu.mean()) == pytest.approx(2 * part, rel=0.2)
     assert float(before) == pytest.approx(1.01, abs=0.03)
+
+
+def test_rates_beyond_all_integers_are_drawn_as_the_largest():
+    """As heavy priors have them: a prior predictive is no reason to break off."""
+    data = MODEL.data(hz.load_data("three_hospitals"))
+    rng, lam = np.random.default_rng(1), xr.DataArray([[1.0, 1.0, 1e25]], dims=("sample", "hospital"))
+    drawn = MODEL.group_level.replicate(rng, lam, xr.Dataset(), data, data).transpose("sample", ...)
+    assert drawn[0, 2] > 9e17
+    assert (drawn[0, :2] < 80).all()
+    assert poisson_gamma.random(np.array([1.0, 1e25]), 1.0, 0.1, np.random.default_rng(1)).max() > 9e17
