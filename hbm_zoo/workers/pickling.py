@@ -1,4 +1,4 @@
-"""How a record travels to other processes: importing this module tells Python's pickle."""
+"""How records and priors travel to other processes: importing this module tells Python's pickle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import cloudpickle
+from pymc_extras.prior import Prior
 
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.zoo import NAMES, record_of
@@ -37,4 +38,16 @@ def _of_the_caller(pickled: bytes) -> HierarchicalModel:
     return record
 
 
+def _as_declared(prior: Prior) -> tuple:
+    """How a prior travels: as it was before a variable was made of it, which leaves a function there that cannot."""
+    return _declared, ({name: value for name, value in vars(prior).items() if name != "dim_handler"},)
+
+
+def _declared(parts: dict) -> Prior:
+    prior = object.__new__(Prior)
+    vars(prior).update(parts)
+    return prior
+
+
 copyreg.pickle(HierarchicalModel, _by_name)
+copyreg.pickle(Prior, _as_declared)
