@@ -319,9 +319,11 @@ class HierarchicalModel:
         Raises
         ------
         ValueError
-            If a name is unknown, a value is not a Prior, or a prior is not a proper
+            If they are no mapping, a name is unknown, a value is not a Prior, or a prior is not a proper
             distribution on the support of its parameter.
         """
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"priors must be a mapping from a name to its Prior, got {type(given).__name__}.")
         defaults = self.default_priors(data)
         if pooling != "none" and not given:
             return dict(defaults)

@@ -122,7 +122,8 @@ def _checks(found: Findings) -> str:
     if len(weighted):
         k_hat, least = weighted["k_hat"].astype(float).max(), weighted.loc[weighted["effective"].astype(float).idxmin()]
         worth = f"{least['effective']:.0f} effective of {least['proposals']:.0f}"
-        said.append(f"independent, k-hat {k_hat:.2f}, {worth}")
+        tops = int(weighted["tops"].max())
+        said.append(f"independent, k-hat {k_hat:.2f}, {worth}, {'one top' if tops == 1 else f'up to {tops} tops'}")
     if len(by_nuts):
         least = by_nuts[["ess_bulk", "ess_tail"]].astype(float).min(axis=None)
         said.append(f"R-hat {by_nuts['r_hat'].astype(float).max():.3f}, ESS {least:.0f}, no divergence")

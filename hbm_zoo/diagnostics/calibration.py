@@ -23,6 +23,8 @@ from pymc_extras.prior import Prior
 from hbm_zoo.diagnostics.simulations import simulate
 from hbm_zoo.diagnostics.uniformity import ERRORS, LEVEL, holm, power, uniformity
 from hbm_zoo.inference.arguments import ENGINES, check_sizes, settled_seed
+from hbm_zoo.inference.nodes import with_nodes
+from hbm_zoo.inference.sampling import check_independent
 from hbm_zoo.model import HierarchicalModel
 from hbm_zoo.words import choose, plural
 from hbm_zoo.workers.run import run, seed_of
@@ -209,6 +211,9 @@ def calibrate(
     _check_simulated(record, data, int(record.measured(frame).sum()))
     fitted = {"model": record, "frame": frame, "options": options, "pooling": pooling}
     fitted |= {"priors": record.priors(data, priors, pooling), "parameterization": parameterization}
+    if engine == "independent":
+        seen = with_nodes(record, data, fitted["priors"], seed)
+        check_independent(record, seen, pooling, parameterization, fitted["priors"])
     pieces = _pieces(simulations, seed, fitted | {"engine": engine, "draws": draws})
     parts = list(run(simulate, pieces, executor, workers, folder, progressbar, PORTION).values())
     tree = _joined(parts)
@@ -227,8 +232,11 @@ def _joined(parts: list[xr.DataTree]) -> xr.DataTree:
 
 def _pieces(simulations: int, seed: int, same: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Portions of simulations, however many work on them, each with a seed of its own."""
-    ends = {f"from {first + 1}": min(AT_ONCE, simulations - first) for first in range(0, simulations, AT_ONCE)}
-    return {name: {**same, "simulations": size, "seed": seed_of(seed, name)} for name, size in ends.items()}
+    sizes = {first: min(AT_ONCE, simulations - first) for first in range(0, simulations, AT_ONCE)}
+    return {
+        f"{first + 1} to {first + size}": {**same, "simulations": size, "seed": seed_of(seed, f"from {first + 1}")}
+        for first, size in sizes.items()
+    }
 
 
 def _small(record: HierarchicalModel) -> pd.DataFrame:

@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,7 @@ def compare_poolings(
     model: HierarchicalModel | None = None,
     executor: Executor | None = None,
     workers: int = 1,
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Compare how well each pooling predicts.
 
@@ -53,8 +56,9 @@ def compare_poolings(
         Seed of refits and of random halves.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
-    executor, workers
-        Who refits, as in `fit_many`; the numbers are the same to the bit whoever does.
+    executor, workers, folder
+        Who refits, as in `fit_many`, and where each refit is recorded, to be gone on with; the numbers are the same to
+        the bit whoever does.
 
     Returns
     -------
@@ -98,17 +102,20 @@ def compare_poolings(
     level = record.ask("compare_poolings", "log_left_out")
     unit = word(next(iter(fits.values())), record.group)
     circular = prepared(next(iter(fits.values()))).attrs.get("circular")
-    by = partial(ALONE, executor=executor, workers=workers)
+
+    def by(*of: str) -> Callable:
+        return partial(ALONE, executor=executor, workers=workers, folder=folder and Path(folder, question, *of))
+
     if question == "new_group":
         if circular:
             raise ValueError(circular)
-        scores = {name: new_group(record, fit, random_seed, by) for name, fit in fits.items()}
+        scores = {name: new_group(record, fit, random_seed, by(name)) for name, fit in fits.items()}
         method = ""
     elif level.leave_row_out is not None:
-        scores = {name: same_group_rows(record, fit, random_seed, by) for name, fit in fits.items()}
+        scores = {name: same_group_rows(record, fit, random_seed, by(name)) for name, fit in fits.items()}
         method, unit = "leave one row out, given the other rows", "row"
     elif record.extras.thin is not None:
-        scores = same_group_halves(record, fits, random_seed, by)
+        scores = same_group_halves(record, fits, random_seed, by())
         method = f"one random half predicts the other, {SPLITS} splits"
     else:
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")

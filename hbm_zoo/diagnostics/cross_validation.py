@@ -137,7 +137,12 @@ def refitted(
     return _one_by_one(without_group, record, fit, which, seed, by)
 
 
-def without_group(piece: Mapping[str, Any]) -> tuple[float, float]:
+def _scored(elpd: np.ndarray | float, mcse: float = 0.0) -> xr.DataTree:
+    """The score of a piece, as it can be recorded."""
+    return xr.DataTree(xr.Dataset({"elpd": (("unit",)[: np.ndim(elpd)], elpd), "mcse": mcse}))
+
+
+def without_group(piece: Mapping[str, Any]) -> xr.DataTree:
     """Elpd of one group given the others, and its Monte Carlo error, by a fit of those others."""
     record, fit, j = piece["model"], piece["fit"], piece["left_out"]
     data, level = prepared(fit), record.group_level
@@ -150,15 +155,15 @@ def without_group(piece: Mapping[str, Any]) -> tuple[float, float]:
 
     others = level.without_group(data, record.group, j)
     elpd, mcse = _without(record, fit, others, log_density, piece["seed"])
-    return elpd, float(np.hypot(mcse, _error_of_nodes(record, fit, one)))
+    return _scored(elpd, np.hypot(mcse, _error_of_nodes(record, fit, one)))
 
 
-def without_row(piece: Mapping[str, Any]) -> tuple[float, float]:
+def without_row(piece: Mapping[str, Any]) -> xr.DataTree:
     """Elpd of one row given all others, and its Monte Carlo error, by a fit of those others."""
     record, fit, i = piece["model"], piece["fit"], piece["left_out"]
     data, level = prepared(fit), record.group_level
     others = level.without_row(data, i)
-    return _without(record, fit, others, lambda h: level.leave_row_out(h, data, np.array([i])), piece["seed"])
+    return _scored(*_without(record, fit, others, lambda h: level.leave_row_out(h, data, np.array([i])), piece["seed"]))
 
 
 def _one_by_one(task: Callable, record, fit, which: np.ndarray, seed: int, by: Callable) -> tuple:
@@ -167,8 +172,8 @@ def _one_by_one(task: Callable, record, fit, which: np.ndarray, seed: int, by: C
         return np.empty(0), np.empty(0)
     light = lean(fit)
     pieces = {str(j): {"model": record, "fit": light, "left_out": int(j), "seed": seed + int(j)} for j in which}
-    elpd, mcse = np.transpose([*by(task, pieces).values()])
-    return elpd, mcse
+    found = [*by(task, pieces).values()]
+    return tuple(np.array([float(each[name]) for each in found]) for name in ("elpd", "mcse"))
 
 
 def lean(fit: xr.DataTree) -> xr.DataTree:
@@ -260,18 +265,18 @@ def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int, by: Call
         for split in range(SPLITS)
     }
     found = by(of_a_half, pieces)
-    by_split = {name: np.array([found[f"{name} {split}"] for split in range(SPLITS)]) for name in fits}
+    by_split = {name: np.array([found[f"{name} {split}"]["elpd"] for split in range(SPLITS)]) for name in fits}
     return {name: Scores(elpd=each.mean(axis=0), by_split=each) for name, each in by_split.items()}
 
 
-def of_a_half(piece: Mapping[str, Any]) -> np.ndarray:
+def of_a_half(piece: Mapping[str, Any]) -> xr.DataTree:
     """Elpd of each group's second half, by a fit of the first halves."""
     record, fit, (first, second) = piece["model"], piece["fit"], piece["halves"]
     seen = with_nodes(record, first, priors_of(fit), piece["seed"], hyperparameters(fit))
     h = hyperparameters(refit(fit, seen, piece["seed"], record, draws=DRAWS_A_SPLIT))
     cells = seen.sizes[record.group] * record.group_level.cells(seen)
     few = thinned(h, max(DRAWS_OF_MANY_GROUPS, CELLS_A_SPLIT // cells))
-    return _log_predictive(record, few, seen, second)
+    return _scored(_log_predictive(record, few, seen, second))
 
 
 def _log_predictive(record: HierarchicalModel, h: xr.Dataset, first: xr.Dataset, second: xr.Dataset) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Evaluate a PyTensor formula on labelled arrays: one formula, two uses."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -12,35 +13,39 @@ from pytensor.graph.traversal import toposort
 from pytensor.tensor.elemwise import Elemwise
 
 #: Operations of a formula, and cells of one evaluation, that are worth compiling together.
-LONG, MANY_CELLS = 60, 200_000
+LONG, MANY_CELLS = 60, 50_000
 
 
 def evaluate(formula: Callable, *arguments):
     """Apply an elementwise PyTensor formula to DataArrays, broadcasting by name.
 
     The formula that the sampler differentiates is the one that the diagnostics evaluate, so the two cannot disagree.
-    What depends on some of the dims only is computed once for them. A formula that holds a search for its nodes is
-    worth compiling, 5 s once on a machine, for 2 instead of 20 microseconds a cell: once for cells of any dims. So is a
-    long one of many cells, for 40 instead of 400 nanoseconds, and one that NumPy has no function for, which would be
-    computed number by number.
+    What depends on some of the dims only is computed once for them; dims that the same arguments have are compiled as
+    one, of any length. A formula that holds a search for its nodes is worth compiling together, 5 s once on a machine,
+    for 2 instead of 20 microseconds a cell: once for cells of any dims. So is a long one of many cells, for 40 instead
+    of 400 nanoseconds, and one that NumPy has no function for, which would be computed number by number.
     """
     arguments = xr.align(*map(xr.DataArray, arguments), join="outer", copy=False)
     template = xr.broadcast(*arguments)[0]
-    arrays = [_spread(a, template.dims) for a in arguments]
+    having = {dim: tuple(dim in a.dims for a in arguments) for dim in template.dims}
+    axes = sorted(set(having.values()), reverse=True)  # dims that the same arguments have are one
+    dims = sorted(template.dims, key=lambda dim: axes.index(having[dim]))
+    sizes = [math.prod(template.sizes[dim] for dim in dims if having[dim] == axis) for axis in axes]
+    shapes = [[n if axis[k] else 1 for axis, n in zip(axes, sizes, strict=True)] for k in range(len(arguments))]
+    arrays = [_ordered(a, dims).reshape(shape) for a, shape in zip(arguments, shapes, strict=True)]
+    kinds = tuple(tuple(None if axis[k] else 1 for axis in axes) for k in range(len(arguments)))
     searches, slow = _kind(formula, len(arrays))
-    shapes = tuple(tuple(1 if n == 1 else None for n in a.shape) for a in arrays)
     if searches:
-        arrays = [np.broadcast_to(array, template.shape).ravel() for array in arrays]
-        shapes = ((None,),) * len(arrays)
-    values = _compiled(formula, shapes, searches or (slow and template.size >= MANY_CELLS))(*arrays)
-    values = values.reshape(template.shape) if searches else np.broadcast_to(values, template.shape)
-    return template.copy(data=values.copy())
+        arrays, kinds = [np.broadcast_to(array, sizes).ravel() for array in arrays], ((None,),) * len(arrays)
+    values = _compiled(formula, kinds, searches or (slow and template.size >= MANY_CELLS))(*arrays)
+    values = values.reshape(sizes) if searches else np.broadcast_to(values, sizes)
+    values = values.reshape([template.sizes[dim] for dim in dims])
+    return template.copy(data=values.transpose([dims.index(dim) for dim in template.dims]).copy())
 
 
-def _spread(argument: xr.DataArray, dims: tuple) -> np.ndarray:
-    """The values with an axis for each of the dims, of length 1 where they do not depend on it."""
-    values = argument.transpose(*(dim for dim in dims if dim in argument.dims)).values.astype(float)
-    return np.expand_dims(values, tuple(i for i, dim in enumerate(dims) if dim not in argument.dims))
+def _ordered(argument: xr.DataArray, dims: list) -> np.ndarray:
+    """The values, their axes in the order of the dims."""
+    return argument.transpose(*(dim for dim in dims if dim in argument.dims)).values.astype(float)
 
 
 @cache

@@ -13,6 +13,7 @@ from pymc_extras.prior import Prior
 from hbm_zoo.frames.inputs import largest
 from hbm_zoo.inference.chunks import each_group
 from hbm_zoo.inference.fits import efficiency, free, hyperparameters, proposals, thinned
+from hbm_zoo.inference.loo import relative_efficiency
 from hbm_zoo.inference.nodes import as_groups
 from hbm_zoo.inference.prior import log_likelihood, log_prior, prior
 from hbm_zoo.inference.summary import group_summary, rank_summary, summary_of_draws
@@ -34,10 +35,10 @@ def complete(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset, pri
 def add_groups(record: HierarchicalModel, tree: xr.DataTree, data: xr.Dataset) -> None:
     """Add to a fit the summary and the draws of its groups, known given its hyperparameters."""
     rng = np.random.default_rng(tree.attrs["seed"])
-    h = hyperparameters(tree)
-    summary = group_summary(record, tree.attrs["pooling"], h, data, efficiency(tree), proposals(tree))
+    h, worth = hyperparameters(tree), efficiency(tree)
+    summary = group_summary(record, tree.attrs["pooling"], h, data, worth, proposals(tree))
     if _tells_groups_apart(tree, data):
-        summary = summary.merge(rank_summary(_rank_draws(record, tree, h, data, rng), record.group))
+        summary = summary.merge(rank_summary(_rank_draws(record, tree, h, data, rng), record.group, worth))
     tree["group_summary"] = xr.DataTree(summary)
     _add_arrays(record, tree, data, rng)
 
@@ -53,7 +54,7 @@ def _complete_from_draws(record, tree, data, priors) -> None:
     draws = posterior[record.estimand].stack(sample=("chain", "draw")).reset_index("sample", drop=True)
     summary = summary_of_draws(record, draws.drop_vars(["chain", "draw"], errors="ignore"), data)
     if _tells_groups_apart(tree, data):
-        summary = summary.merge(rank_summary(draws, record.group))
+        summary = summary.merge(rank_summary(draws, record.group, relative_efficiency(posterior[[record.estimand]])))
     tree["group_summary"] = xr.DataTree(summary)
     sampled = record.write(data, tree.attrs["pooling"], tree.attrs["parameterization"], priors)
     every = slice(None, None, max(1, posterior.sizes["draw"] // PREDICTIVE_DRAWS))

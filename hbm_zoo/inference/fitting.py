@@ -116,8 +116,6 @@ def fit(
     pooling = choose(pooling, record.variants, "pooling")
     if parameterization is not None:
         choose(parameterization, record.variants[pooling], f"parameterization of {pooling} pooling")
-    if priors is not None and not isinstance(priors, Mapping):
-        raise ValueError(f"priors must be a mapping from a name to its Prior, got {type(priors).__name__}.")
     check_engine(engine, tune, sampler)
     check_sizes(draws=draws, chains=chains)
     data = record.data(frame, **options)

@@ -63,9 +63,7 @@ def refit(
 
 def sample(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
     """Draws of one pooling; none are needed where the pooling leaves no hyperparameter free."""
-    fixed = record.fixed[pooling](priors, data)
-    known = record.group_level.conditional is not None
-    if not (known and parameterization is None and set(fixed) >= set(record.parameters)):
+    if not _nothing_to_sample(record, data, pooling, parameterization, priors):
         return draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler)
     empty = xr.Dataset(coords={"chain": np.arange(settings["chains"]), "draw": np.arange(settings["draws"])})
     tree = xr.DataTree.from_dict({"posterior": empty})
@@ -73,18 +71,51 @@ def sample(record, data, pooling, parameterization, priors, settings, progressba
     return tree
 
 
+def _nothing_to_sample(record, data, pooling, parameterization, priors) -> bool:
+    """Whether no hyperparameter is left free, and groups are known given them."""
+    known = record.group_level.conditional is not None
+    return known and parameterization is None and set(record.fixed[pooling](priors, data)) >= set(record.parameters)
+
+
+def check_independent(record, data, pooling, parameterization, priors) -> None:
+    """Refuse a form that independent draws cannot be made of, before it is fitted many times.
+
+    Raises
+    ------
+    ValueError
+        If its unknowns are not few numbers.
+    """
+    form = parameterization or _default_form(record, pooling)
+    exact = _nothing_to_sample(record, data, pooling, parameterization, priors)
+    if not exact and _posterior(record, data, pooling, form, priors) is None:
+        raise ValueError(_not_independent(_many_numbers(form)))
+
+
+def _many_numbers(parameterization: str) -> str:
+    return f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
+
+
+def _not_independent(why: str) -> str:
+    return f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'."
+
+
+def _default_form(record: HierarchicalModel, pooling: str) -> str:
+    """The form that is sampled where none is asked for: the groups integrated out, if they can be."""
+    variants = record.variants[pooling]
+    return "marginalized" if "marginalized" in variants else next(iter(variants))
+
+
 def draw(record, data, pooling, parameterization, priors, settings, progressbar, sampler) -> xr.DataTree:
     """Draws of one variant by the engine that ``settings`` name; ``auto`` says why it took NUTS."""
-    variants, engine = record.variants[pooling], settings["engine"]
-    parameterization = parameterization or ("marginalized" if "marginalized" in variants else next(iter(variants)))
+    engine, parameterization = settings["engine"], parameterization or _default_form(record, pooling)
     posterior = _posterior(record, data, pooling, parameterization, priors)
     few, found = _posterior(record, on_few_nodes(record, data), pooling, parameterization, priors), None
     if posterior is None or few is None:
-        why = f"the {parameterization} form has arrays of unknowns, or more than {MOST_DIMENSIONS} numbers"
+        why = _many_numbers(parameterization)
     elif not (found := places(few)).tops:
         why, found = "no draw of the prior can have brought about the data", None
     if found is None and engine == "independent":
-        raise ValueError(f"No independent draws: {why}. Leave 'engine' out, or pass engine='nuts'.")
+        raise ValueError(_not_independent(why))
     if found is not None:
         why = "asked for"
         if engine != "nuts":
@@ -170,9 +201,7 @@ def _by_nuts(record, data, pooling, parameterization, priors, settings, progress
 def posterior_of(fit: xr.DataTree, data: xr.Dataset, model: HierarchicalModel | None = None) -> LogPosterior | None:
     """The log posterior of a fit's hyperparameters given prepared data; None where it is not of a few numbers."""
     record, pooling = model_of(fit, model), fit.attrs["pooling"]
-    variants = record.variants[pooling]
-    parameterization = "marginalized" if "marginalized" in variants else next(iter(variants))
-    return _posterior(record, data, pooling, parameterization, priors_of(fit))
+    return _posterior(record, data, pooling, _default_form(record, pooling), priors_of(fit))
 
 
 def _posterior(record, data, pooling, parameterization, priors) -> LogPosterior | None:

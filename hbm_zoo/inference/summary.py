@@ -171,7 +171,7 @@ def summary_of_draws(model: HierarchicalModel, draws: xr.DataArray, data: xr.Dat
     )
 
 
-def rank_summary(draws: xr.DataArray, group: str) -> xr.Dataset:
+def rank_summary(draws: xr.DataArray, group: str, worth: float = 1.0) -> xr.Dataset:
     """Ranks of the groups, 1 for the largest, ties shared, from joint draws [sample, group].
 
     Returns
@@ -179,14 +179,15 @@ def rank_summary(draws: xr.DataArray, group: str) -> xr.Dataset:
     xarray.Dataset
         ``rank`` (mean) with interval, ``p_best`` (largest) and ``p_top10`` (among the
         largest tenth), each with the Monte Carlo error of its mean under ``*_mcse``, as of
-        independent draws.
+        ``worth`` independent draws for each: those of the hyperparameters are worth so much, and groups given them
+        more, so that it is too large rather than too small.
     """
     axis = draws.get_axis_num(group)
     ranks = draws.copy(data=rankdata(-draws.values, axis=axis))
     interval = ranks.quantile(interval_tails(), "sample", skipna=False)
     name = interval_name()
     top = max(1, round(draws.sizes[group] / 10))
-    n = draws.sizes["sample"]
+    n = worth * draws.sizes["sample"]
     best, top10 = (ranks == 1).mean("sample"), (ranks <= top).mean("sample")
     return xr.Dataset(
         {

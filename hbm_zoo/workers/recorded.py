@@ -158,7 +158,7 @@ def _file_name(name: str) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """The same for equal values in any process: of frames, arrays, models, priors, functions, and plain Python.
+    """The same for equal values in any process: of frames, arrays, fits, models, priors, functions, and plain Python.
 
     Raises
     ------
@@ -185,6 +185,10 @@ def _canonical(value: Any) -> bytes:
             return b"frame:" + _canonical([value.attrs, columns, _column(value.index.to_series())])
         case xr.Dataset():
             return b"dataset:" + _canonical([value.attrs, {n: [v.dims, v.values] for n, v in value.variables.items()}])
+        case xr.DataTree():
+            parts = {name: of.to_dataset() for name, of in value.children.items()}
+            said = [_as_read(value.attrs), {name: _as_read(of.attrs) for name, of in parts.items()}]
+            return b"tree:" + _canonical([*said, {name: of.drop_attrs() for name, of in parts.items()}])
         case Mapping():
             return b"mapping:" + "".join(fingerprint(k) + fingerprint(v) for k, v in value.items()).encode()
         case list() | tuple():
@@ -196,7 +200,15 @@ def _canonical(value: Any) -> bytes:
         case _ if callable(value) and hasattr(value, "__qualname__"):
             name = f"{value.__module__}.{value.__qualname__}"
             return b"function:" + (name.encode() if _known_by_name(value) else _whole(value))
-    raise TypeError(f"Expected frames, arrays, models, priors, functions, numbers or text, got {type(value).__name__}.")
+    raise TypeError(
+        f"Expected frames, arrays, fits, models, priors, functions, numbers or text, got {type(value).__name__}."
+    )
+
+
+def _as_read(attrs: Mapping) -> dict[str, list]:
+    """Attributes as NetCDF gives them back, to which a number and a row of one are alike, and a truth is a number."""
+    rows = {name: np.atleast_1d(value) for name, value in attrs.items()}
+    return {name: (row.astype(float) if row.dtype.kind in "biuf" else row).tolist() for name, row in rows.items()}
 
 
 def _known_by_name(function: Callable) -> bool:

@@ -209,6 +209,9 @@ def test_the_same_to_the_bit_by_any_workers_and_gone_on_with(tmp_path, monkeypat
     last.unlink()
     assert alone.identical(places(folder=tmp_path / "half"))
     assert last.exists()
+    ten, of_seven = places(simulations=10), slice(7)
+    assert ten.isel(draw=of_seven).identical(alone)
+    assert ten.identical(places(simulations=10, folder=tmp_path / "half"))
     with ThreadPoolExecutor(2) as executor, warnings.catch_warnings():
         assert alone.identical(places(executor=executor))
 
@@ -236,6 +239,8 @@ def test_the_default_design_is_small():
         ({"simulations": 0}, "simulations must be a whole number, 1 or more, got 0"),
         ({"folder": "here", "random_seed": None}, "give random_seed as well"),
         ({"priors": {"tua": Prior("HalfNormal", sigma=1)}}, "no prior named 'tua'"),
+        ({"priors": [Prior("HalfNormal", sigma=1)]}, "priors must be a mapping from a name to its Prior, got list"),
+        ({"engine": "independent", "parameterization": "centered"}, "the centered form has arrays of unknowns"),
         ({"record": with_level(replicate=None)}, "calibrate needs how new data of a clinic come about"),
         ({"record": with_level(independent=False)}, "those of vaccine_clinics depend on one another"),
         ({"record": replace(MODEL, response="")}, "which column is the response"),

@@ -315,6 +315,26 @@ def test_a_refit_takes_little_along(three):
     fit = three["partial"]
     assert cross_validation.lean(fit).nbytes < fit.nbytes / 2
     piece = {"model": hz.hospital_readmission.MODEL, "left_out": 0, "seed": 5}
-    assert cross_validation.without_group(piece | {"fit": fit}) == cross_validation.without_group(
-        piece | {"fit": cross_validation.lean(fit)}
-    )
+    whole, light = (cross_validation.without_group(piece | {"fit": f}) for f in (fit, cross_validation.lean(fit)))
+    assert light.identical(whole)
+
+
+@pytest.mark.parametrize("question", ["new_group", "new_observation"])
+def test_refits_are_recorded_and_gone_on_with(three, three_tables, question, tmp_path, monkeypatch):
+    """Those of a fit that was read from its file, too; of another seed they are refused."""
+    fits = {name: three[name] for name in ("complete", "partial")}
+    expected = hz.compare_poolings(fits, question, 7)
+    pd.testing.assert_frame_equal(hz.compare_poolings(fits, question, 7, folder=tmp_path), expected, check_exact=True)
+    files = sorted(tmp_path.glob("**/*.nc"))
+    assert len(files) == (3 if question == "new_group" else 2 * SPLITS)
+    files[0].unlink()
+    three["partial"].to_netcdf(tmp_path / "partial.nc")
+    with xr.open_datatree(tmp_path / "partial.nc") as read:
+        fits["partial"] = read.load()
+    refits = []
+    refit = cross_validation.refit
+    monkeypatch.setattr(cross_validation, "refit", lambda *given, **how: refits.append(given) or refit(*given, **how))
+    pd.testing.assert_frame_equal(hz.compare_poolings(fits, question, 7, folder=tmp_path), expected, check_exact=True)
+    assert len(refits) == 1
+    with pytest.raises(ValueError, match="holds other work"):
+        hz.compare_poolings(fits, question, 8, folder=tmp_path)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 import hbm_zoo as hz
 from hbm_zoo.diagnostics.groups import probability_above
+from hbm_zoo.inference.fits import efficiency
+from hbm_zoo.inference.summary import rank_summary
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,17 @@ def test_ranks_are_a_permutation_on_average(three):
     assert table["rank"].sum() == pytest.approx(6)
     assert table["p_best"].sum() == pytest.approx(1)
     assert table["rank"].idxmin() == "Small"
+
+
+def test_errors_of_ranks_are_of_as_many_draws_as_the_hyperparameters_are_worth(three):
+    fit = three["partial"]
+    summary, worth = fit["group_summary"].to_dataset(), 1000 * efficiency(fit)
+    best = summary["p_best"]
+    assert worth < 990
+    np.testing.assert_allclose(summary["p_best_mcse"], np.sqrt(best * (1 - best) / worth))
+    draws = xr.DataArray(np.random.default_rng(1).normal(size=(40, 3)), dims=("sample", "hospital"))
+    few, many = rank_summary(draws, "hospital", 0.25), rank_summary(draws, "hospital")
+    np.testing.assert_allclose(few["rank_mcse"], 2 * many["rank_mcse"])
 
 
 def test_one_fit_alone_will_do(three):

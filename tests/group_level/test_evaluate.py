@@ -42,6 +42,29 @@ def test_what_does_not_depend_on_a_dim_is_computed_once_for_it():
     assert log.type.broadcastable == (True, False)
 
 
+def test_dims_that_the_same_arguments_have_are_one():
+    """Chains of draws, draws alone, and one of them are compiled once; each value is in its place."""
+
+    def formula(a, h, both):
+        return a - 2 * h + 3 * both
+
+    a, rng = by_label([1.0, 2.0, 3.0], "abc"), np.random.default_rng(1)
+    before = _compiled.cache_info().misses
+    for sizes in ({"chain": 2, "draw": 4}, {"sample": 5}, {"sample": 1}):
+        h = xr.DataArray(rng.normal(size=[*sizes.values()]), dims=[*sizes])
+        both = xr.DataArray(rng.normal(size=[*sizes.values(), 3]), {"g": [*"abc"]}, dims=[*sizes, "g"])
+        for arguments in (
+            (a, h, both),
+            (a, h, both.transpose("g", ...)),
+            (a, h, both.transpose(..., *reversed(sizes))),
+        ):
+            found = evaluate(formula, *arguments)
+            xr.testing.assert_allclose(found, a - 2 * h + 3 * both)
+            assert found.dims == ("g", *sizes)
+            assert found.values.flags.c_contiguous
+    assert _compiled.cache_info().misses == before + 1
+
+
 def test_of_many_cells_nothing_is_computed_number_by_number(monkeypatch):
     """NumPy has no softplus: of many cells it is compiled, of few it need not be."""
     asked = []

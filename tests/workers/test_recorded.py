@@ -60,6 +60,22 @@ def test_what_a_caller_has_made_is_known_by_all_that_it_is_made_of():
     assert fingerprint(times) == fingerprint(times)
 
 
+def test_a_fit_is_known_after_it_was_read(tmp_path):
+    """NetCDF makes a number of a row of one, and an array of an empty row."""
+    draws = xr.Dataset({"mu": ("draw", [0.5, 0.25]), "told": ("draw", [True, False])}, attrs={"rows": [], "one": ["a"]})
+    tree = xr.DataTree.from_dict({"posterior": draws})
+    tree.attrs |= {"seed": 1, "worth": 0.5, "why": ""}
+    tree.to_netcdf(tmp_path / "fit.nc")
+    with xr.open_datatree(tmp_path / "fit.nc") as file:
+        read = file.load()
+    assert fingerprint(read) == fingerprint(tree)
+    seed, row, value = tree.copy(), tree.copy(), tree.copy()
+    seed.attrs["seed"] = 2
+    row["posterior"].attrs["one"] = "b"
+    value["posterior"]["mu"] = value["posterior"]["mu"] + 1
+    assert len({fingerprint(one) for one in (tree, seed, row, value)}) == 4
+
+
 def times(factor):
     """A function that holds a number."""
     return lambda x: factor * x
