@@ -29,11 +29,11 @@ import xarray as xr
 from pytensor.gradient import disconnected_grad
 
 from hbm_zoo.group_level.any_simulator_rows import POWERS, emptied, joined, without_group
+from hbm_zoo.group_level.band_limited import Tabulated
 from hbm_zoo.group_level.discrepancy import posterior_factor, random_estimates, root, whitening
 from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.normal import LOG_2PI
-from hbm_zoo.group_level.one_dimension import Tabulated
 from hbm_zoo.group_level.populations import Normal
 
 KAPPA = "1 - Var(b | y, h) / s^2, the discrepancy not known; at the data at hand, where the simulator bends"

@@ -32,8 +32,8 @@ from pytensor import function
 from pytensor.gradient import disconnected_grad
 from scipy import special
 
+from hbm_zoo.group_level.band_limited import Tabulated
 from hbm_zoo.group_level.level import GroupLevel, summed
-from hbm_zoo.group_level.one_dimension import Tabulated
 from hbm_zoo.group_level.populations import Normal
 
 WIDE, NODES, MARKS = 24, 96, 9

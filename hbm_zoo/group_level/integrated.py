@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from hbm_zoo.group_level.band_limited import Tabulated
 from hbm_zoo.group_level.evaluate import evaluate
 from hbm_zoo.group_level.kept import last_kept
 from hbm_zoo.group_level.level import GroupLevel, integrated_numerically
-from hbm_zoo.group_level.one_dimension import NODES, Tabulated, log_marginal, tabulated
+from hbm_zoo.group_level.one_dimension import NODES, log_marginal, tabulated
 from hbm_zoo.group_level.populations import Increasing
 
 

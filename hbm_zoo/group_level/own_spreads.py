@@ -30,10 +30,10 @@ from pytensor import function
 from pytensor.gradient import disconnected_grad
 
 from hbm_zoo.group_level import normal, rows
+from hbm_zoo.group_level.band_limited import Tabulated
 from hbm_zoo.group_level.level import GroupLevel, summed
 from hbm_zoo.group_level.log_gamma import to_the_left, to_the_right
 from hbm_zoo.group_level.mixture_of_normals import MixtureOfNormals
-from hbm_zoo.group_level.one_dimension import Tabulated
 from hbm_zoo.group_level.populations import Normal
 
 STATISTICS = ["n", "y_bar", "SS"]

@@ -167,11 +167,22 @@ def tails(O, E, mu, cv):
 
 def _tails(O, E, mu, cv):
     m, v = E * mu, np.maximum(cv, LEAST_CV) ** 2
-    odds = m * v
-    poisson = special.gammaincc(O + 1, m), special.gammainc(np.maximum(O, 1), m)
-    mixed = (
-        special.betainc(1 / v, O + 1.0, 1 / (1 + odds)),
-        special.betainc(np.maximum(O, 1.0), 1 / v, odds / (1 + odds)),
-    )
-    lower, upper = (np.where(cv > LEAST_CV, *pair) for pair in zip(mixed, poisson, strict=True))
+    mixed = cv > LEAST_CV
+    if not np.any(mixed):
+        lower, upper = _tails_of_poisson(O, m)
+    elif np.all(mixed):
+        lower, upper = _tails_of_mixture(O, m, v)
+    else:
+        both = zip(_tails_of_mixture(O, m, v), _tails_of_poisson(O, m), strict=True)
+        lower, upper = (np.where(mixed, *pair) for pair in both)
     return lower, np.where(O > 0, upper, 1.0)
+
+
+def _tails_of_poisson(O, m):
+    return special.gammaincc(O + 1, m), special.gammainc(np.maximum(O, 1), m)
+
+
+def _tails_of_mixture(O, m, v):
+    odds = m * v
+    lower = special.betainc(1 / v, O + 1.0, 1 / (1 + odds))
+    return lower, special.betainc(np.maximum(O, 1.0), 1 / v, odds / (1 + odds))

@@ -51,6 +51,11 @@ def many_clinics(clinics):
     return pd.DataFrame({"clinic": np.arange(clinics), "effect": effect, "standard_error": error})
 
 
+def many_genes(genes):
+    """One in ten with an effect."""
+    return record_of("spike_slab_genes").simulate(np.random.default_rng(4), genes=genes)[0]
+
+
 EDGES = {
     **{
         f"{groups} alike, {m}": (m, alike(m, groups))
@@ -61,6 +66,7 @@ EDGES = {
     "4 alike, tissue_expression": ("tissue_expression", alike("tissue_expression", 4)),
     "correlation of 1": ("reaction_norms", on_one_line(12)),
     "20,000 clinics": ("vaccine_clinics", many_clinics(20_000)),
+    "20,000 genes": ("spike_slab_genes", many_genes(20_000)),
 }
 
 
