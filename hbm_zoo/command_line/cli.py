@@ -176,7 +176,8 @@ def compare(
     quiet
         Print the verdict alone, with what was noted in reading the data and the seed.
     """
-    from hbm_zoo.command_line.commands import Source, compare_poolings
+    from hbm_zoo.command_line.commands import compare_poolings
+    from hbm_zoo.command_line.source import Source
 
     how = tuple(columns or ()), tuple(option or ()), tuple(moderator or ())
     source = Source(data, dataset, reader, *how, drop_unusable, label)

@@ -12,8 +12,9 @@ from pymc_extras.prior import Prior
 
 import hbm_zoo as hz
 from hbm_zoo import zoo
-from hbm_zoo.command_line.commands import Source, compare_poolings
+from hbm_zoo.command_line.commands import compare_poolings
 from hbm_zoo.command_line.errors import BadInput
+from hbm_zoo.command_line.source import Source
 from hbm_zoo.frames.rules import FrameError
 from hbm_zoo.models.vaccine_clinics import MODEL
 from hbm_zoo.priors import moments

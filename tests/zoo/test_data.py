@@ -11,7 +11,7 @@ import pytest
 
 import hbm_zoo as hz
 from hbm_zoo import zoo
-from hbm_zoo.command_line.commands import Source
+from hbm_zoo.command_line.source import Source
 from hbm_zoo.fields import Shipped
 from hbm_zoo.models.vaccine_clinics import MODEL as vaccine_clinics
 
