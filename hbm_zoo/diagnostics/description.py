@@ -10,6 +10,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from hbm_zoo.model import Written
+from hbm_zoo.words import listed
 
 
 def describe_pooling(model: pm.Model) -> str:
@@ -108,7 +109,7 @@ def _sentence(model: pm.Model, variable: Variable, parts: list, through: list, d
     if not dims:
         raise ValueError(f"The structure is not known: {variable.name} is computed by group but has no dims.")
     written = _written(model)
-    dim = written.record.group if written and written.record.group in dims else dims[0]
+    dim = written.record.group if written and written.record.group in dims else listed(dims)
     made = f", made of {_names(parts)}," if parts != [variable] else ""
     if not through:
         return f"{variable.name}{made} is drawn for each {dim} alone, with a prior fixed in advance: no pooling."

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from pymc_extras.prior import Prior
 
-from hbm_zoo.diagnostics.rescaled import scaled, with_priors
+from hbm_zoo.diagnostics.rescaled import check_scales, scaled, with_priors
 from hbm_zoo.inference.chunks import log_joint
 from hbm_zoo.inference.fits import (
     Fits,
@@ -58,7 +58,8 @@ def evidence(
     ------
     ValueError
         If a pooling is missing; complete pooling is not partial pooling with spreads of 0; a spread's prior has no
-        density at 0, or an infinite one, so that the two are not nested; or its family has no scale that is known here.
+        density at 0, or an infinite one, so that the two are not nested; or it has no scale that is known here, and
+        another than 1 is asked for.
 
     Notes
     -----
@@ -80,11 +81,12 @@ def evidence(
     if not {"complete", "partial"} <= set(of):
         raise ValueError(f"evidence needs fits of complete and of partial pooling; got {', '.join(fits)}.")
     record, partial = model_of(of["partial"], model), of["partial"]
-    spreads = spreads_of(record, of["complete"], partial)
+    check_scales(scales)
+    spreads, used = spreads_of(record, of["complete"], partial), priors_of(partial)
     lumped, error = _log_evidence(record, of["complete"])
     rows = {}
     for scale in scales:
-        priors = {name: scaled(name, priors_of(partial)[name], scale) for name in spreads}
+        priors = {name: used[name] if scale == 1 else scaled(name, used[name], scale) for name in spreads}
         fit = partial if scale == 1 else with_priors(record, partial, priors)
         differing, mcse = _log_evidence(record, fit)
         said = ", ".join(f"{name} ~ {describe(prior)}" for name, prior in priors.items())
@@ -98,7 +100,7 @@ def evidence(
     own = partial["group_summary"]["own"].transpose(record.group, ...).values
     alike = bool((own == own[:1]).all())
     sentence = _sentence(table, spreads, plural(word(partial, record.group)) + of_same, alike)
-    table.attrs["scale"] = of_these_data(record, prepared(partial), priors_of(partial), spreads)
+    table.attrs["scale"] = of_these_data(record, prepared(partial), used, spreads)
     table.attrs["verdict"] = " ".join([sentence, *([f"The {table.attrs['scale']}."] if table.attrs["scale"] else [])])
     return table
 

@@ -64,10 +64,11 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     (Holm 1979, Scand J Stat 6:65-70). The rate was measured, and the power: docs/checks.md of the package.
 
     Each p value is of the same statistic on data that the fit made and that were fitted again, by the top of their
-    posterior: no data are used twice. Replicates end when each tail of each check was reached ten times, with fifty a
-    check at most (Besag & Clifford 1991, Biometrika 78:301-304). "outlying" needs none: what the others expect of a
-    group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however they
-    depend on one another. Its p value is that of the group that lies farthest out.
+    posterior. The fit that makes them has seen the data, so that what it adapts to, a spread above all, seldom looks
+    odd: p values are too large, if anything. Replicates end when each tail of each check was reached ten times, with
+    fifty a check at most (Besag & Clifford 1991, Biometrika 78:301-304). "outlying" needs none: what the others expect
+    of a group is known in closed form, the places of the groups are uniform one by one, and Holm's rule holds however
+    they depend on one another. Its p value is that of the group that lies farthest out.
 
     Integrals of `population_pk`, `reaction_networks` and `variance_components` have nodes where the data of a fit are:
     replicates are of the same groups, and not fitted again. Data are used twice there, which makes p too large, if

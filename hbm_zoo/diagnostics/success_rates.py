@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from hbm_zoo.frames.labels import like, text
 from hbm_zoo.frames.rules import FrameError, check, count, label
-from hbm_zoo.inference.fits import Fits, check_together, hyperparameters, model_of, prepared
+from hbm_zoo.inference.fits import Fits, check_together, efficiency, hyperparameters, model_of, prepared
 from hbm_zoo.model import HierarchicalModel
 
 LATER = {
@@ -37,7 +37,8 @@ def score(fits: Fits, later: pd.DataFrame, model: HierarchicalModel | None = Non
         One row a pooling, and ``own`` for the raw rates. ``rmse``, the root mean square over units of the
         estimated less the later rate [share]. ``log_score`` [nats], the sum over units of the log predictive density
         of the later counts given the earlier ones, averaged over draws of the hyperparameters, and ``mcse``,
-        its Monte Carlo error as of independent draws; raw rates have none.
+        its Monte Carlo error, as of as many independent draws as those of the hyperparameters are worth; raw rates
+        have none.
 
     Raises
     ------
@@ -86,5 +87,5 @@ def _log_score(record: HierarchicalModel, fit: xr.DataTree, new: xr.Dataset, see
     new = new.assign_coords({record.group: seen[record.group].values})
     each = level.log_predictive(hyperparameters(fit), new, seen).transpose("sample", ...).values
     mean = logsumexp(each, axis=0) - np.log(len(each))
-    relative = np.exp(each - mean).std(axis=0) / np.sqrt(len(each))
-    return {"log_score": float(mean.sum()), "mcse": float(np.sqrt((relative**2).sum()))}
+    of_draws = np.exp(each - mean).sum(axis=1)  # what each adds to all units together, which move with it
+    return {"log_score": float(mean.sum()), "mcse": float(of_draws.std() / np.sqrt(len(each) * efficiency(fit)))}

@@ -321,15 +321,14 @@ def control_limits(target, expected, probability):
     """Ends between which O/E falls by chance, were every rate ratio the target.
 
     Poisson limits, between whole counts by interpolation (Spiegelhalter 2005, Stat Med 24:1185-1202,
-    appendix).
+    appendix), each so that no more than its tail lies beyond: the upper one is between the last count that is
+    likely enough and the next.
     """
-
-    def limit(tail):
-        count = stats.poisson.ppf(tail, target * expected)
-        excess = stats.poisson.cdf(count, target * expected) - tail
-        return np.maximum(count - excess / stats.poisson.pmf(count, target * expected), 0) / expected
-
-    return limit((1 - probability) / 2), limit((1 + probability) / 2)
+    mean, tail = target * expected, (1 - probability) / 2
+    low, high = stats.poisson.ppf(tail, mean), stats.poisson.isf(tail, mean)
+    below = low - (stats.poisson.cdf(low, mean) - tail) / stats.poisson.pmf(low, mean)
+    above = high + (stats.poisson.sf(high - 1, mean) - tail) / stats.poisson.pmf(high, mean)
+    return np.maximum(below, 0) / expected, above / expected
 
 
 def fixed_in_advance(priors, data):

@@ -43,7 +43,7 @@ def plot_funnel(fits: Fits, model: HierarchicalModel | None = None) -> Figure:
     -------
     matplotlib.figure.Figure
         Own estimates and, over them, those of partial pooling. The target is complete pooling's
-        estimate, and 95 % and 99.8 % of groups like it stay within the limits. Groups beyond
+        estimate, and 95 % and 99.8 % of groups like it, or more of counts, stay within the limits. Groups beyond
         99.8 % are named, the 20 furthest out if there are more; all are, if they are at most 20.
 
     Raises

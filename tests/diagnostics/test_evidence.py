@@ -131,6 +131,7 @@ def test_what_is_not_nested_is_refused(fits):
         Prior("HalfStudentT", nu=3, sigma=2),
         Prior("Uniform", lower=0, upper=3),
         Prior("Weibull", alpha=1, beta=2),
+        Prior("InverseGamma", alpha=2, beta=3),
         Prior("Exponential", lam=2),
         Prior("Gamma", alpha=1, beta=3),
     ],
@@ -140,5 +141,7 @@ def test_a_prior_on_another_scale_has_its_quantiles_there(prior):
 
 
 def test_a_family_without_a_known_scale_is_refused():
-    with pytest.raises(ValueError, match=r"Beta\(alpha=1, beta=2\) of 'tau' is not known here, only of HalfNormal"):
-        scaled("tau", Prior("Beta", alpha=1, beta=2), 2)
+    known = r" of 'tau' is not known here, only of HalfNormal\(sigma\), "
+    for prior, said in ((Prior("Beta", alpha=1, beta=2), "alpha=1, beta=2"), (Prior("HalfNormal", tau=4), "tau=4")):
+        with pytest.raises(ValueError, match=rf"\({said}\){known}"):
+            scaled("tau", prior, 2)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from pymc_extras.prior import Prior
 from scipy import stats
 
 import hbm_zoo as hz
@@ -75,6 +76,54 @@ def test_with_many_trials_none_does_and_the_worst_is_named():
     assert worst.max() < 0.5
     assert table.attrs["verdict"].startswith("No prior decides")
     assert f"by {worst.max():.2f} posterior sd at most (prior of {worst.idxmax()})" in table.attrs["verdict"]
+
+
+def test_a_prior_that_is_the_same_everywhere_has_no_powers_and_one_between_two_ends_no_scale():
+    """The default of a mean rate: half of it would cut the data off, and no power of it is another prior."""
+    table = hz.sensitivity(hz.fit("success_rates", hz.load_data("baseball"), random_seed=1, progressbar=False))
+    assert table.attrs["left_out"] == ["mu"]
+    assert table.index.get_level_values("parameter").unique().tolist() == ["as it is", "phi"]
+    said = "The prior of phi does not decide: ", "The prior of mu (Uniform(lower=0, upper=1)) was not looked at"
+    assert all(each in table.attrs["verdict"] for each in said)
+    flat = hz.sensitivity(clinics_fit(priors={"tau": Prior("Uniform", lower=0, upper=3)}), scales=[2.0])
+    assert flat.loc[("tau", 2.0), ["prior", "power"]].tolist() == ["Uniform(lower=0, upper=6)", 0.0]
+    assert flat.loc[("mu", 2.0), "power"] > 0
+
+
+def test_a_prior_that_was_not_looked_at_is_said():
+    """It may be the one that decides."""
+    odd = {"tau": Prior("Beta", alpha=2, beta=2), "mu": Prior("Normal", mu=0, tau=1)}
+    table = hz.sensitivity(clinics_fit(priors=odd))
+    assert table.attrs["left_out"] == ["mu", "tau"]
+    assert table.attrs["verdict"] == (
+        "Nothing is known of which prior decides. The prior of mu (Normal(mu=0, tau=1)) and tau (Beta(alpha=2, "
+        "beta=2)) was not looked at: no scale of it is known here."
+    )
+
+
+@pytest.mark.parametrize(
+    ("prior", "scale", "support", "ends"),
+    [
+        (Prior("Uniform", lower=50, upper=100), 0.5, (-np.inf, np.inf), (62.5, 87.5)),
+        (Prior("Uniform", lower=-4, upper=0), 0.5, (-np.inf, np.inf), (-2, 0)),
+        (Prior("Uniform", lower=1, upper=3), 2.0, (0, np.inf), (0, 4)),
+        (Prior("Uniform", lower=1, upper=3), 2.1, (0, np.inf), "On 2.1 times its scale .* of 'x' leaves its support"),
+        (Prior("Uniform", lower=0.2, upper=0.8), 0.5, (0, 1), "of 'x', which lies between two ends, has no scale"),
+    ],
+)
+def test_a_uniform_prior_grows_about_its_end_at_0_or_its_middle(prior, scale, support, ends):
+    if isinstance(ends, str):
+        with pytest.raises(ValueError, match=ends):
+            scaled("x", prior, scale, support)
+    else:
+        assert tuple(scaled("x", prior, scale, support).parameters.values()) == pytest.approx(ends)
+
+
+def test_the_verdict_looks_at_the_priors_of_rates():
+    """Five units whose spread the prior of phi decides: once nothing was said, for the prior of mu has no powers."""
+    frame = pd.DataFrame({"unit": [*"abcde"], "successes": [1, 9, 2, 10, 4], "trials": 12})
+    fits = hz.fit_poolings("success_rates", frame, random_seed=1, progressbar=False)
+    assert "with its scale halved or doubled estimates move, by that of phi" in " ".join(hz.verdict(fits))
 
 
 def test_without_a_free_hyperparameter_there_is_no_prior_to_look_at():

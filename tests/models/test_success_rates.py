@@ -448,6 +448,21 @@ def test_surgical_hospitals_agree_with_jags():
         assert float(summary["sd"][j]) == pytest.approx(known["sd"], rel=0.05)
 
 
+@pytest.mark.parametrize("pooling", ["complete", pytest.param("partial", marks=pytest.mark.long)])
+def test_the_error_of_a_score_knows_that_units_move_together(pooling):
+    """Later rates are all lower: a draw of mu that is low is better for every unit."""
+    rng = np.random.default_rng(3)
+    n, p = rng.integers(30, 120, 25), rng.beta(45, 15, 25)
+    frame = pd.DataFrame({"unit": range(25), "successes": rng.binomial(n, p), "trials": n})
+    late = frame.assign(successes=rng.binomial(n, p - 0.06))
+    rows = [
+        rates.score(hz.fit("success_rates", frame, pooling, random_seed=seed, progressbar=False), late).loc[pooling]
+        for seed in range(12)
+    ]
+    scores, errors = (np.array([row[name] for row in rows]) for name in ("log_score", "mcse"))
+    assert 0.5 < errors.mean() / scores.std(ddof=1) < 3  # were they apart it would be 0.43, and 0.24
+
+
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.97])
 def test_limits_of_chance_are_alike_for_successes_and_failures(target):
     """Of rates all at the target 5 % at most lie beyond; all successes do not, where they are likely."""

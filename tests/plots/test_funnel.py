@@ -11,18 +11,20 @@ import hbm_zoo as hz
 
 
 @pytest.mark.parametrize("probability", [0.95, 0.998])
-def test_hospital_limits_lie_between_poisson_quantiles(probability):
-    """With whole counts no limit has exactly the probability: it lies between the counts that bracket it."""
-    expected, target = np.geomspace(0.3, 5000, 60), 1.1
-    for limit, tail in zip(
-        hz.hospital_readmission.MODEL.extras.control_limits(target, expected, probability),
-        ((1 - probability) / 2, (1 + probability) / 2),
-        strict=True,
-    ):
-        count = stats.poisson.ppf(tail, target * expected)
-        assert np.all(limit * expected <= count + 1e-9)
-        assert np.all(limit * expected >= np.maximum(count - 1, 0) - 1e-9)
-        np.testing.assert_allclose(limit[-1], target + stats.norm.ppf(tail) * np.sqrt(target / 5000), rtol=2e-3)
+def test_beyond_hospital_limits_lies_no_more_than_chance_leaves_there(probability):
+    """With whole counts no limit has exactly the probability: within is the last count that is likely enough."""
+    expected, target, tail = np.geomspace(0.003, 5000, 200), 1.1, (1 - probability) / 2
+    lower, upper = (
+        limit * expected for limit in hz.hospital_readmission.MODEL.extras.control_limits(target, expected, probability)
+    )
+    below, above = np.ceil(lower - 1e-9) - 1, np.floor(upper + 1e-9)
+    mean = target * expected
+    assert np.all(stats.poisson.cdf(below, mean) <= tail)
+    assert np.all(stats.poisson.sf(above, mean) <= tail)
+    assert np.all((below < 0) | (stats.poisson.cdf(below + 1, mean) > tail - 1e-12))
+    assert np.all(stats.poisson.sf(above - 1, mean) > tail - 1e-12)
+    for limit, q in ((lower[-1], tail), (upper[-1], 1 - tail)):
+        np.testing.assert_allclose(limit, mean[-1] + stats.norm.ppf(q) * np.sqrt(mean[-1]), rtol=2e-3)
 
 
 def test_clinic_limits_are_normal_quantiles():

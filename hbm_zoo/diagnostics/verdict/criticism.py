@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -77,21 +76,26 @@ def differ_at_all(record: HierarchicalModel, fits: Fits, checks: pd.DataFrame | 
         return []
     try:
         spreads_of(record, of["complete"][1], of["partial"][1])
-        if not _costs_little(record, of["partial"][1]):
-            return [
-                f"How strong the evidence is that {_groups(record, of['partial'][1])} differ is not asked here: {ASK}."
-            ]
-        table = _quietly(evidence, dict(of.values()), model=record)
-    except np.linalg.LinAlgError as error:  # a ValueError, but nothing that was refused
-        return [f"How strong the evidence is that groups differ could not be computed ({error})."]
     except ValueError:
         return []  # complete pooling is no special case of partial pooling
+    how_strong = f"How strong the evidence is that {_groups(record, of['partial'][1])} differ"
+    if not _costs_little(record, of["partial"][1]):
+        return [f"{how_strong} is not asked here: {ASK}."]
+    try:
+        table = _quietly(evidence, dict(of.values()), model=record)
+    except ValueError as error:
+        return [f"{how_strong} could not be computed ({_clause(error)})."]
     factor, mcse = table.loc[1.0, ["log_bayes_factor", "mcse"]]
     narrow, wide = (table["log_bayes_factor"][scale] for scale in (0.5, 2.0))
     said = f"log Bayes factor {factor:.1f} nats, MCSE {mcse:.2f}; prior halved {narrow:.1f}, doubled {wide:.1f}"
     classical = _classical(record, checks, *of["complete"])
     scale = f"; the {table.attrs['scale']}" if table.attrs["scale"] else ""
     return [f"{table.attrs['verdict'].partition(':')[0]} ({said}{classical}{scale})."]
+
+
+def _clause(error: ValueError) -> str:
+    """What an error says, within a sentence."""
+    return str(error).removesuffix(".")
 
 
 def _groups(record: HierarchicalModel, partial: xr.DataTree) -> str:
@@ -123,10 +127,8 @@ def deciding_prior(record: HierarchicalModel, partial: xr.DataTree) -> list[str]
         return []
     try:
         table = _quietly(sensitivity, partial, model=record)
-    except np.linalg.LinAlgError as error:
-        return [f"look at the priors by hand: what moves with their scales could not be computed ({error})"]
-    except ValueError:
-        return []
+    except ValueError as error:
+        return [f"look at the priors by hand: what moves with their scales could not be computed ({_clause(error)})"]
     moved = table.drop(index="as it is", level="parameter")[["moved", "groups_moved"]].max(axis=1)
     by_prior = moved.groupby(level="parameter", sort=False).max()
     deciding = by_prior[by_prior > DECIDES]
