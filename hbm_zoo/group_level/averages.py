@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,16 +30,31 @@ def quantile(population: Population, p: float) -> xr.DataArray:
     >>> round(quantile(two, 0.05).item(), 3), round(quantile(two, 0.95).item(), 3)
     (-1.641, 1.641)
     """
+    (found,) = quantiles(population, [p])
+    return found
+
+
+def quantiles(population: Population, probabilities: Sequence[float]) -> list[xr.DataArray]:
+    """Several quantiles, with what they share."""
     cells, template = population.cells()
     average = _Average(cells, *(values.transpose("sample", "cell").values for values in (cells.mean, cells.sd)))
-    result, free = np.quantile(average.mean, p, axis=0), (average.sd > 0).any(axis=0)
-    ends = np.full((2, free.size), [[-np.inf], [np.inf]])
-    if cells.atom is not None and free.any():
-        result[:] = cells.atom
-        free, ends = _beside_the_atom(average, p)
+    free = (average.sd > 0).any(axis=0)
+    around = _around_the_atom(average) if cells.atom is not None and free.any() else None
+    return [template.copy(data=_at(average, p, free, around).reshape(template.shape)) for p in probabilities]
+
+
+def _at(average: _Average, p: float, free: np.ndarray, around: np.ndarray | None) -> np.ndarray:
+    """The quantile of each cell: of those that are not free, of the draws."""
+    if around is None:
+        result, ends = np.empty(free.size), np.full((2, free.size), [[-np.inf], [np.inf]])
+        if not free.all():
+            result[~free] = np.quantile(average.mean[:, ~free], p, axis=0)
+    else:
+        result = np.full(free.size, average.cells.atom)
+        free, ends = _beside_the_atom(average.cells.atom, around, p)
     if free.any():
         result[free] = average.of(np.flatnonzero(free)).root(p, *ends[:, free])
-    return template.copy(data=result.reshape(template.shape))
+    return result
 
 
 def exceedance(population: Population, threshold: float) -> xr.DataArray:
@@ -49,13 +65,17 @@ def exceedance(population: Population, threshold: float) -> xr.DataArray:
     return beyond.mean("sample")
 
 
-def _beside_the_atom(average: _Average, p: float) -> tuple[np.ndarray, np.ndarray]:
+def _around_the_atom(average: _Average) -> np.ndarray:
+    """Probabilities [2, cell] below the atom, and up to it."""
+    ends = np.nextafter(average.cells.atom, -np.inf), average.cells.atom
+    return np.stack([average.cdf(np.full(average.sd.shape[1], end)) for end in ends])
+
+
+def _beside_the_atom(atom: float, around: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray]:
     """The cells whose quantile is not exactly there, and the ends [2, cell] of the side where it is."""
-    atom = average.cells.atom
-    before = np.nextafter(atom, -np.inf)
-    below, up_to = (average.cdf(np.full(average.sd.shape[1], at)) for at in (before, atom))
-    ends = np.stack([np.where(p > up_to, atom, -np.inf), np.where(p <= below, before, np.inf)])
-    return ~((below < p) & (p <= up_to)), ends
+    below, up_to = around
+    ends = np.where(p > up_to, atom, -np.inf), np.where(p <= below, np.nextafter(atom, -np.inf), np.inf)
+    return ~((below < p) & (p <= up_to)), np.stack(ends)
 
 
 @dataclass(frozen=True)

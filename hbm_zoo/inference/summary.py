@@ -15,7 +15,7 @@ import xarray as xr
 from arviz_base import rcParams
 from scipy.stats import rankdata
 
-from hbm_zoo.group_level.averages import exceedance, quantile
+from hbm_zoo.group_level.averages import exceedance, quantiles
 from hbm_zoo.inference.chunks import CELLS_AT_ONCE, each_group
 from hbm_zoo.inference.fits import thinned
 from hbm_zoo.inference.loo import leave_one_out
@@ -118,23 +118,23 @@ def _summarise(
     level = model.group_level
     parameter = level.conditional(h, data)
     posterior = level.of_estimand(parameter, data)
-    lower, upper = interval_tails()
-    name = interval_name()
+    tails, name = interval_tails(), interval_name()
     mean, spread = xr.broadcast(posterior.mean, posterior.sd)
     kappa = level.reliability(h, data)
+    of_kappa = kappa.quantile(tails, "sample", skipna=False).drop_vars("quantile")
     further = level.expectations(h, data) if level.expectations else {}
     log_likelihood = average(level.expected_log_likelihood(h, data))
     at_the_mean = level.log_likelihood(average(parameter.mean), plug_in, data)
-    of_few = posterior if few is h else level.after(few, data)
+    lower, upper = quantiles(posterior if few is h else level.after(few, data), tails)
     return xr.Dataset(
         {
             "mean": average(mean),
             "sd": np.sqrt(average(spread**2) + mean.var("sample", skipna=False)),
-            f"{name}_lb": quantile(of_few, lower),
-            f"{name}_ub": quantile(of_few, upper),
+            f"{name}_lb": lower,
+            f"{name}_ub": upper,
             "kappa": average(kappa),
-            f"kappa_{name}_lb": kappa.quantile(lower, "sample", skipna=False).drop_vars("quantile"),
-            f"kappa_{name}_ub": kappa.quantile(upper, "sample", skipna=False).drop_vars("quantile"),
+            f"kappa_{name}_lb": of_kappa.isel(quantile=0),
+            f"kappa_{name}_ub": of_kappa.isel(quantile=1),
             "mean_log_likelihood": log_likelihood,
             "fixed_log_likelihood": at_the_mean.isel(sample=0, drop=True, missing_dims="ignore"),
         }
