@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,12 @@ import pandas as pd
 import xarray as xr
 
 from hbm_zoo.diagnostics.cross_validation import ALONE, SPLITS, Scores, new_group, same_group_halves, same_group_rows
+from hbm_zoo.inference.arguments import settled_seed
 from hbm_zoo.inference.fits import Fits, check_together, model_of, prepared, priors_of, word
 from hbm_zoo.model import POOLINGS, HierarchicalModel
 from hbm_zoo.priors import describe
 from hbm_zoo.words import choose, plural, with_article
+from hbm_zoo.workers.recorded import file_name
 
 GROUPS_FOR_SIGNIFICANCE = 10
 
@@ -38,7 +40,7 @@ QUESTIONS = {
 def compare_poolings(
     fits: Fits,
     question: str = "new_group",
-    random_seed: int = 0,
+    random_seed: int | None = 0,
     model: HierarchicalModel | None = None,
     executor: Executor | None = None,
     workers: int = 1,
@@ -49,11 +51,11 @@ def compare_poolings(
     Parameters
     ----------
     fits : dict of str to xarray.DataTree
-        As `fit_poolings` returns them.
+        As `fit_poolings` returns them, or any of the same model and data by their names: of several options, say.
     question : {"new_group", "new_observation"}
         A group not seen before, or the same group again. The two are never mixed.
-    random_seed : int
-        Seed of refits and of random halves.
+    random_seed : int, optional
+        Seed of refits and of random halves; drawn if None.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
     executor, workers, folder
@@ -98,28 +100,30 @@ def compare_poolings(
     """
     choose(question, QUESTIONS, "question")
     fits = {name: fit for name, fit in check_together(fits).items() if fit.attrs["pooling"] in POOLINGS}
-    record = model_of(next(iter(fits.values())), model)
+    records = {name: model_of(fit, model) for name, fit in fits.items()}  # options may differ from fit to fit
+    record, seed = next(iter(records.values())), settled_seed(random_seed)
     level = record.ask("compare_poolings", "log_left_out")
     unit = word(next(iter(fits.values())), record.group)
     circular = prepared(next(iter(fits.values()))).attrs.get("circular")
 
     def by(*of: str) -> Callable:
-        return partial(ALONE, executor=executor, workers=workers, folder=folder and Path(folder, question, *of))
+        inside = map(file_name, of)
+        return partial(ALONE, executor=executor, workers=workers, folder=folder and Path(folder, question, *inside))
 
     if question == "new_group":
         if circular:
             raise ValueError(circular)
-        scores = {name: new_group(record, fit, random_seed, by(name)) for name, fit in fits.items()}
+        scores = {name: new_group(records[name], fit, seed, by(name)) for name, fit in fits.items()}
         method = ""
     elif level.leave_row_out is not None:
-        scores = {name: same_group_rows(record, fit, random_seed, by(name)) for name, fit in fits.items()}
+        scores = {name: same_group_rows(records[name], fit, seed, by(name)) for name, fit in fits.items()}
         method, unit = "leave one row out, given the other rows", "row"
     elif record.extras.thin is not None:
-        scores = same_group_halves(record, fits, random_seed, by())
+        scores = same_group_halves(records, fits, seed, by())
         method = f"one random half predicts the other, {SPLITS} splits"
     else:
         raise ValueError(f"{record.name} says neither how to leave a row out nor how to halve its data.")
-    table, fit = _table(record, fits, scores, question), next(iter(fits.values()))
+    table, fit = _table(records, fits, scores, question), next(iter(fits.values()))
     table.attrs["unit"] = unit
     table.attrs["question"] = _asked(record, question, word(fit, record.group), method)
     table.columns.name = table.attrs["question"]
@@ -132,11 +136,13 @@ def _asked(record: HierarchicalModel, question: str, group: str, method: str) ->
     return QUESTIONS[question].format(group=group, left_out=left_out, method=method)
 
 
-def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], question: str) -> pd.DataFrame:
+def _table(
+    records: Mapping[str, HierarchicalModel], fits: Fits, scores: dict[str, Scores], question: str
+) -> pd.DataFrame:
     asked = [name for name, fit in fits.items() if question != "new_group" or fit.attrs["pooling"] != "none"]
     ranked = [name for name in asked if not np.isnan(scores[name].total)]
     ranked.sort(key=lambda name: -scores[name].total)
-    one = next(iter(fits.values()))
+    record, one = next(iter(records.values())), next(iter(fits.values()))
     independent, reason = record.group_level.independent_in(prepared(one)), no_standard_error(record, one)
     rows = {}
     for name in [*ranked, *(name for name in fits if name not in ranked)]:
@@ -148,8 +154,8 @@ def _table(record: HierarchicalModel, fits: Fits, scores: dict[str, Scores], que
             **_behind(score, best, bool(reason)),
             "mcse": score.monte_carlo_error,
             **{column: getattr(score, column) for column in ("p", "max_k_hat", "refits")},
-            **_deviance(record, fits[name]),
-            "note": _unranked(record, fits[name], question, score)
+            **_deviance(records[name], fits[name]),
+            "note": _unranked(records[name], fits[name], question, score)
             or (f"{reason} of a difference" if reason and len(fits) > 1 else ""),
         }
     table = pd.DataFrame(rows).T.infer_objects()

@@ -24,7 +24,7 @@ from hbm_zoo.inference.nodes import apart, with_nodes
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import CELLS_LEFT_OUT, LEAST_DRAWS, affordable, most_draws
 from hbm_zoo.model import HierarchicalModel
-from hbm_zoo.workers.run import run
+from hbm_zoo.workers.run import run, seed_of
 
 GROUPS_FOR_BRUTE_FORCE = 20
 CELLS_OF_A_REFIT = 100
@@ -171,7 +171,10 @@ def _one_by_one(task: Callable, record, fit, which: np.ndarray, seed: int, by: C
     if not which.size:
         return np.empty(0), np.empty(0)
     light = lean(fit)
-    pieces = {str(j): {"model": record, "fit": light, "left_out": int(j), "seed": seed + int(j)} for j in which}
+    pieces = {
+        str(j): {"model": record, "fit": light, "left_out": int(j), "seed": seed_of(seed, f"without {j}")}
+        for j in which
+    }
     found = [*by(task, pieces).values()]
     return tuple(np.array([float(each[name]) for each in found]) for name in ("elpd", "mcse"))
 
@@ -251,16 +254,19 @@ def same_group_rows(record: HierarchicalModel, fit: xr.DataTree, seed: int, by: 
     )
 
 
-def same_group_halves(record: HierarchicalModel, fits: Fits, seed: int, by: Callable = ALONE) -> dict[str, Scores]:
+def same_group_halves(
+    records: Mapping[str, HierarchicalModel], fits: Fits, seed: int, by: Callable = ALONE
+) -> dict[str, Scores]:
     """Elpd of one random half of the data given the other, averaged over splits.
 
     What is known after the first half is the population that the second half comes from.
     """
     rng = np.random.default_rng(seed)
     data, _ = apart(prepared(next(iter(fits.values()))))
-    halves = [record.extras.thin(rng, data) for _ in range(SPLITS)]
+    halves = [next(iter(records.values())).extras.thin(rng, data) for _ in range(SPLITS)]
+    seeds = [seed_of(seed, f"half {split}") for split in range(SPLITS)]
     pieces = {
-        f"{name} {split}": {"model": record, "fit": lean(fit), "halves": halves[split], "seed": seed + split}
+        f"{name} {split}": {"model": records[name], "fit": lean(fit), "halves": halves[split], "seed": seeds[split]}
         for name, fit in fits.items()
         for split in range(SPLITS)
     }

@@ -22,6 +22,7 @@ from hbm_zoo.inference.fits import (
     model_of,
     prepared,
     priors_of,
+    settings,
     word,
 )
 from hbm_zoo.inference.free_parameters import FreeParameters, log_density, log_evidence
@@ -83,6 +84,7 @@ def evidence(
     record, partial = model_of(of["partial"], model), of["partial"]
     check_scales(scales)
     spreads, used = spreads_of(record, of["complete"], partial), priors_of(partial)
+    _check_shared(of["complete"], partial, spreads)
     lumped, error = _log_evidence(record, of["complete"])
     rows = {}
     for scale in scales:
@@ -139,6 +141,22 @@ def spreads_of(record: HierarchicalModel, complete: xr.DataTree, partial: xr.Dat
                 "pooling takes for certain: no Bayes factor compares the two. Give it a half-normal, say."
             )
     return spreads
+
+
+def _check_shared(complete: xr.DataTree, partial: xr.DataTree, spreads: list[str]) -> None:
+    """Refuse fits that differ in more than the spreads: a Bayes factor would tell of that."""
+    if settings(complete) != settings(partial):
+        raise ValueError(
+            f"evidence compares fits of the same options: that of complete pooling has {settings(complete) or 'none'}, "
+            f"that of partial pooling {settings(partial) or 'none'}."
+        )
+    lumped, differing = priors_of(complete), priors_of(partial)
+    for name in free(complete):
+        if name not in spreads and describe(lumped[name]) != describe(differing[name]):
+            raise ValueError(
+                f"evidence compares fits whose priors differ in nothing but the spreads: that of {name!r} is "
+                f"{describe(lumped[name])} under complete and {describe(differing[name])} under partial pooling."
+            )
 
 
 def _log_evidence(record: HierarchicalModel, fit: xr.DataTree) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -12,6 +14,7 @@ from hbm_zoo.inference.loo import k_hat_threshold, without_each
 from hbm_zoo.inference.sampling import refit
 from hbm_zoo.inference.summary import CELLS_LEFT_OUT, affordable
 from hbm_zoo.model import HierarchicalModel
+from hbm_zoo.workers.run import seed_of
 
 #: Groups that are left out exactly at most, where weights are in doubt.
 MOST_REFITS = 20
@@ -20,6 +23,8 @@ LOWER, UPPER = "lower", "upper"
 
 def tails_left_out(record: HierarchicalModel, fit: xr.DataTree) -> xr.Dataset:
     """Probabilities ``lower`` and ``upper`` [group, ...] of no more, and of no less, than the own estimate of a group.
+
+    Each with its Monte Carlo error, ``lower_mcse`` and ``upper_mcse``.
 
     Given the data of the other groups (PSIS; Gelfand, Dey & Chang 1992, Bayesian Statistics 4), its parameter and the
     hyperparameters integrated out: each uniform if the model is right, over truths and data, but not independent of one
@@ -85,17 +90,23 @@ def _averaged(tails: tuple, log_left_out: xr.DataArray, h: xr.Dataset, reff: flo
     given = h["log_ratio"].values if "log_ratio" in h else np.zeros(h.sizes["sample"])
     log_weights, k_hat = without_each(log_left_out.values, given, reff)
     weights = log_left_out.copy(data=np.exp(log_weights))
-    found = (_named(tails) * weights).sum("sample", skipna=False)
-    return found.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+    each = _named(tails)
+    found = (each * weights).sum("sample", skipna=False)
+    error: Any = np.sqrt((weights**2 * (each - found) ** 2).sum("sample", skipna=False) / reff)
+    found = found.assign(k_hat=weights.isel(sample=0, drop=True).copy(data=k_hat))
+    return found.assign({f"{name}_mcse": value for name, value in error.items()})
 
 
 def _by_refit(record: HierarchicalModel, fit: xr.DataTree, data: xr.Dataset, j: int) -> xr.Dataset:
     """The tails of one group by a fit of the others."""
     level = record.group_level
     others = level.without_group(data, record.group, j)
-    h = hyperparameters(refit(lean(fit), others, int(fit.attrs["seed"]) + j, record))
+    again = refit(lean(fit), others, seed_of(int(fit.attrs["seed"]), f"without {j}"), record)
+    h = hyperparameters(again)
     one, which = (data.isel({record.group: [j]}), 0) if level.independent else (data, j)
-    return _named(level.tails(h, one)).isel({record.group: [which]}).mean("sample", skipna=False)
+    each = _named(level.tails(h, one)).isel({record.group: [which]})
+    error = each.std("sample", skipna=False) / np.sqrt(efficiency(again) * h.sizes["sample"])
+    return each.mean("sample", skipna=False).assign({f"{name}_mcse": value for name, value in error.items()})
 
 
 def _named(tails: tuple[xr.DataArray, xr.DataArray]) -> xr.Dataset:
@@ -105,7 +116,7 @@ def _named(tails: tuple[xr.DataArray, xr.DataArray]) -> xr.Dataset:
 def _replaced(found: xr.Dataset, exactly: dict[int, xr.Dataset], group: str) -> xr.Dataset:
     found = found.transpose(group, ...).copy(deep=True)
     for j, tails in exactly.items():
-        for name in (LOWER, UPPER):
+        for name in tails:
             found[name].values[j] = tails[name].transpose(group, ...).values[0]
     return found
 
@@ -113,6 +124,11 @@ def _replaced(found: xr.Dataset, exactly: dict[int, xr.Dataset], group: str) -> 
 def two_sided(tails: xr.Dataset) -> xr.DataArray:
     """P value of each group, twice the smaller tail, what was seen included: of counts it is too large, if anything."""
     return (2 * xr.where(tails[LOWER] < tails[UPPER], tails[LOWER], tails[UPPER])).clip(max=1)
+
+
+def error_of_two_sided(tails: xr.Dataset) -> xr.DataArray:
+    """Monte Carlo error of `two_sided`: twice that of the smaller tail."""
+    return 2 * xr.where(tails[LOWER] < tails[UPPER], tails[f"{LOWER}_mcse"], tails[f"{UPPER}_mcse"])
 
 
 def places(tails: xr.Dataset, seed: int = 0) -> xr.DataArray:

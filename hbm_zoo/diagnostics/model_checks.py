@@ -12,10 +12,11 @@ import xarray as xr
 from scipy import stats
 
 from hbm_zoo.diagnostics import replicas
-from hbm_zoo.diagnostics.left_out_places import tails_left_out, two_sided
+from hbm_zoo.diagnostics.left_out_places import error_of_two_sided, tails_left_out, two_sided
 from hbm_zoo.diagnostics.pivots import Compared, shapes
 from hbm_zoo.diagnostics.uniformity import LEVEL, holm
 from hbm_zoo.group_level.checks import OF_ALL, OF_GROUPS, SIDES, Check, normal_scores
+from hbm_zoo.inference.arguments import settled_seed
 from hbm_zoo.inference.fits import Fits, check_together, model_of, named_groups, options, word
 from hbm_zoo.inference.summary import interval_name, interval_tails
 from hbm_zoo.model import POOLINGS, HierarchicalModel
@@ -32,15 +33,17 @@ TWICE = (
 PASSES = "as expected"
 
 
-def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: HierarchicalModel | None = None) -> pd.DataFrame:
+def check_model(
+    fits: Fits | xr.DataTree, random_seed: int | None = 0, model: HierarchicalModel | None = None
+) -> pd.DataFrame:
     """Ask whether data look as a fitted model expects them.
 
     Parameters
     ----------
     fits : dict of str to xarray.DataTree, or one fit
         As `fit_poolings` returns them, or `fit`.
-    random_seed : int
-        Seed of the replicated data.
+    random_seed : int, optional
+        Seed of the replicated data; drawn if None.
     model : HierarchicalModel, optional
         The record of a model that is not in the zoo.
 
@@ -96,10 +99,11 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     fits = {name: fit for name, fit in check_together(fits).items() if fit.attrs["pooling"] in POOLINGS}
     if not fits:
         raise ValueError("check_model takes fits of no, complete or partial pooling; got none.")
-    record = model_of(next(iter(fits.values())), model)
+    records = {name: model_of(fit, model) for name, fit in fits.items()}  # options may differ from fit to fit
+    record, seed = next(iter(records.values())), settled_seed(random_seed)
     if not record.extras.checks:
         record.ask("check_model", "tails")
-    parts = {name: _of_fit(record, fit, random_seed) for name, fit in fits.items()}
+    parts = {name: _of_fit(records[name], fit, seed) for name, fit in fits.items()}
     rows = {(check, name): row for name, part in parts.items() for check, row in part.rows.items()}
     if not rows:
         raise ValueError(
@@ -112,7 +116,7 @@ def check_model(fits: Fits | xr.DataTree, random_seed: int = 0, model: Hierarchi
     table.attrs |= {
         "rejected": {name: checks for name, checks in rejected.items() if checks},
         "outlying": {name: part.outlying for name, part in parts.items() if part.outlying},
-        "alternative": {name: _to_try(record, fits[name], part.alternative) for name, part in parts.items()},
+        "alternative": {name: _to_try(records[name], fits[name], part.alternative) for name, part in parts.items()},
         "note": TWICE if record.group_level.nodes is not None else "",
     }
     return table
@@ -139,9 +143,9 @@ def _of_fit(record: HierarchicalModel, fit: xr.DataTree, seed: int) -> _Checked:
     called |= {"one": "one line" if record.moderators else "one value"}
     checks, rows, p_of_groups = _checks_of(record, fit.attrs["pooling"]), {}, None
     if record.group_level.tails and fit.attrs["pooling"] in OF_GROUPS:
-        called_so = {record.group: named_groups(fit)[record.group].values}
-        p_of_groups = _by_label(two_sided(tails_left_out(record, fit)).assign_coords(called_so), record.group)
-        rows[OUTLYING] = _farthest(p_of_groups, called)
+        tails = tails_left_out(record, fit).assign_coords({record.group: named_groups(fit)[record.group].values})
+        p_of_groups, errors = (_by_label(of(tails), record.group) for of in (two_sided, error_of_two_sided))
+        rows[OUTLYING] = _farthest(p_of_groups, errors, called)
     of_draws = {name: checks.pop(name) for name in [*checks] if checks[name].of_draws}
     if of_draws:
         rows |= _by_draws(of_draws, record, fit, seed, called)
@@ -168,7 +172,7 @@ def _by_label(p: xr.DataArray, group: str) -> pd.Series:
     return labelled
 
 
-def _farthest(p: pd.Series, called: Mapping[str, str]) -> dict:
+def _farthest(p: pd.Series, errors: pd.Series, called: Mapping[str, str]) -> dict:
     """The group farthest from what the others expect of it, by Bonferroni, which is Holm's first step."""
     tails = interval_tails()
     low, middle, high = stats.beta.ppf([tails[0], 0.5, tails[1]], 1, p.size)
@@ -178,7 +182,7 @@ def _farthest(p: pd.Series, called: Mapping[str, str]) -> dict:
         "observed": p.min(),
         **_expected(middle, low, high),
         "p": min(1.0, p.size * p.min()),
-        "p_mcse": 0.0,
+        "p_mcse": p.size * float(errors.iloc[int(np.argmin(p))]),
     }
 
 
@@ -228,8 +232,10 @@ def _by_replicates(
 def _compared(seen: float, expected: float, drawn: np.ndarray) -> Compared:
     """A statistic, and what is left of it in replicated data."""
     left = seen - expected
-    p = {"more": replicas.sequential_p(drawn >= left), "fewer": replicas.sequential_p(drawn <= left)}
-    error = {side: float(np.sqrt(value * max(1 - value, 0) / len(drawn))) for side, value in p.items()}
+    exceeds = {"more": drawn >= left, "fewer": drawn <= left}
+    p = {side: replicas.sequential_p(hits) for side, hits in exceeds.items()}
+    used = {side: replicas.stopped_at(hits) for side, hits in exceeds.items()}
+    error = {side: float(np.sqrt(value * max(1 - value, 0) / used[side])) for side, value in p.items()}
     return Compared(seen, expected, drawn, p, error)
 
 

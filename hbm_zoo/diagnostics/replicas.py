@@ -111,7 +111,17 @@ def sequential_p(exceeds: np.ndarray) -> float:
     >>> sequential_p(np.zeros(99, bool)), sequential_p(np.tile([True, False], 20))
     (0.01, 0.5263157894736842)
     """
+    hits = int(exceeds.sum())
+    return ENOUGH / stopped_at(exceeds) if hits >= ENOUGH else (hits + 1) / (exceeds.size + 1)
+
+
+def stopped_at(exceeds: np.ndarray) -> int:
+    """After how many replicates there were enough exceedances; all of them, if there were fewer.
+
+    Examples
+    --------
+    >>> stopped_at(np.zeros(99, bool)), stopped_at(np.tile([True, False], 20))
+    (99, 19)
+    """
     hits = np.cumsum(exceeds)
-    if hits[-1] >= ENOUGH:
-        return ENOUGH / (int(np.argmax(hits == ENOUGH)) + 1)
-    return float(hits[-1] + 1) / (exceeds.size + 1)
+    return int(np.argmax(hits == ENOUGH)) + 1 if hits[-1] >= ENOUGH else exceeds.size

@@ -134,6 +134,7 @@ def compared(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """The places of a truth, h and theta [sample], one, in a fit to a response; and how that was fitted."""
     start, record, frame = time.perf_counter(), piece["model"], piece["frame"].copy()
+    frame[record.response] = frame[record.response].astype(object)  # whatever the column of the design is of
     frame.loc[record.measured(frame), record.response] = response
     data = record.data(frame, **piece["options"])
     tree, data = _fitted(piece, data, int(rng.integers(2**31)))

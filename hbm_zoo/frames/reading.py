@@ -164,10 +164,14 @@ def in_their_words(sentence: str, labels: Mapping[str, str]) -> str:
 
 
 def _decoded(content: bytes, path: Path) -> str:
+    no_text = f"{path} is not a text file: expected CSV or parquet."
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16").lstrip(BYTE_ORDER)
+        try:
+            return content.decode("utf-16").lstrip(BYTE_ORDER)
+        except UnicodeDecodeError as error:
+            raise FrameError(no_text) from error
     if b"\0" in content:
-        raise FrameError(f"{path} is not a text file: expected CSV or parquet.")
+        raise FrameError(no_text)
     try:
         return content.decode("utf-8").lstrip(BYTE_ORDER)
     except UnicodeDecodeError:

@@ -17,7 +17,7 @@ from arviz_base import rc_context, rcParams
 
 from hbm_zoo.frames import labels
 from hbm_zoo.frames.rules import FrameError
-from hbm_zoo.inference.arguments import ENGINES, OF_SAMPLER, settled_seed
+from hbm_zoo.inference.arguments import OF_SAMPLER, check_engine, check_sizes, settled_seed
 from hbm_zoo.inference.convergence import ConvergenceWarning, convergence
 from hbm_zoo.inference.fits import free, hyperparameters, model_of
 from hbm_zoo.inference.fitting import BY, fit
@@ -221,4 +221,6 @@ def _check_options(record: HierarchicalModel, given: Mapping[str, Any]) -> None:
     known = [*record.options, *OF_SAMPLER, *(name for name in of_fit if name not in [*own, "frame", "sampler"])]
     for name in given:
         choose(name, known, f"option of {record.name}")
-    choose(given.get("engine", "auto"), ENGINES, "engine")
+    check_sizes(**{name: given[name] for name in ("draws", "chains") if name in given})
+    sampler = {name: value for name, value in given.items() if name in OF_SAMPLER}
+    check_engine(given.get("engine", "auto"), given.get("tune"), sampler)

@@ -208,10 +208,9 @@ def findings(
         If fits do not belong together.
     """
     fits = check_together(fits)
-    record = model_of(next(iter(fits.values())), model)
-    comparisons = {question: _compared(fits, question, record) for question in QUESTIONS}
+    comparisons = {question: _compared(fits, question, model) for question in QUESTIONS}
     leading = fits.get("partial", list(fits.values())[-1])
-    checks = _fit_to_data(fits, record)
+    record, checks = model_of(leading, model), _fit_to_data(fits, model)
     return Findings(
         fits=fits,
         record=record,
@@ -224,7 +223,7 @@ def findings(
         population=_population(fits, record),
         discoveries=_discoveries(fits, record),
         answers={answer.verb: answer.table(leading, record) for answer in answers_of(record)},
-        verdict=_verdict(fits, comparisons, record, checks) if not failures else [NOTHING],
+        verdict=_verdict(fits, comparisons, model, checks) if not failures else [NOTHING],
         threshold=threshold,
     )
 
@@ -243,25 +242,27 @@ def _checked(fits: Fits) -> pd.DataFrame:
         return hz.convergence(fits)
 
 
-def _compared(fits: Fits, question: str, record: HierarchicalModel) -> pd.DataFrame | str:
+def _compared(fits: Fits, question: str, model: HierarchicalModel | None) -> pd.DataFrame | str:
     try:
-        return hz.compare_poolings(fits, question, model=record)
+        return hz.compare_poolings(fits, question, model=model)
     except ValueError as reason:
         return str(reason)
 
 
-def _fit_to_data(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | str:
+def _fit_to_data(fits: Fits, model: HierarchicalModel | None) -> pd.DataFrame | str:
     try:
-        return hz.check_model(fits, model=record)
+        return hz.check_model(fits, model=model)
     except ValueError as reason:
         return str(reason)
 
 
-def _verdict(fits: Fits, comparisons: Mapping, record: HierarchicalModel, checks: pd.DataFrame | str) -> list[str]:
+def _verdict(
+    fits: Fits, comparisons: Mapping, model: HierarchicalModel | None, checks: pd.DataFrame | str
+) -> list[str]:
     from hbm_zoo.diagnostics.verdict import verdict
 
     tables = {question: table for question, table in comparisons.items() if isinstance(table, pd.DataFrame)}
-    return verdict(fits, tables, record, checks if isinstance(checks, pd.DataFrame) else None)
+    return verdict(fits, tables, model, checks if isinstance(checks, pd.DataFrame) else None)
 
 
 def _discoveries(fits: Fits, record: HierarchicalModel) -> pd.DataFrame | None:

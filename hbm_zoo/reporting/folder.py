@@ -30,8 +30,10 @@ def check_target(folder: str | Path, overwrite: bool = False) -> Path:
     target = Path(folder).expanduser().resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.parent} to write {target.name} in.")
-    if not os.access(target.parent, os.W_OK):
-        raise PermissionError(f"The folder {target.parent} may not be written to.")
+    try:
+        Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)).rmdir()
+    except OSError as error:
+        raise PermissionError(f"The folder {target.parent} may not be written to.") from error
     if target.is_dir() and not any(target.iterdir()):
         return target
     if target.exists() and not overwrite:

@@ -128,7 +128,7 @@ def opened(folder: str | Path, task: Callable, pieces: Mapping[str, Any]) -> Fol
         if time.time() - draft.stat().st_mtime > STALE:
             draft.unlink(missing_ok=True)
     fingerprints = {name: fingerprint(piece) for name, piece in pieces.items()}
-    return Folder({name: path / _file_name(name) for name in pieces}, fingerprints)
+    return Folder({name: path / f"{file_name(name)}.nc" for name in pieces}, fingerprints)
 
 
 def _begun(manifest: Path) -> dict:
@@ -152,9 +152,9 @@ def _check_same(work: dict, begun: dict, folder: str | Path) -> None:
         raise ValueError(f"{folder} holds other work, of {said[0]}: name another folder.")
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """As much of the name as any file system takes, and a fingerprint, since names may differ by case only."""
-    return f"{re.sub(r'[^\w.-]+', '_', name)[:LONGEST_NAME]}-{fingerprint(name)[:12]}.nc"
+    return f"{re.sub(r'[^\w.-]+', '_', name)[:LONGEST_NAME]}-{fingerprint(name)[:12]}"
 
 
 def fingerprint(value: Any) -> str:
@@ -182,7 +182,7 @@ def _canonical(value: Any) -> bytes:
             return f"array:{np.shape(value)}:{np.asarray(value).tolist()!r}".encode()
         case pd.DataFrame():
             columns = {str(name): _column(value.iloc[:, i]) for i, name in enumerate(value.columns)}
-            return b"frame:" + _canonical([value.attrs, columns, _column(value.index.to_series())])
+            return b"frame:" + _canonical([_of_any(value.attrs), columns, _column(value.index.to_series())])
         case xr.Dataset():
             return b"dataset:" + _canonical([value.attrs, {n: [v.dims, v.values] for n, v in value.variables.items()}])
         case xr.DataTree():
@@ -225,5 +225,17 @@ def _whole(value: Any) -> bytes:
     return hashlib.sha256(cloudpickle.dumps(value)).digest()
 
 
+def _of_any(value: Any) -> Any:
+    """A value if it has a fingerprint, or all that it is made of: a caller's own attributes may be anything."""
+    try:
+        _canonical(value)
+    except TypeError:
+        return _whole(value)
+    return value
+
+
 def _column(column: pd.Series) -> list:
-    return [str(column.dtype), pd.util.hash_pandas_object(column, index=False).to_numpy()]
+    try:
+        return [str(column.dtype), pd.util.hash_pandas_object(column, index=False).to_numpy()]
+    except TypeError:  # cells that have no hash, lists say
+        return [str(column.dtype), _whole(column.to_list())]

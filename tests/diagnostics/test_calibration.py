@@ -226,6 +226,15 @@ def test_the_engine_that_is_asked_for_draws():
     assert ((by_nuts.tree["prior_sbc"].to_dataset() > 0) & (by_nuts.tree["prior_sbc"].to_dataset() < 1)).all()
 
 
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "float32", "int8"])
+def test_a_design_whose_response_is_of_any_type_is_filled(dtype):
+    """Effects that are whole numbers in the design are not in what is simulated."""
+    frame = CLINICS.assign(effect=np.arange(len(CLINICS))).astype({"effect": dtype})
+    given = {"simulations": 2, "draws": 50, "random_seed": 1, "progressbar": False}
+    found, wide = (hz.calibrate(MODEL, each, **given) for each in (frame, frame.astype({"effect": "float64"})))
+    assert found.tree["prior_sbc"].identical(wide.tree["prior_sbc"])
+
+
 def test_the_default_design_is_small():
     assert calibration._small(MODEL)["clinic"].nunique() == 10
 

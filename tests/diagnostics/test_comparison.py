@@ -310,6 +310,57 @@ def test_refits_are_the_same_whoever_makes_them(three, three_tables, question):
     pd.testing.assert_frame_equal(shared, three_tables[question], check_exact=True)
 
 
+@pytest.fixture(scope="module")
+def of_two_options():
+    frame = hz.load_data("bcg_vaccine")
+    return {
+        "t": hz.fit("vaccine_clinics", frame, population="student-t", draws=250, **SETTINGS),
+        "normal": hz.fit("vaccine_clinics", frame, **SETTINGS),
+    }
+
+
+@pytest.mark.parametrize("question", ["new_group", "new_observation"])
+def test_fits_of_other_options_are_scored_as_if_alone(of_two_options, question):
+    """Whichever comes first: once all were scored by the model of the first."""
+    together = hz.compare_poolings(of_two_options, question, 7)
+    for name, fit in of_two_options.items():
+        alone = hz.compare_poolings({name: fit}, question, 7)
+        columns = ["elpd", "se", "mcse", "refits", "dic"]
+        np.testing.assert_array_equal(together.loc[name, columns].astype(float), alone.loc[name, columns].astype(float))
+    turned = hz.compare_poolings(dict(reversed(of_two_options.items())), question, 7)
+    pd.testing.assert_series_equal(turned["elpd"].sort_index(), together["elpd"].sort_index(), check_names=False)
+
+
+def test_names_of_fits_are_no_paths(three, tmp_path):
+    fits = {"../up/a": three["partial"], "a": three["complete"]}
+    hz.compare_poolings(fits, "new_group", 7, folder=tmp_path / "in" / "side")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["side"]
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5])
+def test_a_seed_that_is_none_is_refused_and_none_is_drawn(three, seed):
+    for verb in (
+        lambda given: hz.compare_poolings(three, "new_group", given),
+        lambda given: hz.check_model(three, given),
+    ):
+        with pytest.raises(ValueError, match="random_seed must be a whole number, 0 or more, or None"):
+            verb(seed)
+        assert len(verb(None))
+
+
+def test_no_refit_has_the_seed_of_the_fit(three, monkeypatch):
+    """Its draws would be those of the fit, and the bridge between them takes both for independent."""
+    seeds = []
+    refit = cross_validation.refit
+    monkeypatch.setattr(
+        cross_validation, "refit", lambda fit, data, seed, *given: seeds.append(seed) or refit(fit, data, seed, *given)
+    )
+    for seed in (0, 1):
+        hz.compare_poolings({"partial": three["partial"]}, "new_group", seed)
+    assert len({*seeds, 1}) == len(seeds) + 1 == 7
+
+
 def test_a_refit_takes_little_along(three):
     """Of a fit its arrays of draws x groups stay at home, and what is left refits as the whole does."""
     fit = three["partial"]

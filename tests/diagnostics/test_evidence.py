@@ -145,3 +145,17 @@ def test_a_family_without_a_known_scale_is_refused():
     for prior, said in ((Prior("Beta", alpha=1, beta=2), "alpha=1, beta=2"), (Prior("HalfNormal", tau=4), "tau=4")):
         with pytest.raises(ValueError, match=rf"\({said}\){known}"):
             scaled("tau", prior, 2)
+
+
+def test_fits_that_differ_in_more_than_the_spreads_are_refused():
+    """Thirteen equal effects once gave 366 nats for a spread, of another prior of mu."""
+    frame = pd.DataFrame({"clinic": [*"abcd"], "effect": 0.0, "standard_error": 1.0})
+    same = {"random_seed": 1, "progressbar": False}
+    lumped = hz.fit("vaccine_clinics", frame, "complete", priors={"mu": "Normal(mu=8, sigma=0.1)"}, **same)
+    partial = hz.fit("vaccine_clinics", frame, **same)
+    with pytest.raises(ValueError, match=r"that of 'mu' is Normal\(mu=8, sigma=0.1\) under complete and"):
+        hz.evidence({"complete": lumped, "partial": partial})
+    normal = hz.fit("vaccine_clinics", frame, "complete", **same)
+    other = hz.fit("vaccine_clinics", frame, population="student-t", draws=100, **same)
+    with pytest.raises(ValueError, match="fits of the same options: that of complete pooling has none"):
+        hz.evidence({"complete": normal, "partial": other})

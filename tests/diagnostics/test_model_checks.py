@@ -13,7 +13,7 @@ from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.cross_validation import lean
 from hbm_zoo.diagnostics.left_out_places import places, tails_left_out, tails_of_rows, two_sided
 from hbm_zoo.diagnostics.model_checks import _outlying, _to_try
-from hbm_zoo.diagnostics.replicas import Refits, sequential_p
+from hbm_zoo.diagnostics.replicas import Refits, sequential_p, stopped_at
 from hbm_zoo.diagnostics.verdict.criticism import instead, misfit
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.sampling import refit
@@ -349,3 +349,37 @@ def test_what_to_try_can_be_fitted():
     fit.attrs["options"] = "{}"
     assert _to_try(record, fit, {"sigma": "by tissue"}) == {"sigma": "by tissue", "population": "normal"}
     assert _to_try(record.base, fit, {"sigma": "by tissue"}) == {"sigma": "by tissue"}
+
+
+def test_the_error_of_a_sequential_p_value_is_its_own():
+    """Of as many replicates as it took: over many runs it scatters by that, and not by what a longer run would give."""
+    rng = np.random.default_rng(4)
+    runs = rng.random((4_000, 400)) < 0.4
+    p = np.array([sequential_p(run) for run in runs])
+    errors = np.array([np.sqrt(value * (1 - value) / stopped_at(run)) for value, run in zip(p, runs, strict=True)])
+    assert errors.mean() == pytest.approx(p.std(), rel=0.15)
+    assert np.sqrt(0.4 * 0.6 / 400) < p.std() / 3
+
+
+def test_the_error_of_the_farthest_group_is_that_of_its_draws():
+    """Seven clinics and one far out: the p value scatters over seeds as its error says."""
+    rng = np.random.default_rng(2)
+    effect = [*rng.normal(0, 0.3, 7), 2.4]
+    frame = pd.DataFrame({"clinic": [*"abcdefgh"], "effect": effect, "standard_error": 0.2})
+    rows = [
+        hz.check_model(hz.fit("vaccine_clinics", frame, draws=200, random_seed=seed, progressbar=False)).loc["outlying"]
+        for seed in range(12)
+    ]
+    p, errors = (np.array([float(row[name].iloc[0]) for row in rows]) for name in ("p", "p_mcse"))
+    assert 0.4 < errors.mean() / p.std(ddof=1) < 2.5
+
+
+def test_fits_of_other_options_are_checked_as_if_alone():
+    frame = hz.load_data("bcg_vaccine")
+    fits = {
+        "normal": hz.fit("vaccine_clinics", frame, random_seed=1, progressbar=False),
+        "t": hz.fit("vaccine_clinics", frame, population="student-t", draws=250, random_seed=1, progressbar=False),
+    }
+    together = hz.check_model(fits).xs("t", level="pooling")
+    alone = hz.check_model({"t": fits["t"]}).xs("t", level="pooling")
+    pd.testing.assert_frame_equal(together, alone)

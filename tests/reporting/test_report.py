@@ -273,6 +273,10 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
 
 def test_an_empty_folder_may_be_filled_and_a_missing_parent_is_named(tmp_path):
     assert check_target(tmp_path) == tmp_path
+    with pytest.raises(
+        PermissionError, match="/proc may not be written to"
+    ):  # not even by those who may write anywhere
+        check_target("/proc/report")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         check_target(tmp_path / "nowhere" / "report")
 

@@ -1,6 +1,8 @@
 import json
 from dataclasses import replace
+from datetime import datetime
 from math import nan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -74,6 +76,18 @@ def test_a_fit_is_known_after_it_was_read(tmp_path):
     row["posterior"].attrs["one"] = "b"
     value["posterior"]["mu"] = value["posterior"]["mu"] + 1
     assert len({fingerprint(one) for one in (tree, seed, row, value)}) == 4
+
+
+def test_a_frame_may_hold_what_the_work_does_not_use(tmp_path):
+    """A caller's attributes, and cells that have no hash."""
+    frame = FRAME.assign(lists=[[i] for i in range(len(FRAME))])
+    frame.attrs = {"when": datetime(2020, 1, 1), "where": Path("here")}
+    other = frame.assign(lists=[[i + 1] for i in range(len(FRAME))])
+    assert fingerprint(frame) == fingerprint(frame.copy()) != fingerprint(other)
+    given = {"pooling": "none", "random_seed": 1, "progressbar": False, "folder": tmp_path}
+    units = {"a": hz.load_data("three_hospitals").assign(extra=[[1], [2], [3]])}
+    units["a"].attrs["when"] = datetime(2020, 1, 1)
+    assert list(hz.fit_many("hospital_readmission", units, **given)) == ["a"]
 
 
 def times(factor):

@@ -83,7 +83,7 @@ def verdict(
     if prepared(first := next(iter(fits.values()))).sizes[record.group] < 2:
         alone = f"One {word(first, record.group)} has nothing to share with others: no pooling is all there is."
         return [_trusted(fits), alone]
-    tables, refusals = _tables(fits, comparisons, record)
+    tables, refusals = _tables(fits, comparisons, model)
     sentences = [
         _trusted(fits),
         *record.extras.check(prepared(first)),
@@ -93,7 +93,7 @@ def verdict(
     name = next((name for name, fit in fits.items() if fit.attrs["pooling"] == "partial"), None)
     if name is None:
         return [*sentences, "Nothing is said of how strongly groups are pulled: no fit is of partial pooling."]
-    partial = fits[name]
+    partial, record = fits[name], model_of(fits[name], model)
     table, unasked = _checked(partial, name, record) if checks is None else (checks, [])
     wrong, found = misfit(table, name), _discovered(record, partial)
     differ = [] if found is None else [found.attrs["verdict"]]
@@ -138,14 +138,14 @@ def _trusted(fits: Fits) -> str:
     return f"Every fit can be trusted: {'; '.join(parts)}."
 
 
-def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, record: HierarchicalModel):
+def _tables(fits: Fits, given: Mapping[str, pd.DataFrame] | None, model: HierarchicalModel | None):
     """A table for each question that can be answered, and the reasons of those that cannot."""
     if given is not None:
         return {question: given[question] for question in QUESTIONS if question in given}, []
     tables, refusals = {}, []
     for question in QUESTIONS:
         try:
-            tables[question] = compare_poolings(fits, question, model=record)
+            tables[question] = compare_poolings(fits, question, model=model)
         except ValueError as refusal:
             refusals.append(str(refusal))
     return tables, list(dict.fromkeys(refusals))
