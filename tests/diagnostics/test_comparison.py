@@ -1,6 +1,7 @@
 """Two questions, never mixed: against closed forms, quadrature and brute force."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -319,7 +320,7 @@ def of_two_options():
     }
 
 
-@pytest.mark.parametrize("question", ["new_group", "new_observation"])
+@pytest.mark.parametrize("question", ["new_group", pytest.param("new_observation", marks=pytest.mark.long)])
 def test_fits_of_other_options_are_scored_as_if_alone(of_two_options, question):
     """Whichever comes first: once all were scored by the model of the first."""
     together = hz.compare_poolings(of_two_options, question, 7)
@@ -340,9 +341,10 @@ def test_names_of_fits_are_no_paths(three, tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, 0.5])
 def test_a_seed_that_is_none_is_refused_and_none_is_drawn(three, seed):
+    fits = {"partial": three["partial"]}
     for verb in (
-        lambda given: hz.compare_poolings(three, "new_group", given),
-        lambda given: hz.check_model(three, given),
+        lambda given: hz.compare_poolings(fits, "new_group", given),
+        lambda given: hz.check_model(fits, given),
     ):
         with pytest.raises(ValueError, match="random_seed must be a whole number, 0 or more, or None"):
             verb(seed)

@@ -361,6 +361,7 @@ def test_the_error_of_a_sequential_p_value_is_its_own():
     assert np.sqrt(0.4 * 0.6 / 400) < p.std() / 3
 
 
+@pytest.mark.long
 def test_the_error_of_the_farthest_group_is_that_of_its_draws():
     """Seven clinics and one far out: the p value scatters over seeds as its error says."""
     rng = np.random.default_rng(2)

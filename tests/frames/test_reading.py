@@ -213,6 +213,12 @@ def test_what_is_no_table_is_refused(tmp_path, text, complaint):
         read(tmp_path / "f.csv", text)
 
 
+def test_half_a_text_is_none(tmp_path):
+    (tmp_path / "f.csv").write_bytes(b"\xff\xfe\x01")
+    with pytest.raises(FrameError, match=r"f.csv is not a text file: expected CSV or parquet"):
+        reading.read(tmp_path / "f.csv")
+
+
 def test_a_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "deaths.csv").write_text("x\n1\n")
     with pytest.raises(FrameError, match=r"There is no file .*death.csv. Did you mean deaths.csv\?"):

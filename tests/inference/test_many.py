@@ -143,6 +143,8 @@ def test_sampled_fits_are_the_same_whoever_makes_them_and_in_whatever_order(hosp
         ({"pooling": "partly"}, ValueError, "Unknown pooling 'partly'"),
         ({"folder": "x", "random_seed": None}, ValueError, "give random_seed as well"),
         ({"random_seed": -1}, ValueError, "random_seed must be a whole number"),
+        ({"draws": 0}, ValueError, "draws must be a whole number, 1 or more, got 0"),
+        ({"engine": "independent", "tune": 5}, ValueError, "tune: a setting of NUTS"),
     ],
 )
 def test_what_is_wrong_for_all_is_said_at_once(wrong, error, sentence):

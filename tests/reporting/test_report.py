@@ -271,12 +271,15 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
         check_target(tmp_path, overwrite)
 
 
+def test_a_folder_that_takes_nothing_is_named_before_anything_is_fitted(tmp_path, monkeypatch):
+    """Also where those who ask may write anywhere, by what the system says, but nothing can be made."""
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **where: open(tmp_path / "nowhere" / "file"))
+    with pytest.raises(PermissionError, match="may not be written to"):
+        check_target(tmp_path / "report")
+
+
 def test_an_empty_folder_may_be_filled_and_a_missing_parent_is_named(tmp_path):
     assert check_target(tmp_path) == tmp_path
-    with pytest.raises(
-        PermissionError, match="/proc may not be written to"
-    ):  # not even by those who may write anywhere
-        check_target("/proc/report")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         check_target(tmp_path / "nowhere" / "report")
 
