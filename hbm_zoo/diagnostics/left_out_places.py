@@ -127,8 +127,9 @@ def two_sided(tails: xr.Dataset) -> xr.DataArray:
 
 
 def error_of_two_sided(tails: xr.Dataset) -> xr.DataArray:
-    """Monte Carlo error of `two_sided`: twice that of the smaller tail."""
-    return 2 * xr.where(tails[LOWER] < tails[UPPER], tails[f"{LOWER}_mcse"], tails[f"{UPPER}_mcse"])
+    """Monte Carlo error of `two_sided`, twice that of the smaller tail; undefined where that is."""
+    error = 2 * xr.where(tails[LOWER] < tails[UPPER], tails[f"{LOWER}_mcse"], tails[f"{UPPER}_mcse"])
+    return error.fillna(np.inf).where(two_sided(tails).notnull())
 
 
 def places(tails: xr.Dataset, seed: int = 0) -> xr.DataArray:
