@@ -40,10 +40,10 @@ def quantiles(population: Population, probabilities: Sequence[float]) -> list[xr
     average = _Average(cells, *(values.transpose("sample", "cell").values for values in (cells.mean, cells.sd)))
     free = (average.sd > 0).any(axis=0)
     around = _around_the_atom(average) if cells.atom is not None and free.any() else None
-    return [template.copy(data=_at(average, p, free, around).reshape(template.shape)) for p in probabilities]
+    return [template.copy(data=_of_cells(average, p, free, around).reshape(template.shape)) for p in probabilities]
 
 
-def _at(average: _Average, p: float, free: np.ndarray, around: np.ndarray | None) -> np.ndarray:
+def _of_cells(average: _Average, p: float, free: np.ndarray, around: np.ndarray | None) -> np.ndarray:
     """The quantile of each cell: of those that are not free, of the draws."""
     if around is None:
         result, ends = np.empty(free.size), np.full((2, free.size), [[-np.inf], [np.inf]])

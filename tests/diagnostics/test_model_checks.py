@@ -12,8 +12,8 @@ import hbm_zoo as hz
 from hbm_zoo.diagnostics import replicas
 from hbm_zoo.diagnostics.cross_validation import lean
 from hbm_zoo.diagnostics.left_out_places import places, tails_left_out, tails_of_rows, two_sided
-from hbm_zoo.diagnostics.model_checks import _outlying, _to_try
-from hbm_zoo.diagnostics.replicas import Refits, sequential_p, stopped_at
+from hbm_zoo.diagnostics.model_checks import _compared, _outlying, _to_try
+from hbm_zoo.diagnostics.replicas import Refits, sequential_p
 from hbm_zoo.diagnostics.verdict.criticism import instead, misfit
 from hbm_zoo.inference.fits import hyperparameters, model_of, prepared, priors_of
 from hbm_zoo.inference.sampling import refit
@@ -354,9 +354,8 @@ def test_what_to_try_can_be_fitted():
 def test_the_error_of_a_sequential_p_value_is_its_own():
     """Of as many replicates as it took: over many runs it scatters by that, and not by what a longer run would give."""
     rng = np.random.default_rng(4)
-    runs = rng.random((4_000, 400)) < 0.4
-    p = np.array([sequential_p(run) for run in runs])
-    errors = np.array([np.sqrt(value * (1 - value) / stopped_at(run)) for value, run in zip(p, runs, strict=True)])
+    found = [_compared(0.6, 0.0, rng.random(400)) for _ in range(4_000)]
+    p, errors = (np.array([each["more"] for each in of]) for of in zip(*((f.p, f.p_mcse) for f in found), strict=True))
     assert errors.mean() == pytest.approx(p.std(), rel=0.15)
     assert np.sqrt(0.4 * 0.6 / 400) < p.std() / 3
 
